@@ -1,0 +1,46 @@
+"""refgen: the executable specification of GPT-2 text generation, in NumPy.
+
+    from refgen import AutoModelForCausalLM, AutoTokenizer
+
+Read `refgen/model.py` first, then `refgen/generation/loop.py`; SPEC.md has the rules they cite.
+"""
+
+from refgen.auto import AutoModelForCausalLM, AutoTokenizer, CausalLMOutput, GPT2LMHeadModel
+from refgen.cache import Cache
+from refgen.config import GPT2Config
+from refgen.errors import (
+    CheckpointError,
+    ConfigError,
+    GenerationError,
+    IgnoredSettingWarning,
+    InputError,
+    RefgenError,
+    TokenizerError,
+)
+from refgen.generation import GenerateOutput, GenerationConfig, Step, TextStreamer
+from refgen.tokenizer import Encoding, Tokenizer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AutoModelForCausalLM",
+    "AutoTokenizer",
+    "Cache",
+    "CausalLMOutput",
+    "CheckpointError",
+    "ConfigError",
+    "Encoding",
+    "GPT2Config",
+    "GPT2LMHeadModel",
+    "GenerateOutput",
+    "GenerationConfig",
+    "GenerationError",
+    "IgnoredSettingWarning",
+    "InputError",
+    "RefgenError",
+    "Step",
+    "TextStreamer",
+    "Tokenizer",
+    "TokenizerError",
+    "__version__",
+]

@@ -1,0 +1,158 @@
+"""The drop-in names: `AutoTokenizer`, `AutoModelForCausalLM` and the model they stand for.
+
+What users of transformers type works here with NumPy arrays; `docs/differences.md` lists what differs.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy import ndarray
+from numpy.typing import DTypeLike
+
+from refgen import checkpoint
+from refgen.cache import Cache
+from refgen.config import GPT2Config
+from refgen.errors import CheckpointError
+from refgen.generation.config import GenerationConfig
+from refgen.generation.generate import GenerateOutput, Seed, Streamer, generate, prepare_run
+from refgen.generation.loop import Step
+from refgen.generation.prompt import whole_numbers
+from refgen.model import GPT2, Note, forward, silent
+from refgen.tokenizer import Tokenizer
+
+BUILT_IN = ("shakespeare",)
+
+
+def find_model(path_or_name: str | Path) -> Path:
+    """The folder of a model: one that exists, or the weights that come with refgen."""
+    folder = Path(path_or_name)
+    if folder.is_dir():
+        return folder
+    if str(path_or_name) in BUILT_IN:
+        # In the wheel the weights lie in the package, in a checkout beside it.
+        places = [Path(__file__).parents[i] / "weights" / str(path_or_name) for i in (0, 1)]
+        return next(place for place in places if place.is_dir())
+    problem = "is a file, not a folder" if folder.exists() else "is neither a folder nor a built-in model"
+    raise CheckpointError(str(path_or_name), problem, "CKPT-09", "refgen works offline: give the folder with "
+                          f"config.json, or one of {', '.join(BUILT_IN)}.")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CausalLMOutput:
+    """FWD-27. `logits` `[B T V]` and the cache, which now holds these positions too."""
+
+    logits: ndarray
+    past_key_values: Cache
+
+
+class GPT2LMHeadModel:
+    """A GPT-2 that can be called and can generate. It has no training mode and no dropout.
+
+    `gpt2` is the network as data, `config` its sizes, `generation_config` the settings `generate` starts from.
+    """
+
+    def __init__(self, gpt2: GPT2, generation_config: GenerationConfig | None = None) -> None:
+        self.gpt2 = gpt2
+        self.generation_config = generation_config or GenerationConfig.from_model_config(gpt2.config.to_dict())
+
+    @classmethod
+    def from_pretrained(cls, path_or_name: str | Path, dtype: DTypeLike = "float32") -> Self:
+        """A model folder, or "shakespeare", computing in float32 or float64.
+
+        Raises `CheckpointError` or `ConfigError`, never fills anything in.
+        """
+        folder = find_model(path_or_name)
+        gpt2 = checkpoint.load(folder, dtype)
+        has_own = (folder / "generation_config.json").exists()
+        return cls(gpt2, GenerationConfig.from_pretrained(folder) if has_own else None)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes `config.json`, `generation_config.json` and `model.safetensors`, which transformers reads too."""
+        checkpoint.save(self.gpt2, Path(folder))
+        self.generation_config.save_pretrained(folder)
+
+    @property
+    def config(self) -> GPT2Config:
+        """The sizes and switches of the network."""
+        return self.gpt2.config
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What the network computes in."""
+        return self.gpt2.wte.dtype
+
+    def __call__(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        past_key_values: Cache | None = None,
+        note: Note = silent,
+        logits_to_keep: int = 0,
+    ) -> CausalLMOutput:
+        """The logits after each of `input_ids` `[B T]`, in the model's dtype.
+
+        `attention_mask` `[B S]` covers cached and new positions; positions follow from it (PAD-04). The cache
+        passed in grows. Raises `InputError`.
+        """
+        cache = Cache() if past_key_values is None else past_key_values
+        arrays = (
+            None if values is None else whole_numbers(name, values)
+            for name, values in (("attention_mask", attention_mask), ("position_ids", position_ids))
+        )
+        logits = forward(self.gpt2, whole_numbers("input_ids", input_ids), *arrays, cache, note, logits_to_keep)
+        return CausalLMOutput(logits, cache)
+
+    def generate(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        *,
+        seed: Seed = None,
+        uniforms: Any = None,
+        streamer: Streamer | None = None,
+        generation_config: GenerationConfig | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Continues each row of `input_ids` `[B P]`; returns int64 ids `[B*n, P + new]`, prompt included.
+
+        `settings` are the fields of `GenerationConfig` (max_new_tokens, do_sample, temperature, top_k, …).
+        `seed` makes sampling repeat what torch on a CPU draws, one for the batch or one a row; `uniforms`
+        `[B*n, steps]` replaces it by numbers of your own. `return_dict_in_generate=True` returns a
+        `GenerateOutput`. Raises `GenerationError` for a setting, `InputError` for an array.
+        """
+        call = (input_ids, attention_mask, seed, uniforms, generation_config, settings)
+        result: ndarray | GenerateOutput = generate(prepare_run(self.gpt2, self.generation_config, *call), streamer)
+        return result
+
+    def steps(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        *,
+        seed: Seed = None,
+        uniforms: Any = None,
+        generation_config: GenerationConfig | None = None,
+        **settings: Any,
+    ) -> Iterator[Step]:
+        """The same as `generate`, one `Step` at a time: tokens, logits, scores and finishes."""
+        call = (input_ids, attention_mask, seed, uniforms, generation_config, settings)
+        return prepare_run(self.gpt2, self.generation_config, *call).steps
+
+
+class AutoModelForCausalLM:
+    """`AutoModelForCausalLM.from_pretrained(path_or_name, dtype="float32")` loads a `GPT2LMHeadModel`."""
+
+    from_pretrained = GPT2LMHeadModel.from_pretrained
+
+
+class AutoTokenizer:
+    """`AutoTokenizer.from_pretrained(path_or_name)` loads a `Tokenizer`."""
+
+    @staticmethod
+    def from_pretrained(path_or_name: str | Path) -> Tokenizer:
+        """A model folder, or "shakespeare"; raises `TokenizerError`."""
+        return Tokenizer.from_pretrained(find_model(path_or_name))

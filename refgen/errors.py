@@ -1,0 +1,45 @@
+"""Every error refgen raises on purpose. Each says what, which value, which rule, and what to do instead.
+
+    RefgenError (a ValueError)
+    ├── ConfigError        a model's config.json cannot be this
+    ├── CheckpointError    a model folder is missing, broken, or not the model its config describes
+    ├── TokenizerError     text or ids that this tokenizer cannot turn into one another
+    ├── InputError         ids, masks, positions or a cache that the forward pass cannot take
+    └── GenerationError    a setting of `generate()` that is wrong, unknown or contradicts another
+
+A setting that is right but has no effect is no error: it is an `IgnoredSettingWarning`.
+"""
+
+
+class RefgenError(ValueError):
+    """`subject: problem [rule]. remedy`, for instance "top_k=-1: must be at least 0 [TOPK-02]. …"."""
+
+    def __init__(self, subject: str, problem: str, rule: str = "", remedy: str = "") -> None:
+        self.subject, self.problem, self.rule, self.remedy = subject, problem, rule, remedy
+        cited = f" [{rule}]" if rule else ""
+        advice = f" {remedy}" if remedy else ""
+        super().__init__(f"{subject}: {problem}{cited}.{advice}")
+
+
+class ConfigError(RefgenError):
+    """A model configuration that describes no GPT-2."""
+
+
+class CheckpointError(RefgenError):
+    """A model folder that cannot be loaded as it is; refgen fills nothing in and rounds nothing."""
+
+
+class TokenizerError(RefgenError):
+    """Tokenizer files, texts or ids that do not fit."""
+
+
+class InputError(RefgenError):
+    """Arrays that do not fit the model or each other."""
+
+
+class GenerationError(RefgenError):
+    """A setting of `generate()` outside its rule."""
+
+
+class IgnoredSettingWarning(UserWarning):
+    """A setting that changes nothing in the chosen mode, such as temperature without sampling."""

@@ -1,0 +1,8 @@
+"""From logits to sequences: settings, processors, pick, stopping, and the one loop that uses them."""
+
+from refgen.generation.config import GenerationConfig
+from refgen.generation.generate import GenerateOutput, generate
+from refgen.generation.loop import Step, decode
+from refgen.generation.streaming import TextDecoder, TextStreamer
+
+__all__ = ["GenerateOutput", "GenerationConfig", "Step", "TextDecoder", "TextStreamer", "decode", "generate"]

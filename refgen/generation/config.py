@@ -1,0 +1,265 @@
+"""`GenerationConfig`: every knob of `generate()`, checked once. Rules CFG-03 to CFG-11 and LEN-01 to LEN-08 of SPEC.md.
+
+A field that is None is unset. `settle` lays the sources over each other, the call over a passed configuration
+over the model's own over the defaults, and refuses what contradicts itself.
+"""
+
+import difflib
+import json
+import math
+import operator
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+from refgen.errors import GenerationError, IgnoredSettingWarning
+
+# --- What each field may hold -----------------------------------------------------------------------------
+
+
+def whole(least: int) -> Callable[[Any], int]:
+    """Whole numbers from `least` on; bool is none."""
+
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or (number := operator.index(value)) < least:
+            raise ValueError(f"must be a whole number of at least {least}")
+        return number
+
+    return check
+
+
+def real(allowed: Callable[[float], bool], must: str) -> Callable[[Any], float]:
+    """Numbers for which `allowed` holds; NaN is none, bool and text are none."""
+
+    def check(value: Any) -> float:
+        if isinstance(value, bool | str) or not allowed(number := float(value)):
+            raise ValueError(must)
+        return number
+
+    return check
+
+
+def flag(value: Any) -> bool:
+    """True or False, nothing that merely counts as one (CFG-11)."""
+    if type(value) is not bool:
+        raise ValueError("must be True or False")
+    return value
+
+
+def token(value: Any) -> int:
+    """One token id; -1, the field's old word for none, is none here."""
+    return whole(0)(value)
+
+
+def tokens(value: Any) -> tuple[int, ...]:
+    """One token id or several (STOP-03)."""
+    several = value.tolist() if hasattr(value, "tolist") else value
+    several = tuple(several) if isinstance(several, list | tuple | set) else (several,)
+    if not several:
+        raise ValueError("must name at least one id")
+    return tuple(map(token, several))
+
+
+NO_LIMIT = "Pass None to leave it out."
+GREEDY = "For greedy decoding use temperature=0 or do_sample=False."
+
+CHECKS: Mapping[str, tuple[Callable[[Any], Any], str, str]] = {
+    # field: (check, rule, remedy)
+    "max_length": (whole(1), "LEN-02", NO_LIMIT),
+    "max_new_tokens": (whole(1), "LEN-01", NO_LIMIT),
+    "min_length": (whole(0), "LEN-08", "0 is no minimum."),
+    "min_new_tokens": (whole(0), "LEN-07", "0 is no minimum."),
+    "do_sample": (flag, "CFG-11", ""),
+    "use_cache": (flag, "CACHE-02", ""),
+    "num_return_sequences": (whole(1), "SAMP-07", ""),
+    "temperature": (real(lambda t: 0 <= t < math.inf, "must be a finite number of at least 0"), "TEMP-02", GREEDY),
+    "top_k": (whole(0), "TOPK-02", "0 or None keeps every token."),
+    "top_p": (real(lambda p: 0 <= p <= 1, "must be a number from 0 to 1"), "TOPP-04", "1 or None keeps every token."),
+    "min_p": (real(lambda p: 0 <= p <= 1, "must be a number from 0 to 1"), "MINP-01", "0 or None keeps every token."),
+    "repetition_penalty": (real(lambda r: 0 < r < math.inf, "must be a finite number above 0"), "REP-03", "1 is no penalty."),
+    "bos_token_id": (token, "IN-02", ""),
+    "eos_token_id": (tokens, "STOP-03", "Pass None to stop at the length limit only."),
+    "pad_token_id": (token, "STOP-07", "Usual: pad_token_id=tokenizer.eos_token_id."),
+    "return_dict_in_generate": (flag, "OUT-01", ""),
+    "output_scores": (flag, "OUT-02", ""),
+    "output_logits": (flag, "OUT-02", ""),
+}  # fmt: skip
+
+DEFAULTS: Mapping[str, Any] = {
+    "min_length": 0, "min_new_tokens": 0, "do_sample": False, "use_cache": True, "num_return_sequences": 1,
+    "temperature": 1.0, "top_k": 50, "top_p": 1.0, "repetition_penalty": 1.0,
+    "return_dict_in_generate": False, "output_scores": False, "output_logits": False,
+}  # fmt: skip
+
+# Fields of transformers that refgen has not got yet, with the values that ask for nothing.
+NOT_YET: Mapping[str, tuple[Any, ...]] = {
+    "num_beams": (1,), "length_penalty": (1.0,), "early_stopping": (False,), "max_time": (), "stop_strings": (),
+    "cache_implementation": (), "cache_config": (), "max_cache_len": (), "prefill_chunk_size": (),
+    "top_h": (), "typical_p": (1.0,), "epsilon_cutoff": (0.0,), "eta_cutoff": (0.0,),
+    "encoder_repetition_penalty": (1.0,), "no_repeat_ngram_size": (0,), "encoder_no_repeat_ngram_size": (0,),
+    "bad_words_ids": (), "renormalize_logits": (False,), "forced_bos_token_id": (), "forced_eos_token_id": (),
+    "remove_invalid_values": (False,), "exponential_decay_length_penalty": (), "suppress_tokens": (),
+    "begin_suppress_tokens": (), "sequence_bias": (), "token_healing": (False,), "guidance_scale": (1.0,),
+    "watermarking_config": (), "output_attentions": (False,), "output_hidden_states": (False,),
+    "decoder_start_token_id": (), "is_assistant": (False,), "num_assistant_tokens": (20,),
+    "num_assistant_tokens_schedule": ("constant",), "assistant_confidence_threshold": (0.4,),
+    "prompt_lookup_num_tokens": (), "max_matching_ngram_size": (), "assistant_early_exit": (),
+    "assistant_lookbehind": (10,), "target_lookbehind": (10,), "assistant_ensemble_weight": (), "speculation_type": (),
+    "use_mtp": (False,), "compile_config": (), "disable_compile": (False,), "continuous_batching_config": (),
+    "low_memory": (False,), "penalty_alpha": (0.0,), "dola_layers": (), "diversity_penalty": (0.0,),
+    "num_beam_groups": (1,), "constraints": (), "force_words_ids": (),
+}  # fmt: skip
+METADATA = ("_from_model_config", "transformers_version")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """Settings of `generate()`; None is unset. Raises `GenerationError` for a value outside its rule.
+
+    To change one that exists: `dataclasses.replace(config, top_k=10)`.
+    """
+
+    max_length: int | None = None
+    max_new_tokens: int | None = None
+    min_length: int | None = None
+    min_new_tokens: int | None = None
+    do_sample: bool | None = None
+    use_cache: bool | None = None
+    num_return_sequences: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | tuple[int, ...] | None = None
+    pad_token_id: int | None = None
+    return_dict_in_generate: bool | None = None
+    output_scores: bool | None = None
+    output_logits: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name, (check, rule, remedy) in CHECKS.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            try:
+                object.__setattr__(self, name, check(value))
+            except TypeError:  # what operator.index and float say of things that are no numbers
+                raise GenerationError(f"{name}={value!r}", "is of the wrong type", rule, remedy) from None
+            except ValueError as error:
+                raise GenerationError(f"{name}={value!r}", str(error), rule, remedy) from None
+
+    @property
+    def samples(self) -> bool:
+        """TEMP-02. Whether tokens are drawn; temperature 0 puts all probability on the best, which is greedy."""
+        return bool(self.do_sample) and self.temperature != 0
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """The ids that end a row, possibly none."""
+        return tokens(self.eos_token_id) if self.eos_token_id is not None else ()
+
+    @classmethod
+    def from_dict(cls, entries: Mapping[str, Any]) -> Self:
+        """From the object in a `generation_config.json`; raises `GenerationError` for names nobody knows (CFG-08)."""
+        return cls(**known({name: value for name, value in entries.items() if name not in METADATA}))
+
+    @classmethod
+    def from_model_config(cls, entries: Mapping[str, Any]) -> Self:
+        """CKPT-11. The generation settings that a `config.json` without a `generation_config.json` carries."""
+        names = {f.name for f in fields(cls)} | NOT_YET.keys()
+        return cls.from_dict({name: value for name, value in entries.items() if name in names})
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """From the `generation_config.json` in a folder."""
+        path = Path(folder) / "generation_config.json"
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise GenerationError(str(path), f"cannot be read as JSON: {error}", "CKPT-11") from None
+        if not isinstance(entries, dict):
+            raise GenerationError(str(path), "must hold a JSON object", "CKPT-11")
+        return cls.from_dict(entries)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that are set."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes `generation_config.json`, which transformers reads too."""
+        entries = self.to_dict()
+        if len(self.eos_ids) == 1:
+            entries["eos_token_id"] = self.eos_ids[0]
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / "generation_config.json").write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+
+
+def known(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """CFG-08. Of `settings` the ones refgen has; raises `GenerationError` for those it has not, unless they ask for nothing."""
+    own = {f.name for f in fields(GenerationConfig)}
+    for name, value in settings.items():
+        if name in own or value is None or value in NOT_YET.get(name, ()):
+            continue
+        if name in NOT_YET:
+            raise GenerationError(f"{name}={value!r}", "is a setting of transformers that refgen does not have yet", "CFG-08",
+                                  f"Leave {name} out.")  # fmt: skip
+        close = difflib.get_close_matches(name, own, n=1)
+        raise GenerationError(f"{name}={value!r}", "is not a setting of generate()", "CFG-08",
+                              f"Did you mean {close[0]}?" if close else "See help(refgen.GenerationConfig).")  # fmt: skip
+    return {name: value for name, value in settings.items() if name in own}
+
+
+def settle(model: GenerationConfig, passed: GenerationConfig | None, call: Mapping[str, Any]) -> GenerationConfig:
+    """CFG-04, CFG-05. The one configuration that a call means.
+
+    `call` over `passed` over `model` over `DEFAULTS`. None in `call` switches a setting off; None in a
+    configuration leaves it to the next source. The later of `max_length` and `max_new_tokens` counts (LEN-01).
+    """
+    call = known(call)
+    checked = GenerationConfig(**call)
+    sources = [dict(DEFAULTS), model.to_dict(), passed.to_dict() if passed else {}, call | checked.to_dict()]
+    settled: dict[str, Any] = {}
+    for source in sources:
+        for one, other in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
+            one_set, other_set = source.get(one) is not None, source.get(other) is not None
+            if one_set and other_set and source is not sources[0]:
+                raise GenerationError(f"{one}={source[one]}, {other}={source[other]}", "contradict each other", "LEN-01",
+                                      f"Keep {other}, which does not count the prompt.")  # fmt: skip
+            if one_set != other_set:
+                settled.pop(other if one_set else one, None)
+        settled |= source
+    config = GenerationConfig(**settled)
+    refuse_contradictions(config)
+    warn_of_ignored(config, checked)
+    return config
+
+
+def refuse_contradictions(config: GenerationConfig) -> None:
+    """Pairs of settings that cannot both be meant."""
+    if (config.num_return_sequences or 1) > 1 and not config.samples:
+        raise GenerationError(f"num_return_sequences={config.num_return_sequences}", "greedy decoding has one result",
+                              "GREEDY-07", "Use do_sample=True with a temperature above 0.")  # fmt: skip
+    for least, most, rule in (("min_new_tokens", "max_new_tokens", "LEN-07"), ("min_length", "max_length", "LEN-08")):
+        low, high = getattr(config, least) or 0, getattr(config, most)
+        if high is not None and low > high:
+            raise GenerationError(f"{least}={low}, {most}={high}", "the minimum is above the maximum", rule)
+
+
+def warn_of_ignored(config: GenerationConfig, call: GenerationConfig) -> None:
+    """CFG-09. A setting of this call that changes nothing is said, not passed over."""
+    ignored: list[tuple[str, str]] = []
+    if not config.do_sample:
+        ignored += [(name, "do_sample=True") for name in ("temperature", "top_k", "top_p", "min_p")
+                    if getattr(call, name) not in (None, DEFAULTS.get(name), 0)]  # fmt: skip
+    if not config.return_dict_in_generate:
+        ignored += [(name, "return_dict_in_generate=True") for name in ("output_scores", "output_logits") if getattr(call, name)]
+    for name, needed in ignored:
+        warnings.warn(f"{name}={getattr(call, name)!r} has no effect without {needed} [CFG-09]",
+                      IgnoredSettingWarning, stacklevel=5)  # fmt: skip
+
+
+__all__ = ["GenerationConfig", "replace", "settle"]

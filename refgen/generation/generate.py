@@ -1,0 +1,193 @@
+"""The call: settings and prompt in, sequences out. Everything `generate()` does before and after the loop.
+
+Axes    B prompts, n sequences a prompt, P prompt columns, V tokens.
+"""
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy import ndarray
+
+from refgen.errors import GenerationError, InputError
+from refgen.generation.config import GenerationConfig, settle
+from refgen.generation.loop import Step, by_forward, decode
+from refgen.generation.pick import Pick, greedy, inverse_cdf, shared_stream, stream_per_row
+from refgen.generation.processors import processors
+from refgen.generation.prompt import Prompt, prepare
+from refgen.generation.stopping import stopping
+from refgen.model import GPT2
+
+Seed = int | Sequence[int] | None
+
+
+class Streamer(Protocol):
+    """STREAM-01. Told the prompt `[B*n P]`, then each step's tokens `[B*n]`, then the end."""
+
+    def put(self, ids: ndarray) -> None:
+        """Takes the prompt, the first time, or the new tokens."""
+
+    def end(self) -> None:
+        """Told when the last token has been put."""
+
+
+@dataclass(frozen=True)
+class GenerateOutput:
+    """OUT-01, OUT-02. What `generate(..., return_dict_in_generate=True)` returns.
+
+    `scores` and `logits` are None unless asked for; else one float32 `[B*n V]` a step: after and before the
+    processors.
+    """
+
+    sequences: ndarray  # [B*n, P + new] int64
+    finish: tuple[str, ...]  # why each row ended: eos, length or context
+    seed: int | tuple[int, ...] | None  # what chance was seeded with; None if nothing was drawn from a seed
+    scores: tuple[ndarray, ...] | None = None
+    logits: tuple[ndarray, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A call made ready: its prompt, its settings, the seed it uses and the steps it will take."""
+
+    prompt: Prompt
+    config: GenerationConfig
+    seed: int | tuple[int, ...] | None
+    steps: Iterator[Step]
+
+
+def prepare_run(
+    gpt2: GPT2,
+    model_config: GenerationConfig,
+    input_ids: Any,
+    attention_mask: Any,
+    seed: Seed,
+    uniforms: Any,
+    generation_config: GenerationConfig | None,
+    settings: Mapping[str, Any],
+) -> Run:
+    """Everything that can be wrong with a call is found here, before the first step."""
+    config = settle(model_config, generation_config, settings)
+    vocab_size, n_positions = gpt2.config.vocab_size, gpt2.config.n_positions
+    for name, ids in (("eos_token_id", config.eos_ids), ("pad_token_id", (config.pad_token_id,))):
+        for token_id in ids:
+            if token_id is not None and token_id >= vocab_size:
+                raise GenerationError(
+                    f"{name}={token_id}", f"token ids of this model run from 0 to {vocab_size - 1}", "STOP-08",
+                    f"Pass {name}=None to do without.",
+                )  # fmt: skip
+    prompt = prepare(input_ids, attention_mask, config).repeated(config.num_return_sequences or 1)
+    limit = max_length(config, prompt, n_positions)
+    pick, seed_used = the_pick(config, prompt, limit, seed, uniforms)
+    steps = decode(
+        by_forward(gpt2, use_cache=config.use_cache is not False),
+        prompt,
+        processors(config, prompt),
+        pick,
+        stopping(config.eos_ids, limit, n_positions),
+        pad=fill_id(config, prompt, limit, n_positions),
+    )
+    return Run(prompt, config, seed_used, steps)
+
+
+def generate(run: Run, streamer: Streamer | None = None) -> ndarray | GenerateOutput:
+    """Takes all steps of a run; the ids `[B*n, P + new]`, or a `GenerateOutput` if the settings ask for it."""
+    if streamer is not None:
+        streamer.put(run.prompt.ids)
+    columns, scores, logits = [run.prompt.ids], [], []
+    for step in run.steps:
+        columns.append(step.tokens[:, None])
+        if run.config.output_scores:
+            scores.append(step.scores)
+        if run.config.output_logits:
+            logits.append(step.logits)
+        if streamer is not None:
+            streamer.put(step.tokens)
+    if streamer is not None:
+        streamer.end()
+    sequences = np.concatenate(columns, axis=1)
+    if not run.config.return_dict_in_generate:
+        return sequences
+    return GenerateOutput(
+        sequences=sequences,
+        finish=tuple(reason or "" for reason in step.finish),
+        seed=run.seed,
+        scores=tuple(scores) if run.config.output_scores else None,
+        logits=tuple(logits) if run.config.output_logits else None,
+    )
+
+
+def max_length(config: GenerationConfig, prompt: Prompt, n_positions: int) -> int:
+    """LEN-01 to LEN-03. The number of columns at which the batch is as long as asked for; 20 new ones by default."""
+    if config.max_new_tokens is not None:
+        return prompt.width + config.max_new_tokens
+    limit = min(prompt.width + 20, n_positions) if config.max_length is None else config.max_length
+    if prompt.width >= limit:
+        raise GenerationError(
+            f"max_length={limit}", f"the prompt already has {prompt.width} columns", "LEN-02",
+            "Set max_new_tokens, which does not count the prompt.",
+        )  # fmt: skip
+    return limit
+
+
+def fill_id(config: GenerationConfig, prompt: Prompt, limit: int, n_positions: int) -> int | None:
+    """STOP-05, STOP-07. What finished rows are filled with: the pad id, else the first end token."""
+    if config.pad_token_id is not None:
+        return config.pad_token_id
+    if config.eos_ids:
+        return config.eos_ids[0]
+    tokens = prompt.mask.sum(axis=1)
+    if tokens.min() != tokens.max() and tokens.max() + limit - prompt.width > n_positions + 1:
+        raise GenerationError("pad_token_id=None", "rows will reach the end of the context at different steps and need "
+                              "filling", "STOP-07", "Set pad_token_id.")  # fmt: skip
+    return None
+
+
+def the_pick(
+    config: GenerationConfig, prompt: Prompt, limit: int, seed: Seed, uniforms: Any
+) -> tuple[Pick, int | tuple[int, ...] | None]:
+    """Greedy, or by the source of chance the caller gave; and the seed that was used, fresh if none was given."""
+    rows = len(prompt.ids)
+    if seed is not None and uniforms is not None:
+        raise GenerationError("seed and uniforms", "are two sources of chance", "SAMP-10", "Pass one of them.")
+    seeds = the_seeds(seed, rows)
+    table = None if uniforms is None else the_uniforms(uniforms, rows, limit - prompt.width)
+    if not config.samples:
+        return greedy, None
+    if table is not None:
+        return inverse_cdf(table), None
+    if isinstance(seeds, tuple):
+        return stream_per_row(seeds), seeds
+    return shared_stream(seeds), seeds
+
+
+def the_seeds(seed: Seed, rows: int) -> int | tuple[int, ...]:
+    """SAMP-05, SAMP-09. One whole number for the batch or one for each row; None takes 32 fresh bits."""
+    if seed is None:
+        return secrets.randbits(32)
+    several = list(seed) if isinstance(seed, Sequence | ndarray) and not isinstance(seed, str) else [seed]
+    for each in several:
+        if isinstance(each, bool) or not isinstance(each, int | np.integer):
+            raise GenerationError(f"seed={seed!r}", "must be a whole number, or one for each row", "SAMP-05")
+    if not isinstance(seed, Sequence | ndarray):
+        return int(several[0])
+    if len(several) != rows:
+        raise GenerationError(f"{len(several)} seeds", f"there are {rows} rows to sample", "SAMP-09",
+                              "Give each of the rows times num_return_sequences its own.")  # fmt: skip
+    return tuple(int(each) for each in several)
+
+
+def the_uniforms(uniforms: Any, rows: int, steps: int) -> ndarray:
+    """SAMP-10. float64 `[B*n N]` with N at least the number of steps, all in [0, 1); one row may be flat."""
+    try:
+        table = np.atleast_2d(np.asarray(uniforms, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise InputError("uniforms", f"must be numbers in [{rows}, {steps}]", "SAMP-10") from None
+    if table.ndim != 2 or len(table) != rows or table.shape[1] < steps:
+        raise InputError(f"uniforms of shape {list(table.shape)}", f"must be [{rows}, {steps}]: a row for each sequence, a "
+                         "column for each step", "SAMP-10")  # fmt: skip
+    if not ((table >= 0) & (table < 1)).all():
+        raise InputError("uniforms", "must be at least 0 and below 1", "SAMP-10")
+    return table

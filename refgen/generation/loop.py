@@ -1,0 +1,86 @@
+"""The loop: a model is a function from ids to logits; this file makes sequences of it. Rule LOOP-01 of SPEC.md.
+
+It is a generator of steps, and the only loop there is: `generate()` collects its steps, a streamer shows them as
+they come, and whoever wants to compare another implementation supplies a `pick` that returns the other's tokens.
+
+Axes    B rows, S columns so far, V tokens.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy import ndarray
+
+from refgen.cache import Cache
+from refgen.errors import GenerationError
+from refgen.generation.pick import Pick
+from refgen.generation.processors import Processor
+from refgen.generation.prompt import Prompt
+from refgen.generation.stopping import Stop
+from refgen.model import GPT2, forward
+
+NextLogits = Callable[[ndarray, ndarray], ndarray]  # (ids [B S], mask [B S]) -> [B V]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One new token a row. `finish[b]` says why row b is finished, None while it is not."""
+
+    tokens: ndarray  # [B]
+    logits: ndarray  # [B V] float32: what the model said
+    scores: ndarray  # [B V] float32: what the processors made of it
+    finish: tuple[str | None, ...]
+
+
+def decode(
+    next_logits: NextLogits,
+    prompt: Prompt,
+    processors: Iterable[Processor],
+    pick: Pick,
+    stopping: Mapping[str, Stop],
+    pad: int | None,
+) -> Iterator[Step]:
+    """LOOP-01. Logits, scores, pick, append, stop; until every row is finished.
+
+    A finished row is filled with `pad`, masked, so that it changes nothing (STOP-05, STOP-06).
+    """
+    processors = list(processors)
+    ids, mask = prompt.ids, prompt.mask
+    finish: tuple[str | None, ...] = (None,) * len(ids)
+    while not all(finish):
+        running = np.array([reason is None for reason in finish])
+        logits = next_logits(ids, mask).astype(np.float32)  # also for float64 models (GREEDY-02)
+        scores = logits
+        for processor in processors:
+            scores = processor(ids, scores)
+        check_scores(scores, logits, running)
+        tokens = np.where(running, pick(scores), pad or 0)
+        ids, mask = np.column_stack([ids, tokens]), np.column_stack([mask, running])
+        hits = [(reason, stop(ids, mask)) for reason, stop in stopping.items()]
+        finish = tuple(
+            was or next((reason for reason, hit in hits if hit[row]), None) for row, was in enumerate(finish)
+        )
+        yield Step(tokens, logits, scores, finish)
+
+
+def check_scores(scores: ndarray, logits: ndarray, running: ndarray) -> None:
+    """GREEDY-03, SAMP-08. NaN, infinity or nothing left to choose from is an error, where others go on."""
+    best = scores.max(axis=1)
+    for row in np.flatnonzero(running & ~np.isfinite(best)):
+        if not np.isfinite(logits[row]).all():
+            raise GenerationError(f"row {row}", "the model's logits are not finite", "SAMP-08", "Its weights overflow "
+                                  "float32 here; try dtype='float64'.")  # fmt: skip
+        raise GenerationError(f"row {row}", "the settings leave no token to choose", "SAMP-08")
+
+
+def by_forward(gpt2: GPT2, use_cache: bool) -> NextLogits:
+    """CACHE-02. The model as a function from ids to the next token's logits, remembering what it has seen or not."""
+    cache = Cache()
+
+    def next_logits(ids: ndarray, mask: ndarray) -> ndarray:
+        if not use_cache:
+            return forward(gpt2, ids, mask, logits_to_keep=1)[:, -1]
+        return forward(gpt2, ids[:, len(cache) :], mask, cache=cache, logits_to_keep=1)[:, -1]
+
+    return next_logits

@@ -1,0 +1,96 @@
+"""The prompt: what the rows are before the first step. Rules IN-01 to IN-03 and PAD-01 to PAD-07 of SPEC.md.
+
+Axes    B rows, P prompt columns.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from refgen.errors import InputError
+from refgen.generation.config import GenerationConfig
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """`ids` and `mask`, int64 `[B P]`; the mask is 1 at tokens and 0 at padding."""
+
+    ids: ndarray
+    mask: ndarray
+
+    @property
+    def width(self) -> int:
+        """P, padding included."""
+        return int(self.ids.shape[1])
+
+    def repeated(self, n: int) -> "Prompt":
+        """SAMP-07. Every row n times in a row: a a a b b b."""
+        return Prompt(self.ids.repeat(n, axis=0), self.mask.repeat(n, axis=0))
+
+
+def prepare(input_ids: Any, attention_mask: Any, config: GenerationConfig) -> Prompt:
+    """The prompt a caller means; raises `InputError` where it could mean two things."""
+    ids = the_ids(input_ids, config)
+    if attention_mask is None:
+        return Prompt(ids, inferred_mask(ids, config))
+    mask = whole_numbers("attention_mask", attention_mask)
+    if mask.shape != ids.shape:
+        raise InputError(
+            f"attention_mask of shape {list(mask.shape)}", f"must be {list(ids.shape)}, like input_ids", "PAD-07",
+            "It is continued for new tokens by itself.",
+        )  # fmt: skip
+    if not np.isin(mask, (0, 1)).all():
+        raise InputError("attention_mask", "must hold only 0 (padding) and 1 (token)", "PAD-07")
+    for row in np.flatnonzero(mask[:, -1] == 0):
+        if not mask[row].any():
+            raise InputError(f"row {row} of attention_mask", "is all padding", "PAD-07", "Give every row a token.")
+        raise InputError(f"row {row} of input_ids", "is padded on the right, where its new tokens belong", "PAD-06",
+                         'Pad on the left: tokenizer.padding_side = "left".')  # fmt: skip
+    return Prompt(ids, mask)
+
+
+def the_ids(input_ids: Any, config: GenerationConfig) -> ndarray:
+    """IN-01 to IN-03. int64 `[B P]`; without any, the prompt is one `bos_token_id`."""
+    if input_ids is None:
+        if config.bos_token_id is None:
+            raise InputError("input_ids=None", "there is no bos_token_id to begin with", "IN-02", "Pass a prompt.")
+        return np.array([[config.bos_token_id]])
+    ids = whole_numbers("input_ids", input_ids)
+    if ids.ndim != 2:
+        raise InputError(f"input_ids of shape {list(ids.shape)}", "must be [rows, tokens]", "IN-01",
+                         "One sequence has shape [1, T]: pass [ids]." if ids.ndim == 1 else "")  # fmt: skip
+    if 0 in ids.shape:
+        raise InputError(f"input_ids of shape {list(ids.shape)}", "the prompt is empty", "IN-03",
+                         "Begin with a token, for instance tokenizer.bos_token_id.")  # fmt: skip
+    return ids
+
+
+def whole_numbers(name: str, values: Any) -> ndarray:
+    """An int64 copy of any array or nested list of whole numbers (bool counts for a mask)."""
+    try:
+        array = np.array(values)
+    except ValueError:
+        raise InputError(name, "has rows of different lengths", "IN-01", "Pad them: tokenizer(..., padding=True).") from None
+    if array.dtype.kind == "b" and name == "attention_mask":
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu" and array.size:
+        raise InputError(f"{name} of dtype {array.dtype}", "must be whole numbers", "IN-01")
+    return array.astype(np.int64)
+
+
+def inferred_mask(ids: ndarray, config: GenerationConfig) -> ndarray:
+    """PAD-01 to PAD-03. Without a mask, pad ids on the left are padding; wherever that is a guess, it is an error."""
+    pad = config.pad_token_id
+    padding = np.zeros_like(ids, dtype=bool) if pad is None else ids == pad
+    left = np.logical_and.accumulate(padding, axis=1)
+    if pad in config.eos_ids:  # GPT-2's habit: then a leading pad id may just as well be the start of a text
+        if (left.sum(axis=1) != left[0].sum()).any() or (left.sum(axis=1) > 1).any():
+            raise InputError("input_ids without attention_mask", f"begin with pad_token_id={pad}, which is an end token "
+                             "too, so padding cannot be told from text", "PAD-03", "Pass the tokenizer's attention_mask.")  # fmt: skip
+        return np.ones_like(ids)
+    if (padding & ~left).any() or left.all(axis=1).any():
+        raise InputError("input_ids without attention_mask", f"hold pad_token_id={pad} inside or behind the text, where "
+                         "it cannot be padding", "PAD-02", "Pass attention_mask, all ones if every id is text.")  # fmt: skip
+    return (~left).astype(np.int64)

@@ -1,0 +1,65 @@
+"""Streaming: text as it comes. Rules STREAM-01 to STREAM-04 of SPEC.md.
+
+A token may end in the middle of a UTF-8 character, so bytes wait until their character is whole. What is
+streamed, joined, is what `tokenizer.decode` gives for all the ids at once.
+"""
+
+import codecs
+from collections.abc import Callable
+
+from numpy import ndarray
+
+from refgen.errors import InputError
+from refgen.tokenizer import Tokenizer
+
+
+class TextDecoder:
+    """Ids in, text out, one row; never half a character."""
+
+    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = False) -> None:
+        self._tokenizer = tokenizer
+        self._skipped = set(tokenizer.all_special_ids) if skip_special_tokens else set()
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token_id: int) -> str:
+        """The characters that are whole now."""
+        return "" if token_id in self._skipped else self._utf8.decode(self._tokenizer.token_bytes(token_id))
+
+    def flush(self) -> str:
+        """What is left at the end: U+FFFD for a character that never became whole."""
+        return self._utf8.decode(b"", final=True)
+
+
+class TextStreamer:
+    """STREAM-02 to STREAM-04. A streamer for one row that hands text to `write` (default: print it).
+
+    Unlike transformers' it does not wait for the end of a word.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        skip_prompt: bool = False,
+        skip_special_tokens: bool = False,
+        write: Callable[[str], object] | None = None,
+    ) -> None:
+        self._decoder = TextDecoder(tokenizer, skip_special_tokens)
+        self._skip_next = skip_prompt
+        self._write = write or (lambda text: print(text, end="", flush=True))
+
+    def put(self, ids: ndarray) -> None:
+        """Takes the prompt, the first time, or one new token."""
+        rows = 1 if ids.ndim == 1 else len(ids)
+        if rows > 1 or (ids.ndim == 1 and len(ids) > 1):
+            raise InputError(f"{max(rows, len(ids))} rows", "a TextStreamer follows one row", "STREAM-02")
+        skip, self._skip_next = self._skip_next, False
+        if not skip:
+            self._emit("".join(self._decoder.push(int(token_id)) for token_id in ids.ravel()))
+
+    def end(self) -> None:
+        """Hands over what is left."""
+        self._emit(self._decoder.flush())
+
+    def _emit(self, text: str) -> None:
+        if text:
+            self._write(text)

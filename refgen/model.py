@@ -1,0 +1,306 @@
+"""GPT-2's forward pass, the definition: token ids in, next-token logits out. Rules FWD-01 to FWD-17 of SPEC.md.
+
+Knows nothing of text, sampling or stopping. What goes in comes out: float32 weights give float32 logits,
+float64 weights give float64 logits. Names are those of the checkpoint: `h[3].attn.c_attn.weight` here,
+`h.3.attn.c_attn.weight` in the file, `h.3.attn.c_attn` in a trace.
+
+Axes    B rows of the batch, T new positions, S cached and new positions, C = n_embd, H heads, D = C / H, V tokens.
+
+Rows of a batch are leading axes, not a loop: only `attend` lets positions meet, and only within their row;
+everything else treats each position alone, so `linear` folds B and T into one axis and a whole batch costs
+one matrix product per weight. One sequence is the case B = 1.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated as Bool
+from typing import Annotated as Float
+from typing import Annotated as Int
+
+import numpy as np
+from numpy import ndarray
+
+from refgen.cache import Cache
+from refgen.config import GPT2Config
+from refgen.errors import InputError
+
+Note = Callable[[str, ndarray], None]
+
+
+def silent(name: str, array: ndarray) -> None:
+    """The `note` that discards what it is told."""
+
+
+# --- The weights, as data ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A weight and a bias: `[C]` and `[C]` in a LayerNorm, `[in, out]` and `[out]` in a linear map (FWD-06)."""
+
+    weight: ndarray
+    bias: ndarray
+
+
+@dataclass(frozen=True)
+class Attention:
+    """`c_attn` `[C, 3C]` makes queries, keys and values; `c_proj` `[C, C]` mixes the heads' answers."""
+
+    c_attn: Affine
+    c_proj: Affine
+
+
+@dataclass(frozen=True)
+class MLP:
+    """`c_fc` `[C, inner]`, the activation, `c_proj` `[inner, C]`."""
+
+    c_fc: Affine
+    act: Callable[[ndarray], ndarray]
+    c_proj: Affine
+
+
+@dataclass(frozen=True)
+class Block:
+    """One layer."""
+
+    ln_1: Affine
+    attn: Attention
+    ln_2: Affine
+    mlp: MLP
+
+
+@dataclass(frozen=True)
+class GPT2:
+    """A whole network. `lm_head` is `wte` itself when the head is tied (FWD-17)."""
+
+    config: GPT2Config
+    wte: Float[ndarray, "V C"]
+    wpe: Float[ndarray, "N C"]
+    h: tuple[Block, ...]
+    ln_f: Affine
+    lm_head: Float[ndarray, "V C"]
+
+
+# --- The mathematics, from the bottom up ------------------------------------------------------------------
+
+
+def project(x: Float[ndarray, "... I"], weight: Float[ndarray, "I O"]) -> Float[ndarray, "... O"]:
+    """x W, with the leading axes made one, so that any batch is one matrix product."""
+    return (x.reshape(-1, x.shape[-1]) @ weight).reshape(*x.shape[:-1], -1)
+
+
+def linear(x: Float[ndarray, "... I"], f: Affine) -> Float[ndarray, "... O"]:
+    """FWD-06. x W + b, with W stored `[in, out]`, so there is nothing to transpose."""
+    return project(x, f.weight) + f.bias
+
+
+def layer_norm(x: Float[ndarray, "... C"], f: Affine, epsilon: float) -> Float[ndarray, "... C"]:
+    """FWD-05. Subtract the mean, divide by sqrt(mean square + epsilon), scale, shift."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = (centred * centred).mean(axis=-1, keepdims=True)
+    return centred / np.sqrt(variance + epsilon) * f.weight + f.bias
+
+
+def gelu_new(x: Float[ndarray, "..."]) -> Float[ndarray, "..."]:
+    """FWD-16. The tanh form GPT-2 was trained with, which is not the erf form."""
+    return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x))))
+
+
+def softmax(x: Float[ndarray, "... S"]) -> Float[ndarray, "... S"]:
+    """FWD-13. Shifted by the row's maximum, so exp never overflows; a row that is all -inf gives zeros (FWD-11)."""
+    e = np.exp(x - x.max(axis=-1, keepdims=True, initial=np.finfo(x.dtype).min))
+    # The maximum contributes exp(0), so the sum is at least 1, unless nothing at all was visible.
+    return e / np.maximum(e.sum(axis=-1, keepdims=True), 1.0)
+
+
+def split_heads(x: Float[ndarray, "B T C"], n_head: int) -> Float[ndarray, "B H T D"]:
+    """FWD-07. Head h owns columns h*D to (h+1)*D."""
+    return x.reshape(*x.shape[:2], n_head, -1).swapaxes(1, 2)
+
+
+def merge_heads(x: Float[ndarray, "B H T D"]) -> Float[ndarray, "B T C"]:
+    """The inverse of `split_heads`."""
+    x = x.swapaxes(1, 2)
+    return x.reshape(*x.shape[:2], -1)
+
+
+def visibility(attention_mask: Int[ndarray, "B S"], T: int) -> Bool[ndarray, "B 1 T S"]:
+    """FWD-09. A query sees the keys up to its own place, except masked ones.
+
+    The triangle is counted from the lower right corner, so a cache needs no special case.
+    """
+    S = attention_mask.shape[1]
+    return np.tri(T, S, S - T, dtype=bool) & attention_mask.astype(bool)[:, None, None, :]
+
+
+def attend(
+    q: Float[ndarray, "B H T D"],
+    k: Float[ndarray, "B H S D"],
+    v: Float[ndarray, "B H S D"],
+    visible: Bool[ndarray, "B 1 T S"],
+    scale: float,
+    note: Note = silent,
+) -> Float[ndarray, "B H T D"]:
+    """FWD-08, FWD-13. Each query takes the average of the values, weighted by how well their keys match it."""
+    scores = np.where(visible, q @ k.swapaxes(-1, -2) * scale, -np.inf)  # [B H T S]
+    pattern = softmax(scores)
+    note("scores", scores)
+    note("pattern", pattern)
+    return pattern @ v
+
+
+def attention_scale(config: GPT2Config, layer: int) -> float:
+    """FWD-08. 1 / sqrt(D), and 1 / (layer + 1) more if the model asks for it; the two switches are independent."""
+    scale = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
+    return scale / (layer + 1) if config.scale_attn_by_inverse_layer_idx else scale
+
+
+def attention(
+    x: Float[ndarray, "B T C"],
+    f: Attention,
+    config: GPT2Config,
+    layer: int,
+    visible: Bool[ndarray, "B 1 T S"],
+    cache: Cache,
+    note: Note = silent,
+) -> Float[ndarray, "B T C"]:
+    """FWD-07. Project once, split in three, split in heads; remember keys and values; attend; merge; project."""
+    qkv = linear(x, f.c_attn)
+    q, k, v = (split_heads(part, config.n_head) for part in np.split(qkv, 3, axis=-1))
+    note("c_attn", qkv)
+    note("q", q)
+    note("k", k)
+    note("v", v)
+    k, v = cache.append(layer, k, v)  # [B H S D]
+    z = merge_heads(attend(q, k, v, visible, attention_scale(config, layer), note))
+    note("z", z)
+    y = linear(z, f.c_proj)
+    note("c_proj", y)
+    return y
+
+
+def mlp(x: Float[ndarray, "B T C"], f: MLP, note: Note = silent) -> Float[ndarray, "B T C"]:
+    """FWD-14. Up, bend, down."""
+    up = linear(x, f.c_fc)
+    note("c_fc", up)
+    bent = f.act(up)
+    note("act", bent)
+    y = linear(bent, f.c_proj)
+    note("c_proj", y)
+    return y
+
+
+def run_block(
+    x: Float[ndarray, "B T C"],
+    f: Block,
+    config: GPT2Config,
+    layer: int,
+    visible: Bool[ndarray, "B 1 T S"],
+    cache: Cache,
+    note: Note = silent,
+) -> Float[ndarray, "B T C"]:
+    """FWD-03. Attention reads the stream and adds to it, then the MLP does: the two lines that are GPT-2."""
+    normed = layer_norm(x, f.ln_1, config.layer_norm_epsilon)
+    note("ln_1", normed)
+    x = x + attention(normed, f.attn, config, layer, visible, cache, under(note, "attn"))
+    note("resid_mid", x)
+    normed = layer_norm(x, f.ln_2, config.layer_norm_epsilon)
+    note("ln_2", normed)
+    return x + mlp(normed, f.mlp, under(note, "mlp"))
+
+
+def positions(attention_mask: Int[ndarray, "B S"], T: int) -> Int[ndarray, "B T"]:
+    """PAD-04. A token's position is the number of unmasked tokens before it, so padding moves nobody."""
+    return ((attention_mask.cumsum(axis=-1) - 1) * attention_mask)[:, -T:]
+
+
+def forward(
+    gpt2: GPT2,
+    input_ids: Int[ndarray, "B T"],
+    attention_mask: Int[ndarray, "B S"] | None = None,
+    position_ids: Int[ndarray, "B T"] | None = None,
+    cache: Cache | None = None,
+    note: Note = silent,
+    logits_to_keep: int = 0,
+) -> Float[ndarray, "B T V"]:
+    """FWD-01 to FWD-04. The logits of the token that follows each of `input_ids`.
+
+    `attention_mask` (1 real, 0 padding; default all 1) covers cached and new positions; `position_ids` follow
+    from it unless given. `cache` holds the positions before these and gains these. `note` is offered every
+    stage by name. `logits_to_keep` = n > 0 projects only the last n positions (FWD-20).
+    Raises `InputError` for what cannot be computed.
+    """
+    cache = Cache() if cache is None else cache
+    check_ids(input_ids, gpt2.config)
+    B, T = input_ids.shape
+    if attention_mask is None:
+        attention_mask = np.ones((B, len(cache) + T), dtype=np.int64)
+    check_mask(attention_mask, B, len(cache), T)
+    if position_ids is None:
+        position_ids = positions(attention_mask, T)
+    check_positions(position_ids, B, T, gpt2.config)
+
+    visible = visibility(attention_mask, T)
+    x = gpt2.wte[input_ids] + gpt2.wpe[position_ids]
+    note("drop", x)  # the name of the dropout whose output this is; it does nothing outside training
+    for i, block in enumerate(gpt2.h):
+        x = run_block(x, block, gpt2.config, i, visible, cache, under(note, f"h.{i}"))
+        note(f"h.{i}", x)
+    cache.advance(T)
+    x = layer_norm(x[:, -logits_to_keep:], gpt2.ln_f, gpt2.config.layer_norm_epsilon)
+    note("ln_f", x)
+    logits = project(x, gpt2.lm_head.T)  # the output matrix is the embedding, unless the head is its own
+    note("lm_head", logits)
+    return logits
+
+
+# --- Stage names, and what the forward pass refuses -------------------------------------------------------
+
+
+def under(note: Note, prefix: str) -> Note:
+    """A `note` for the inside of `prefix`: `under(note, "h.3")("ln_1", x)` is `note("h.3.ln_1", x)`."""
+    return note if note is silent else lambda name, array: note(f"{prefix}.{name}", array)
+
+
+def check_ids(input_ids: ndarray, config: GPT2Config) -> None:
+    """FWD-23, FWD-24. Whole numbers in `[B, T]`, at least one row and one column, each the id of a token."""
+    if input_ids.ndim != 2 or 0 in input_ids.shape:
+        raise InputError(
+            f"input_ids of shape {list(input_ids.shape)}", "must be [rows, tokens] with at least one of each", "FWD-24",
+            "One sequence has shape [1, T]: add the axis with ids[None, :]." if input_ids.ndim == 1 else "",
+        )  # fmt: skip
+    if input_ids.dtype.kind not in "iu":
+        raise InputError(f"input_ids of dtype {input_ids.dtype}", "must be whole numbers", "FWD-24")
+    for worst in (input_ids.min(), input_ids.max()):
+        if not 0 <= worst < config.vocab_size:
+            raise InputError(
+                f"input_ids contain {worst}", f"token ids of this model run from 0 to {config.vocab_size - 1}", "FWD-23",
+                "Use the tokenizer that belongs to the model.",
+            )  # fmt: skip
+
+
+def check_mask(attention_mask: ndarray, B: int, past: int, T: int) -> None:
+    """FWD-12. One 0 or 1 for each cached and each new position; transformers takes other widths, and is wrong."""
+    if attention_mask.shape != (B, past + T):
+        raise InputError(
+            f"attention_mask of shape {list(attention_mask.shape)}",
+            f"must be [{B}, {past + T}]: {B} rows of {past} cached and {T} new positions", "FWD-12",
+        )  # fmt: skip
+    if not ((attention_mask == 0) | (attention_mask == 1)).all():
+        raise InputError("attention_mask", "must hold only 0 (padding) and 1 (token)", "FWD-12")
+
+
+def check_positions(position_ids: ndarray, B: int, T: int, config: GPT2Config) -> None:
+    """FWD-23. Positions are rows of `wpe`: 0 to n_positions - 1."""
+    if position_ids.shape != (B, T) or position_ids.dtype.kind not in "iu":
+        raise InputError(
+            f"position_ids of shape {list(position_ids.shape)} and dtype {position_ids.dtype}",
+            f"must be whole numbers in [{B}, {T}]", "FWD-24",
+        )  # fmt: skip
+    for worst in (position_ids.min(), position_ids.max()):
+        if not 0 <= worst < config.n_positions:
+            raise InputError(
+                f"position {worst}", f"this model has n_positions={config.n_positions}, so positions 0 to "
+                f"{config.n_positions - 1}", "FWD-23", "Shorten the prompt or ask for fewer new tokens.",
+            )  # fmt: skip

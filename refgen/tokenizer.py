@@ -1,0 +1,339 @@
+"""Text ↔ token ids: GPT-2's byte-level BPE, on the `tokenizers` library. Rules TOK-01 to TOK-16 of SPEC.md.
+
+The merging is done by `tokenizers`; this file knows the files a vocabulary comes in, the special tokens, and
+the small API that users of transformers type: call, encode, decode, batch_decode.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import tokenizers
+from numpy import ndarray
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
+
+from refgen.errors import TokenizerError
+
+END = "<|endoftext|>"
+SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+def byte_characters() -> dict[int, str]:
+    """TOK-04. The printable character that stands for each byte in a vocabulary file, in the order of GPT-2's ids."""
+    itself = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in itself]
+    return {byte: chr(byte) for byte in itself} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+
+BYTE_OF = {character: byte for byte, character in byte_characters().items()}
+
+
+class Encoding(dict[str, Any]):
+    """What calling a tokenizer returns: `input_ids` and `attention_mask`, as keys and as attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+class Tokenizer:
+    """A byte-level BPE with its special tokens. Make one with `Tokenizer.from_pretrained(folder)`.
+
+    `bos_token`, `eos_token`, `unk_token`, `pad_token` are texts or None and can be set; with `_id` they are
+    ids. `padding_side` is "right" unless the files or you say "left", which batches for `generate` need.
+    """
+
+    bos_token_id: int | None
+    eos_token_id: int | None
+    unk_token_id: int | None
+    pad_token_id: int | None
+
+    def __init__(self, backend: tokenizers.Tokenizer, settings: Mapping[str, Any] | None = None) -> None:
+        settings = settings or {}
+        self._backend = backend
+        self.model_max_length: int | None = settings.get("model_max_length")
+        self.add_bos_token = bool(settings.get("add_bos_token", False))
+        self.padding_side = settings.get("padding_side", "right")
+        default = END if backend.token_to_id(END) is not None else None
+        for name in SPECIAL:
+            token = settings.get(name, None if name == "pad_token" else default)
+            setattr(self, name, token["content"] if isinstance(token, dict) else token)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in SPECIAL and value is not None and self._backend.token_to_id(value) is None:
+            raise TokenizerError(f"{name}={value!r}", "is not in the vocabulary", "TOK-09", "The usual choice for "
+                                 "padding is tokenizer.pad_token = tokenizer.eos_token.")  # fmt: skip
+        if name == "padding_side" and value not in ("left", "right"):
+            raise TokenizerError(f"padding_side={value!r}", "must be 'left' or 'right'", "TOK-10")
+        super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        text_name = name.removesuffix("_id")
+        if text_name != name and text_name in SPECIAL:
+            token = getattr(self, text_name)
+            return None if token is None else self._backend.token_to_id(token)
+        raise AttributeError(name)
+
+    # --- Files ---
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """TOK-01. From `tokenizer.json`, or `vocab.json` and `merges.txt`, or GPT-2's `vocab.bpe` alone."""
+        folder = Path(folder)
+        settings = read_settings(folder)
+        try:
+            return cls(read_backend(folder, settings), settings)
+        except TokenizerError:
+            raise
+        except Exception as error:  # the library raises bare Exception for every kind of broken file
+            raise TokenizerError(str(folder), f"its tokenizer files cannot be read: {error}", "TOK-01") from None
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes `tokenizer.json` and `tokenizer_config.json`, which transformers reads too."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._backend.save(str(folder / "tokenizer.json"))
+        settings: dict[str, Any] = {name: getattr(self, name) for name in SPECIAL if getattr(self, name) is not None}
+        settings |= {"tokenizer_class": "GPT2Tokenizer", "padding_side": self.padding_side}
+        settings |= {"add_bos_token": self.add_bos_token, "add_prefix_space": self._backend.pre_tokenizer.add_prefix_space}
+        if self.model_max_length is not None:
+            settings["model_max_length"] = self.model_max_length
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+    # --- Text to ids ---
+
+    def __call__(
+        self,
+        text: str | Sequence[str],
+        *,
+        padding: bool | Literal["longest", "max_length"] = False,
+        truncation: bool = False,
+        max_length: int | None = None,
+        padding_side: str | None = None,
+        add_special_tokens: bool = True,
+        split_special_tokens: bool = False,
+        return_tensors: str | None = None,
+    ) -> Encoding:
+        """TOK-08. `input_ids` and `attention_mask` of one text or of several.
+
+        Lists of ints by default; with `return_tensors="np"` int64 arrays `[B, T]`, B = 1 for one text. Several
+        texts of different lengths then need `padding=True` and a `pad_token` (TOK-09).
+        """
+        check_texts(text)
+        if return_tensors not in (None, "np"):
+            raise TokenizerError(f"return_tensors={return_tensors!r}", "refgen returns NumPy arrays", "TOK-08",
+                                 'Use return_tensors="np"; torch.from_numpy turns them into tensors.')  # fmt: skip
+        if max_length is None and (truncation or padding == "max_length"):
+            max_length = self.model_max_length
+            if max_length is None:
+                raise TokenizerError("max_length=None", "the tokenizer knows no model_max_length", "TOK-16", "Pass max_length.")
+        texts = [text] if isinstance(text, str) else list(text)
+        rows = [self.encode(each, add_special_tokens, split_special_tokens) for each in texts]
+        if truncation:
+            rows = [row[:max_length] for row in rows]
+        masks = [[1] * len(row) for row in rows]
+        if padding:
+            rows, masks = self._padded(rows, max_length if padding == "max_length" else None, padding_side)
+        if return_tensors == "np":
+            if len({len(row) for row in rows}) > 1:
+                raise TokenizerError(f"texts of {sorted({len(row) for row in rows})} tokens",
+                                     "cannot be one array", "TOK-09", "Use padding=True.")  # fmt: skip
+            return Encoding(input_ids=np.array(rows, dtype=np.int64), attention_mask=np.array(masks, dtype=np.int64))
+        if isinstance(text, str):
+            return Encoding(input_ids=rows[0], attention_mask=masks[0])
+        return Encoding(input_ids=rows, attention_mask=masks)
+
+    def encode(self, text: str, add_special_tokens: bool = True, split_special_tokens: bool = False) -> list[int]:
+        """TOK-02 to TOK-07. The ids of one text; special tokens written in it count unless `split_special_tokens`."""
+        check_texts(text)
+        self._backend.encode_special_tokens = split_special_tokens
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        if not (add_special_tokens and self.add_bos_token):
+            return ids
+        if self.bos_token_id is None:
+            raise TokenizerError("add_bos_token=True", "the tokenizer has no bos_token", "TOK-07")
+        return [self.bos_token_id, *ids]
+
+    def _padded(
+        self, rows: list[list[int]], width: int | None, side: str | None
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """TOK-09, TOK-10. Rows filled with `pad_token_id` to one width, and masks with 0 where they were."""
+        side = self.padding_side if side is None else side
+        if side not in ("left", "right"):
+            raise TokenizerError(f"padding_side={side!r}", "must be 'left' or 'right'", "TOK-10")
+        if self.pad_token_id is None:
+            raise TokenizerError("padding=True", "the tokenizer has no pad_token", "TOK-09",
+                                 "Usual: tokenizer.pad_token = tokenizer.eos_token.")  # fmt: skip
+        width = max(map(len, rows), default=0) if width is None else width
+        gaps = [max(width - len(row), 0) for row in rows]
+        pads = [[self.pad_token_id] * gap for gap in gaps]
+        if side == "left":
+            padded = [pad + row for pad, row in zip(pads, rows, strict=True)]
+            return padded, [[0] * gap + [1] * len(row) for gap, row in zip(gaps, rows, strict=True)]
+        padded = [row + pad for pad, row in zip(pads, rows, strict=True)]
+        return padded, [[1] * len(row) + [0] * gap for gap, row in zip(gaps, rows, strict=True)]
+
+    # --- Ids to text ---
+
+    def decode(self, ids: Any, skip_special_tokens: bool = False) -> Any:
+        """TOK-11 to TOK-14. The text of one id or of a sequence of ids; of nested sequences, a list of texts.
+
+        Bytes that are not whole UTF-8 characters become U+FFFD; nothing is cleaned up. Raises `TokenizerError`
+        for an id outside the vocabulary.
+        """
+        ids = ids.tolist() if isinstance(ids, ndarray | np.generic) else ids
+        if isinstance(ids, int):
+            ids = [ids]
+        if any(isinstance(each, list | tuple | ndarray) for each in ids):
+            return [self.decode(each, skip_special_tokens) for each in ids]
+        ids = list(map(int, ids))
+        self._check_ids(ids)
+        return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    def batch_decode(self, rows: Iterable[Any], skip_special_tokens: bool = False) -> list[str]:
+        """The texts of several sequences of ids."""
+        return [self.decode(row, skip_special_tokens) for row in rows]
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """TOK-04. The bytes one token stands for; the text of ids is their bytes joined, read as UTF-8."""
+        self._check_ids([token_id])
+        token = self._backend.id_to_token(token_id)
+        if all(character in BYTE_OF for character in token):
+            return bytes(BYTE_OF[character] for character in token)
+        return str(token).encode()
+
+    # --- The vocabulary ---
+
+    def __len__(self) -> int:
+        """The number of tokens, special ones included."""
+        return int(self._backend.get_vocab_size())
+
+    def get_vocab(self) -> dict[str, int]:
+        """Every token, as written in the files, and its id."""
+        return dict(self._backend.get_vocab())
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """The ids that `skip_special_tokens` skips."""
+        return [i for i, token in sorted(self._backend.get_added_tokens_decoder().items()) if token.special]
+
+    def convert_tokens_to_ids(self, tokens: Any) -> Any:
+        """The id of a token as written in the files, or a list of them; unknown ones give `unk_token_id` (TOK-14)."""
+        if not isinstance(tokens, str):
+            return [self.convert_tokens_to_ids(token) for token in tokens]
+        token_id = self._backend.token_to_id(tokens)
+        return self.unk_token_id if token_id is None else token_id
+
+    def convert_ids_to_tokens(self, ids: Any) -> Any:
+        """The token of an id as written in the files, or a list of them."""
+        if not isinstance(ids, int | np.integer):
+            return [self.convert_ids_to_tokens(each) for each in ids]
+        self._check_ids([int(ids)])
+        return self._backend.id_to_token(int(ids))
+
+    def _check_ids(self, ids: list[int]) -> None:
+        """TOK-14. transformers decodes unknown ids to nothing; here they are errors."""
+        for token_id in ids:
+            if token_id < 0 or self._backend.id_to_token(token_id) is None:
+                raise TokenizerError(f"id {token_id}", f"is not one of the {len(self)} in the vocabulary", "TOK-14",
+                                     "Use the tokenizer that belongs to the model.")  # fmt: skip
+
+
+def check_texts(text: Any) -> None:
+    """One str or several: everything else is refused by name."""
+    if isinstance(text, str):
+        return
+    if isinstance(text, bytes) or not isinstance(text, Sequence):
+        raise TokenizerError(f"a text of type {type(text).__name__}", "must be a str or a list of str", "TOK-08")
+    for each in text:
+        if not isinstance(each, str):
+            raise TokenizerError(f"a text of type {type(each).__name__}", "must be a str", "TOK-08")
+
+
+# --- The files a vocabulary comes in ----------------------------------------------------------------------
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The special tokens and settings beside the vocabulary, if any."""
+    settings: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / name).exists():
+            settings |= read_object(folder / name)
+    if isinstance(settings.get("model_max_length"), float) or settings.get("model_max_length", 0) > 10**9:
+        settings["model_max_length"] = None  # transformers writes 1e30 for "unknown"
+    return settings
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TokenizerError(str(path), f"cannot be read as JSON: {error}", "TOK-01") from None
+    if not isinstance(entries, dict):
+        raise TokenizerError(str(path), "must hold a JSON object", "TOK-01")
+    return entries
+
+
+def read_backend(folder: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """The library's tokenizer from whichever files are there."""
+    if (folder / "tokenizer.json").exists():
+        entries = read_object(folder / "tokenizer.json")
+        kinds = [(entries.get(part) or {}).get("type") for part in ("model", "decoder")]
+        if kinds != ["BPE", "ByteLevel"]:
+            raise TokenizerError(str(folder / "tokenizer.json"), f"is {kinds[0]} with decoder {kinds[1]}, "
+                                 "must be GPT-2's BPE with ByteLevel", "TOK-01")  # fmt: skip
+        backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
+    if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+        vocab, merges = read_object(folder / "vocab.json"), read_merges(folder / "merges.txt")
+    elif (folder / "vocab.bpe").exists():
+        merges = read_merges(folder / "vocab.bpe")
+        vocab = vocabulary(merges)
+    else:
+        raise TokenizerError(str(folder), "holds no tokenizer", "TOK-01", "It needs tokenizer.json, or vocab.json and "
+                             "merges.txt, or GPT-2's vocab.bpe.")  # fmt: skip
+    backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(settings.get("add_prefix_space", False)))
+    backend.decoder = decoders.ByteLevel()
+    if END in vocab:
+        backend.add_special_tokens([AddedToken(END, normalized=False, special=True)])
+    add_tokens(backend, folder, settings)
+    return backend
+
+
+def read_merges(path: Path) -> list[tuple[str, str]]:
+    """The merges of `merges.txt` or `vocab.bpe`, most urgent first."""
+    merges = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if line and not (number == 1 and line.startswith("#version")):
+            left, _, right = line.partition(" ")
+            if not left or not right or " " in right:
+                raise TokenizerError(f"{path}, line {number}", f"must be two tokens and a space, is {line!r}", "TOK-05")
+            merges.append((left, right))
+    return merges
+
+
+def vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
+    """TOK-04, TOK-05. GPT-2's ids follow from its merges: the 256 bytes, then what each merge makes, then the end."""
+    return {token: i for i, token in enumerate([*BYTE_OF, *(left + right for left, right in merges), END])}
+
+
+def add_tokens(backend: tokenizers.Tokenizer, folder: Path, settings: Mapping[str, Any]) -> None:
+    """Tokens added after training, from `added_tokens.json` or the `added_tokens_decoder` of the settings."""
+    added = {i: {"content": token} for token, i in read_object(folder / "added_tokens.json").items()} if (
+        folder / "added_tokens.json"
+    ).exists() else {}  # fmt: skip
+    added |= {int(i): entry for i, entry in settings.get("added_tokens_decoder", {}).items()}
+    for token_id, entry in sorted(added.items()):
+        options = {name: bool(entry[name]) for name in ("lstrip", "rstrip", "single_word", "normalized", "special") if name in entry}
+        token = AddedToken(entry["content"], **options)
+        (backend.add_special_tokens if token.special else backend.add_tokens)([token])
+        if backend.token_to_id(entry["content"]) != token_id:
+            raise TokenizerError(f"added token {entry['content']!r}", f"cannot have id {token_id}", "TOK-01")
