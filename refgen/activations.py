@@ -101,30 +101,32 @@ def linear(x: ndarray) -> ndarray:
     return x
 
 
-ACTIVATIONS: Mapping[str, Callable[[ndarray], ndarray]] = MappingProxyType({
-    "gelu": gelu,
-    "gelu_10": gelu_10,
-    "gelu_accurate": gelu_new,
-    "gelu_fast": gelu_fast,
-    "gelu_new": gelu_new,
-    "gelu_python": gelu,
-    "gelu_python_tanh": gelu_new,
-    "gelu_pytorch_tanh": gelu_new,
-    "hardswish": hardswish,
-    "laplace": laplace,
-    "leaky_relu": leaky_relu,
-    "linear": linear,
-    "mish": mish,
-    "quick_gelu": quick_gelu,
-    "relu": relu,
-    "relu2": relu2,
-    "relu6": relu6,
-    "sigmoid": sigmoid,
-    "silu": silu,
-    "sqrtsoftplus": sqrtsoftplus,
-    "swish": silu,
-    "tanh": np.tanh,
-})  # fmt: skip
+ACTIVATIONS: Mapping[str, Callable[[ndarray], ndarray]] = MappingProxyType(
+    {
+        "gelu": gelu,
+        "gelu_10": gelu_10,
+        "gelu_accurate": gelu_new,
+        "gelu_fast": gelu_fast,
+        "gelu_new": gelu_new,
+        "gelu_python": gelu,
+        "gelu_python_tanh": gelu_new,
+        "gelu_pytorch_tanh": gelu_new,
+        "hardswish": hardswish,
+        "laplace": laplace,
+        "leaky_relu": leaky_relu,
+        "linear": linear,
+        "mish": mish,
+        "quick_gelu": quick_gelu,
+        "relu": relu,
+        "relu2": relu2,
+        "relu6": relu6,
+        "sigmoid": sigmoid,
+        "silu": silu,
+        "sqrtsoftplus": sqrtsoftplus,
+        "swish": silu,
+        "tanh": np.tanh,
+    }
+)
 
 
 def activation(name: str) -> Callable[[ndarray], ndarray]:
@@ -134,4 +136,6 @@ def activation(name: str) -> Callable[[ndarray], ndarray]:
     known = ", ".join(ACTIVATIONS)
     if name in ("prelu", "xielu"):
         raise ConfigError(f"activation_function={name!r}", "has weights of its own", "FWD-15", f"refgen knows {known}.")
-    raise ConfigError(f"activation_function={name!r}", "is not an activation function", "FWD-15", f"refgen knows {known}.")
+    raise ConfigError(
+        f"activation_function={name!r}", "is not an activation function", "FWD-15", f"refgen knows {known}."
+    )

@@ -36,8 +36,12 @@ def find_model(path_or_name: str | Path) -> Path:
         places = [Path(__file__).parents[i] / "weights" / str(path_or_name) for i in (0, 1)]
         return next(place for place in places if place.is_dir())
     problem = "is a file, not a folder" if folder.exists() else "is neither a folder nor a built-in model"
-    raise CheckpointError(str(path_or_name), problem, "CKPT-09", "refgen works offline: give the folder with "
-                          f"config.json, or one of {', '.join(BUILT_IN)}.")  # fmt: skip
+    raise CheckpointError(
+        str(path_or_name),
+        problem,
+        "CKPT-09",
+        f"refgen works offline: give the folder with config.json, or one of {', '.join(BUILT_IN)}.",
+    )
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,10 @@ class GPT2LMHeadModel:
         passed in grows. Raises `InputError`.
         """
         cache = Cache() if past_key_values is None else past_key_values
-        arrays = (
-            None if values is None else whole_numbers(name, values)
-            for name, values in (("attention_mask", attention_mask), ("position_ids", position_ids))
-        )
-        logits = forward(self.gpt2, whole_numbers("input_ids", input_ids), *arrays, cache, note, logits_to_keep)
+        ids = whole_numbers("input_ids", input_ids)
+        mask = None if attention_mask is None else whole_numbers("attention_mask", attention_mask)
+        places = None if position_ids is None else whole_numbers("position_ids", position_ids)
+        logits = forward(self.gpt2, ids, mask, places, cache, note, logits_to_keep)
         return CausalLMOutput(logits, cache)
 
     def generate(

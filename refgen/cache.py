@@ -31,7 +31,9 @@ class Cache:
             self._layers.append(np.empty((2, B, H, 0, D), k.dtype))
         room = self._layers[layer]
         if room.shape[1] != B:
-            raise InputError(f"{B} rows", f"the cache holds {room.shape[1]} rows", "CACHE-01", "Start with a new cache.")
+            raise InputError(
+                f"{B} rows", f"the cache holds {room.shape[1]} rows", "CACHE-01", "Start with a new cache."
+            )
         if room.shape[3] < end:  # twice as much as needed, so that copying stays cheap however long it grows
             larger = np.empty((2, B, H, 2 * end, D), k.dtype)
             larger[..., : self._length, :] = room[..., : self._length, :]

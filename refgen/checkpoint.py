@@ -22,10 +22,16 @@ from safetensors.numpy import save_file
 from refgen.activations import activation
 from refgen.config import GPT2Config
 from refgen.errors import CheckpointError
+from refgen.json_files import read_object
 from refgen.model import GPT2, MLP, Affine, Attention, Block
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-STORED = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F64": np.dtype("<f8")}
+STORED: Mapping[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "F64": np.dtype("<f8"),
+}
 
 
 def tensor_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
@@ -95,7 +101,7 @@ class Stored:
 def load(folder: Path, dtype: DTypeLike = "float32") -> GPT2:
     """The network in `folder`, computing in `dtype` (float32 or float64). Raises `CheckpointError`, `ConfigError`."""
     wanted = computing_dtype(dtype)
-    config = GPT2Config.from_dict(read_json(folder / "config.json"))
+    config = GPT2Config.from_dict(read_object(folder / "config.json", CheckpointError, "CKPT-09"))
     activation(config.activation_function)
     stored = without_prefix_and_buffers(stored_tensors(folder), config)
     shapes = tensor_shapes(config)
@@ -104,9 +110,11 @@ def load(folder: Path, dtype: DTypeLike = "float32") -> GPT2:
     tensors = {name: widened(stored[name], shape, wanted) for name, shape in shapes.items()}
     if head is not None and not np.array_equal(widened(head, shapes["wte.weight"], wanted), tensors["wte.weight"]):
         raise CheckpointError(
-            f"{head.file.name}: tensor {head.name}", "differs from wte.weight although the configuration ties them",
-            "CKPT-04", "If the head is its own, set tie_word_embeddings to false in config.json.",
-        )  # fmt: skip
+            f"{head.file.name}: tensor {head.name}",
+            "differs from wte.weight although the configuration ties them",
+            "CKPT-04",
+            "If the head is its own, set tie_word_embeddings to false in config.json.",
+        )
     return assemble(config, tensors)
 
 
@@ -123,20 +131,6 @@ def computing_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     return wanted
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(str(path), "does not exist", "CKPT-09", "A model folder holds config.json, "
-                              "model.safetensors and the tokenizer's files.") from None  # fmt: skip
-    except (OSError, ValueError) as error:
-        raise CheckpointError(str(path), f"cannot be read as JSON: {error}", "CKPT-09") from None
-    if not isinstance(entries, dict):
-        raise CheckpointError(str(path), "must hold a JSON object", "CKPT-09")
-    return entries
-
-
 def stored_tensors(folder: Path) -> list[Stored]:
     """CKPT-09. Every tensor of `model.safetensors`, or of the shards that its index names."""
     if (folder / WEIGHTS).exists():
@@ -145,7 +139,7 @@ def stored_tensors(folder: Path) -> list[Stored]:
         pickles = ", ".join(sorted(path.name for path in folder.glob("*.bin")))
         remedy = f"Convert {pickles} to safetensors with save_pretrained of transformers." if pickles else ""
         raise CheckpointError(str(folder), f"holds neither {WEIGHTS} nor {INDEX}", "CKPT-09", remedy)
-    shard_of = read_json(folder / INDEX).get("weight_map")
+    shard_of = read_object(folder / INDEX, CheckpointError, "CKPT-09").get("weight_map")
     if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
         raise CheckpointError(str(folder / INDEX), "has no weight_map from tensor names to files", "CKPT-09")
     tensors = [tensor for shard in sorted(set(shard_of.values())) for tensor in read_safetensors(folder / shard)]
@@ -165,7 +159,9 @@ def read_safetensors(path: Path) -> Iterator[Stored]:
         with safe_open(path, framework="numpy"):
             pass
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(str(path), f"is not a whole safetensors file ({error})", "CKPT-09", "Fetch it again.") from None
+        raise CheckpointError(
+            str(path), f"is not a whole safetensors file ({error})", "CKPT-09", "Fetch it again."
+        ) from None
     data = np.memmap(path, mode="r").view(ndarray)
     start = 8 + int.from_bytes(data[:8].tobytes(), "little")
     for name, entry in json.loads(data[8:start].tobytes()).items():
@@ -181,7 +177,9 @@ def without_prefix_and_buffers(tensors: list[Stored], config: GPT2Config) -> dic
     for tensor in tensors:
         name = tensor.name.removeprefix("transformer.")
         if name in named:
-            raise CheckpointError(f"{tensor.file.name}: tensor {tensor.name}", f"stands beside {named[name].name}", "CKPT-02")
+            raise CheckpointError(
+                f"{tensor.file.name}: tensor {tensor.name}", f"stands beside {named[name].name}", "CKPT-02"
+            )
         if name not in buffers:
             named[name] = tensor
     return named
@@ -192,18 +190,22 @@ def check_names(stored: Mapping[str, Stored], shapes: Mapping[str, tuple[int, ..
     missing, extra = sorted(shapes.keys() - stored.keys()), sorted(stored.keys() - shapes.keys())
     if missing:
         raise CheckpointError(
-            str(folder), f"{counted(missing, 'tensor')} missing: {listed(missing)}", "CKPT-05",
+            str(folder),
+            f"{counted(missing, 'tensor')} missing: {listed(missing)}",
+            "CKPT-05",
             "refgen never fills weights in; compare n_layer and tie_word_embeddings in config.json with the file.",
-        )  # fmt: skip
+        )
     if extra:
         raise CheckpointError(
-            str(folder), f"{counted(extra, 'tensor')} that a GPT-2 of this config.json does not have: {listed(extra)}",
-            "CKPT-07", "refgen leaves no weight unused; compare n_layer and tie_word_embeddings with the file.",
-        )  # fmt: skip
+            str(folder),
+            f"{counted(extra, 'tensor')} that a GPT-2 of this config.json does not have: {listed(extra)}",
+            "CKPT-07",
+            "refgen leaves no weight unused; compare n_layer and tie_word_embeddings with the file.",
+        )
 
 
 def counted(names: list[str], noun: str) -> str:
-    """ "1 tensor", "2 tensors"."""
+    """How many, such as "1 tensor" or "2 tensors"."""
     return f"{len(names)} {noun}{'s' if len(names) > 1 else ''}"
 
 
@@ -216,8 +218,12 @@ def widened(tensor: Stored, shape: tuple[int, ...], wanted: np.dtype[Any]) -> nd
     """CKPT-06, CKPT-08, CKPT-12. The stored numbers in the computing dtype: in shape, finite, not one rounded."""
     where = f"{tensor.file.name}: tensor {tensor.name}"
     if tensor.shape != shape:
-        raise CheckpointError(where, f"has shape {list(tensor.shape)}, must have {list(shape)}", "CKPT-06",
-                              "Linear weights are stored [in, out].")  # fmt: skip
+        raise CheckpointError(
+            where,
+            f"has shape {list(tensor.shape)}, must have {list(shape)}",
+            "CKPT-06",
+            "Linear weights are stored [in, out].",
+        )
     if tensor.dtype not in STORED:
         raise CheckpointError(where, f"is {tensor.dtype}, must be one of {', '.join(STORED)}", "CKPT-08")
     if tensor.dtype == "F64" and wanted == np.float32:
@@ -229,7 +235,9 @@ def widened(tensor: Stored, shape: tuple[int, ...], wanted: np.dtype[Any]) -> nd
     with np.errstate(over="ignore", invalid="ignore"):
         suspicious = not np.isfinite(numbers.sum())  # one fast pass; a finite sum has only finite terms
     if suspicious and not np.isfinite(numbers).all():
-        raise CheckpointError(where, "holds NaN or infinity", "CKPT-12", "The file is damaged or was saved after diverging.")
+        raise CheckpointError(
+            where, "holds NaN or infinity", "CKPT-12", "The file is damaged or was saved after diverging."
+        )
     return numbers
 
 

@@ -92,5 +92,8 @@ def refuse_other_models(entries: Mapping[str, Any]) -> None:
         raise ConfigError("add_cross_attention=true", "refgen computes decoder-only GPT-2", "FWD-29")
     if entries.get("quantization_config"):
         raise ConfigError(
-            "quantization_config", "refgen reads F32, F16 and BF16 weights only", "CKPT-13", "Dequantize the model first."
+            "quantization_config",
+            "refgen reads F32, F16 and BF16 weights only",
+            "CKPT-13",
+            "Dequantize the model first.",
         )

@@ -11,10 +11,10 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import tokenizers
-from numpy import ndarray
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
 from refgen.errors import TokenizerError
+from refgen.json_files import read_object
 
 END = "<|endoftext|>"
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -65,8 +65,12 @@ class Tokenizer:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in SPECIAL and value is not None and self._backend.token_to_id(value) is None:
-            raise TokenizerError(f"{name}={value!r}", "is not in the vocabulary", "TOK-09", "The usual choice for "
-                                 "padding is tokenizer.pad_token = tokenizer.eos_token.")  # fmt: skip
+            raise TokenizerError(
+                f"{name}={value!r}",
+                "is not in the vocabulary",
+                "TOK-09",
+                "The usual choice for padding is tokenizer.pad_token = tokenizer.eos_token.",
+            )
         if name == "padding_side" and value not in ("left", "right"):
             raise TokenizerError(f"padding_side={value!r}", "must be 'left' or 'right'", "TOK-10")
         super().__setattr__(name, value)
@@ -89,7 +93,7 @@ class Tokenizer:
             return cls(read_backend(folder, settings), settings)
         except TokenizerError:
             raise
-        except Exception as error:  # the library raises bare Exception for every kind of broken file
+        except Exception as error:  # noqa: BLE001 - the library raises bare Exception for every kind of broken file
             raise TokenizerError(str(folder), f"its tokenizer files cannot be read: {error}", "TOK-01") from None
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -99,7 +103,10 @@ class Tokenizer:
         self._backend.save(str(folder / "tokenizer.json"))
         settings: dict[str, Any] = {name: getattr(self, name) for name in SPECIAL if getattr(self, name) is not None}
         settings |= {"tokenizer_class": "GPT2Tokenizer", "padding_side": self.padding_side}
-        settings |= {"add_bos_token": self.add_bos_token, "add_prefix_space": self._backend.pre_tokenizer.add_prefix_space}
+        settings |= {
+            "add_bos_token": self.add_bos_token,
+            "add_prefix_space": self._backend.pre_tokenizer.add_prefix_space,
+        }
         if self.model_max_length is not None:
             settings["model_max_length"] = self.model_max_length
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
@@ -125,12 +132,18 @@ class Tokenizer:
         """
         check_texts(text)
         if return_tensors not in (None, "np"):
-            raise TokenizerError(f"return_tensors={return_tensors!r}", "refgen returns NumPy arrays", "TOK-08",
-                                 'Use return_tensors="np"; torch.from_numpy turns them into tensors.')  # fmt: skip
+            raise TokenizerError(
+                f"return_tensors={return_tensors!r}",
+                "refgen returns NumPy arrays",
+                "TOK-08",
+                'Use return_tensors="np"; torch.from_numpy turns them into tensors.',
+            )
         if max_length is None and (truncation or padding == "max_length"):
             max_length = self.model_max_length
             if max_length is None:
-                raise TokenizerError("max_length=None", "the tokenizer knows no model_max_length", "TOK-16", "Pass max_length.")
+                raise TokenizerError(
+                    "max_length=None", "the tokenizer knows no model_max_length", "TOK-16", "Pass max_length."
+                )
         texts = [text] if isinstance(text, str) else list(text)
         rows = [self.encode(each, add_special_tokens, split_special_tokens) for each in texts]
         if truncation:
@@ -140,8 +153,12 @@ class Tokenizer:
             rows, masks = self._padded(rows, max_length if padding == "max_length" else None, padding_side)
         if return_tensors == "np":
             if len({len(row) for row in rows}) > 1:
-                raise TokenizerError(f"texts of {sorted({len(row) for row in rows})} tokens",
-                                     "cannot be one array", "TOK-09", "Use padding=True.")  # fmt: skip
+                raise TokenizerError(
+                    f"texts of {sorted({len(row) for row in rows})} tokens",
+                    "cannot be one array",
+                    "TOK-09",
+                    "Use padding=True.",
+                )
             return Encoding(input_ids=np.array(rows, dtype=np.int64), attention_mask=np.array(masks, dtype=np.int64))
         if isinstance(text, str):
             return Encoding(input_ids=rows[0], attention_mask=masks[0])
@@ -166,16 +183,20 @@ class Tokenizer:
         if side not in ("left", "right"):
             raise TokenizerError(f"padding_side={side!r}", "must be 'left' or 'right'", "TOK-10")
         if self.pad_token_id is None:
-            raise TokenizerError("padding=True", "the tokenizer has no pad_token", "TOK-09",
-                                 "Usual: tokenizer.pad_token = tokenizer.eos_token.")  # fmt: skip
+            raise TokenizerError(
+                "padding=True",
+                "the tokenizer has no pad_token",
+                "TOK-09",
+                "Usual: tokenizer.pad_token = tokenizer.eos_token.",
+            )
         width = max(map(len, rows), default=0) if width is None else width
-        gaps = [max(width - len(row), 0) for row in rows]
-        pads = [[self.pad_token_id] * gap for gap in gaps]
-        if side == "left":
-            padded = [pad + row for pad, row in zip(pads, rows, strict=True)]
-            return padded, [[0] * gap + [1] * len(row) for gap, row in zip(gaps, rows, strict=True)]
-        padded = [row + pad for pad, row in zip(pads, rows, strict=True)]
-        return padded, [[1] * len(row) + [0] * gap for gap, row in zip(gaps, rows, strict=True)]
+        padded, masks = [], []
+        for row in rows:
+            pads = [self.pad_token_id] * (width - len(row))
+            zeros, ones = [0] * len(pads), [1] * len(row)
+            padded.append(pads + row if side == "left" else row + pads)
+            masks.append(zeros + ones if side == "left" else ones + zeros)
+        return padded, masks
 
     # --- Ids to text ---
 
@@ -185,14 +206,15 @@ class Tokenizer:
         Bytes that are not whole UTF-8 characters become U+FFFD; nothing is cleaned up. Raises `TokenizerError`
         for an id outside the vocabulary.
         """
-        ids = ids.tolist() if isinstance(ids, ndarray | np.generic) else ids
-        if isinstance(ids, int):
-            ids = [ids]
-        if any(isinstance(each, list | tuple | ndarray) for each in ids):
-            return [self.decode(each, skip_special_tokens) for each in ids]
-        ids = list(map(int, ids))
-        self._check_ids(ids)
-        return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
+        several = ids.tolist() if hasattr(ids, "tolist") else ids  # arrays and tensors
+        several = [several] if isinstance(several, int) else several
+        if not isinstance(several, list | tuple):
+            raise TokenizerError(f"ids of type {type(ids).__name__}", "must be whole numbers", "TOK-11")
+        if any(not isinstance(each, int | np.integer) for each in several):
+            return self.batch_decode(several, skip_special_tokens)
+        several = list(map(int, several))
+        self._check_ids(several)
+        return self._backend.decode(several, skip_special_tokens=skip_special_tokens)
 
     def batch_decode(self, rows: Iterable[Any], skip_special_tokens: bool = False) -> list[str]:
         """The texts of several sequences of ids."""
@@ -201,10 +223,10 @@ class Tokenizer:
     def token_bytes(self, token_id: int) -> bytes:
         """TOK-04. The bytes one token stands for; the text of ids is their bytes joined, read as UTF-8."""
         self._check_ids([token_id])
-        token = self._backend.id_to_token(token_id)
+        token = str(self._backend.id_to_token(token_id))
         if all(character in BYTE_OF for character in token):
             return bytes(BYTE_OF[character] for character in token)
-        return str(token).encode()
+        return token.encode()
 
     # --- The vocabulary ---
 
@@ -239,8 +261,12 @@ class Tokenizer:
         """TOK-14. transformers decodes unknown ids to nothing; here they are errors."""
         for token_id in ids:
             if token_id < 0 or self._backend.id_to_token(token_id) is None:
-                raise TokenizerError(f"id {token_id}", f"is not one of the {len(self)} in the vocabulary", "TOK-14",
-                                     "Use the tokenizer that belongs to the model.")  # fmt: skip
+                raise TokenizerError(
+                    f"id {token_id}",
+                    f"is not one of the {len(self)} in the vocabulary",
+                    "TOK-14",
+                    "Use the tokenizer that belongs to the model.",
+                )
 
 
 def check_texts(text: Any) -> None:
@@ -262,43 +288,39 @@ def read_settings(folder: Path) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).exists():
-            settings |= read_object(folder / name)
+            settings |= read_object(folder / name, TokenizerError, "TOK-01")
     if isinstance(settings.get("model_max_length"), float) or settings.get("model_max_length", 0) > 10**9:
         settings["model_max_length"] = None  # transformers writes 1e30 for "unknown"
     return settings
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TokenizerError(str(path), f"cannot be read as JSON: {error}", "TOK-01") from None
-    if not isinstance(entries, dict):
-        raise TokenizerError(str(path), "must hold a JSON object", "TOK-01")
-    return entries
-
-
 def read_backend(folder: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
     """The library's tokenizer from whichever files are there."""
     if (folder / "tokenizer.json").exists():
-        entries = read_object(folder / "tokenizer.json")
+        entries = read_object(folder / "tokenizer.json", TokenizerError, "TOK-01")
         kinds = [(entries.get(part) or {}).get("type") for part in ("model", "decoder")]
         if kinds != ["BPE", "ByteLevel"]:
-            raise TokenizerError(str(folder / "tokenizer.json"), f"is {kinds[0]} with decoder {kinds[1]}, "
-                                 "must be GPT-2's BPE with ByteLevel", "TOK-01")  # fmt: skip
+            raise TokenizerError(
+                str(folder / "tokenizer.json"),
+                f"is {kinds[0]} with decoder {kinds[1]}, must be GPT-2's BPE with ByteLevel",
+                "TOK-01",
+            )
         backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         backend.no_truncation()
         backend.no_padding()
         return backend
     if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-        vocab, merges = read_object(folder / "vocab.json"), read_merges(folder / "merges.txt")
+        vocab, merges = read_object(folder / "vocab.json", TokenizerError, "TOK-01"), read_merges(folder / "merges.txt")
     elif (folder / "vocab.bpe").exists():
         merges = read_merges(folder / "vocab.bpe")
         vocab = vocabulary(merges)
     else:
-        raise TokenizerError(str(folder), "holds no tokenizer", "TOK-01", "It needs tokenizer.json, or vocab.json and "
-                             "merges.txt, or GPT-2's vocab.bpe.")  # fmt: skip
+        raise TokenizerError(
+            str(folder),
+            "holds no tokenizer",
+            "TOK-01",
+            "It needs tokenizer.json, or vocab.json and merges.txt, or GPT-2's vocab.bpe.",
+        )
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(settings.get("add_prefix_space", False)))
     backend.decoder = decoders.ByteLevel()
@@ -327,12 +349,16 @@ def vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
 
 def add_tokens(backend: tokenizers.Tokenizer, folder: Path, settings: Mapping[str, Any]) -> None:
     """Tokens added after training, from `added_tokens.json` or the `added_tokens_decoder` of the settings."""
-    added = {i: {"content": token} for token, i in read_object(folder / "added_tokens.json").items()} if (
-        folder / "added_tokens.json"
-    ).exists() else {}  # fmt: skip
+    path = folder / "added_tokens.json"
+    listed = read_object(path, TokenizerError, "TOK-01") if path.exists() else {}
+    added = {int(i): {"content": text} for text, i in listed.items()}
     added |= {int(i): entry for i, entry in settings.get("added_tokens_decoder", {}).items()}
     for token_id, entry in sorted(added.items()):
-        options = {name: bool(entry[name]) for name in ("lstrip", "rstrip", "single_word", "normalized", "special") if name in entry}
+        options = {
+            name: bool(entry[name])
+            for name in ("lstrip", "rstrip", "single_word", "normalized", "special")
+            if name in entry
+        }
         token = AddedToken(entry["content"], **options)
         (backend.add_special_tokens if token.special else backend.add_tokens)([token])
         if backend.token_to_id(entry["content"]) != token_id:

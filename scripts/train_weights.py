@@ -139,7 +139,10 @@ def train(recipe: Recipe, tokenizer: Tokenizer, training: list[str], held_out: l
         if step % 100 == 99:
             held = held_out_loss(average, held_out_ids, n_characters)
             seconds = time.monotonic() - started
-            print(f"step {step + 1}  {loss.item():.3f} nats/token  held out {held:.4f} nats/char  {seconds:.0f} s", flush=True)
+            print(
+                f"step {step + 1}  {loss.item():.3f} nats/token  held out {held:.4f} nats/char  {seconds:.0f} s",
+                flush=True,
+            )
     return average, held_out_loss(average, held_out_ids, n_characters), time.monotonic() - started
 
 
@@ -153,7 +156,9 @@ def write(out: Path, model: GPT2LMHeadModel, tokenizer: Tokenizer, facts: dict) 
         "add_prefix_space": False, "model_max_length": model.config.n_positions,
     }  # fmt: skip
     (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-    facts["sha256"] = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(out.glob("*")) if p.name != "training.json"}
+    facts["sha256"] = {
+        p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(out.glob("*")) if p.name != "training.json"
+    }
     (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 

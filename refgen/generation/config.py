@@ -10,11 +10,12 @@ import math
 import operator
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from refgen.errors import GenerationError, IgnoredSettingWarning
+from refgen.json_files import read_object
 
 # --- What each field may hold -----------------------------------------------------------------------------
 
@@ -176,14 +177,7 @@ class GenerationConfig:
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
         """From the `generation_config.json` in a folder."""
-        path = Path(folder) / "generation_config.json"
-        try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise GenerationError(str(path), f"cannot be read as JSON: {error}", "CKPT-11") from None
-        if not isinstance(entries, dict):
-            raise GenerationError(str(path), "must hold a JSON object", "CKPT-11")
-        return cls.from_dict(entries)
+        return cls.from_dict(read_object(Path(folder) / "generation_config.json", GenerationError, "CKPT-11"))
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that are set."""
@@ -205,11 +199,19 @@ def known(settings: Mapping[str, Any]) -> dict[str, Any]:
         if name in own or value is None or value in NOT_YET.get(name, ()):
             continue
         if name in NOT_YET:
-            raise GenerationError(f"{name}={value!r}", "is a setting of transformers that refgen does not have yet", "CFG-08",
-                                  f"Leave {name} out.")  # fmt: skip
+            raise GenerationError(
+                f"{name}={value!r}",
+                "is a setting of transformers that refgen does not have yet",
+                "CFG-08",
+                f"Leave {name} out.",
+            )
         close = difflib.get_close_matches(name, own, n=1)
-        raise GenerationError(f"{name}={value!r}", "is not a setting of generate()", "CFG-08",
-                              f"Did you mean {close[0]}?" if close else "See help(refgen.GenerationConfig).")  # fmt: skip
+        raise GenerationError(
+            f"{name}={value!r}",
+            "is not a setting of generate()",
+            "CFG-08",
+            f"Did you mean {close[0]}?" if close else "See help(refgen.GenerationConfig).",
+        )
     return {name: value for name, value in settings.items() if name in own}
 
 
@@ -226,9 +228,6 @@ def settle(model: GenerationConfig, passed: GenerationConfig | None, call: Mappi
     for source in sources:
         for one, other in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
             one_set, other_set = source.get(one) is not None, source.get(other) is not None
-            if one_set and other_set and source is not sources[0]:
-                raise GenerationError(f"{one}={source[one]}, {other}={source[other]}", "contradict each other", "LEN-01",
-                                      f"Keep {other}, which does not count the prompt.")  # fmt: skip
             if one_set != other_set:
                 settled.pop(other if one_set else one, None)
         settled |= source
@@ -240,9 +239,21 @@ def settle(model: GenerationConfig, passed: GenerationConfig | None, call: Mappi
 
 def refuse_contradictions(config: GenerationConfig) -> None:
     """Pairs of settings that cannot both be meant."""
+    for one, other in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
+        if getattr(config, one) and getattr(config, other):
+            raise GenerationError(
+                f"{one}={getattr(config, one)}, {other}={getattr(config, other)}",
+                "contradict each other",
+                "LEN-01",
+                f"Keep {other}, which does not count the prompt.",
+            )
     if (config.num_return_sequences or 1) > 1 and not config.samples:
-        raise GenerationError(f"num_return_sequences={config.num_return_sequences}", "greedy decoding has one result",
-                              "GREEDY-07", "Use do_sample=True with a temperature above 0.")  # fmt: skip
+        raise GenerationError(
+            f"num_return_sequences={config.num_return_sequences}",
+            "greedy decoding has one result",
+            "GREEDY-07",
+            "Use do_sample=True with a temperature above 0.",
+        )
     for least, most, rule in (("min_new_tokens", "max_new_tokens", "LEN-07"), ("min_length", "max_length", "LEN-08")):
         low, high = getattr(config, least) or 0, getattr(config, most)
         if high is not None and low > high:
@@ -251,15 +262,17 @@ def refuse_contradictions(config: GenerationConfig) -> None:
 
 def warn_of_ignored(config: GenerationConfig, call: GenerationConfig) -> None:
     """CFG-09. A setting of this call that changes nothing is said, not passed over."""
-    ignored: list[tuple[str, str]] = []
-    if not config.do_sample:
-        ignored += [(name, "do_sample=True") for name in ("temperature", "top_k", "top_p", "min_p")
-                    if getattr(call, name) not in (None, DEFAULTS.get(name), 0)]  # fmt: skip
+    shapes_chance = ("temperature", "top_k", "top_p", "min_p")
+    neutral = {name: (None, 0, DEFAULTS.get(name)) for name in shapes_chance}
+    needs = {} if config.do_sample else dict.fromkeys(shapes_chance, "do_sample=True")
     if not config.return_dict_in_generate:
-        ignored += [(name, "return_dict_in_generate=True") for name in ("output_scores", "output_logits") if getattr(call, name)]
+        needs |= dict.fromkeys(("output_scores", "output_logits"), "return_dict_in_generate=True")
+    ignored = [
+        (name, needed) for name, needed in needs.items() if getattr(call, name) not in neutral.get(name, (None, False))
+    ]
     for name, needed in ignored:
-        warnings.warn(f"{name}={getattr(call, name)!r} has no effect without {needed} [CFG-09]",
-                      IgnoredSettingWarning, stacklevel=5)  # fmt: skip
-
-
-__all__ = ["GenerationConfig", "replace", "settle"]
+        warnings.warn(
+            f"{name}={getattr(call, name)!r} has no effect without {needed} [CFG-09]",
+            IgnoredSettingWarning,
+            stacklevel=5,
+        )

@@ -75,9 +75,11 @@ def prepare_run(
         for token_id in ids:
             if token_id is not None and token_id >= vocab_size:
                 raise GenerationError(
-                    f"{name}={token_id}", f"token ids of this model run from 0 to {vocab_size - 1}", "STOP-08",
+                    f"{name}={token_id}",
+                    f"token ids of this model run from 0 to {vocab_size - 1}",
+                    "STOP-08",
                     f"Pass {name}=None to do without.",
-                )  # fmt: skip
+                )
     prompt = prepare(input_ids, attention_mask, config).repeated(config.num_return_sequences or 1)
     limit = max_length(config, prompt, n_positions)
     pick, seed_used = the_pick(config, prompt, limit, seed, uniforms)
@@ -126,9 +128,11 @@ def max_length(config: GenerationConfig, prompt: Prompt, n_positions: int) -> in
     limit = min(prompt.width + 20, n_positions) if config.max_length is None else config.max_length
     if prompt.width >= limit:
         raise GenerationError(
-            f"max_length={limit}", f"the prompt already has {prompt.width} columns", "LEN-02",
+            f"max_length={limit}",
+            f"the prompt already has {prompt.width} columns",
+            "LEN-02",
             "Set max_new_tokens, which does not count the prompt.",
-        )  # fmt: skip
+        )
     return limit
 
 
@@ -140,8 +144,12 @@ def fill_id(config: GenerationConfig, prompt: Prompt, limit: int, n_positions: i
         return config.eos_ids[0]
     tokens = prompt.mask.sum(axis=1)
     if tokens.min() != tokens.max() and tokens.max() + limit - prompt.width > n_positions + 1:
-        raise GenerationError("pad_token_id=None", "rows will reach the end of the context at different steps and need "
-                              "filling", "STOP-07", "Set pad_token_id.")  # fmt: skip
+        raise GenerationError(
+            "pad_token_id=None",
+            "rows will reach the end of the context at different steps and need filling",
+            "STOP-07",
+            "Set pad_token_id.",
+        )
     return None
 
 
@@ -174,8 +182,12 @@ def the_seeds(seed: Seed, rows: int) -> int | tuple[int, ...]:
     if not isinstance(seed, Sequence | ndarray):
         return int(several[0])
     if len(several) != rows:
-        raise GenerationError(f"{len(several)} seeds", f"there are {rows} rows to sample", "SAMP-09",
-                              "Give each of the rows times num_return_sequences its own.")  # fmt: skip
+        raise GenerationError(
+            f"{len(several)} seeds",
+            f"there are {rows} rows to sample",
+            "SAMP-09",
+            "Give each of the rows times num_return_sequences its own.",
+        )
     return tuple(int(each) for each in several)
 
 
@@ -186,8 +198,11 @@ def the_uniforms(uniforms: Any, rows: int, steps: int) -> ndarray:
     except (TypeError, ValueError):
         raise InputError("uniforms", f"must be numbers in [{rows}, {steps}]", "SAMP-10") from None
     if table.ndim != 2 or len(table) != rows or table.shape[1] < steps:
-        raise InputError(f"uniforms of shape {list(table.shape)}", f"must be [{rows}, {steps}]: a row for each sequence, a "
-                         "column for each step", "SAMP-10")  # fmt: skip
+        raise InputError(
+            f"uniforms of shape {list(table.shape)}",
+            f"must be [{rows}, {steps}]: a row for each sequence, a column for each step",
+            "SAMP-10",
+        )
     if not ((table >= 0) & (table < 1)).all():
         raise InputError("uniforms", "must be at least 0 and below 1", "SAMP-10")
     return table

@@ -69,8 +69,12 @@ def check_scores(scores: ndarray, logits: ndarray, running: ndarray) -> None:
     best = scores.max(axis=1)
     for row in np.flatnonzero(running & ~np.isfinite(best)):
         if not np.isfinite(logits[row]).all():
-            raise GenerationError(f"row {row}", "the model's logits are not finite", "SAMP-08", "Its weights overflow "
-                                  "float32 here; try dtype='float64'.")  # fmt: skip
+            raise GenerationError(
+                f"row {row}",
+                "the model's logits are not finite",
+                "SAMP-08",
+                "Its weights overflow float32 here; try dtype='float64'.",
+            )
         raise GenerationError(f"row {row}", "the settings leave no token to choose", "SAMP-08")
 
 

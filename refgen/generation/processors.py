@@ -67,8 +67,12 @@ def temperature(ids: ndarray, scores: ndarray, *, value: float) -> ndarray:
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         warmed = scores / np.float32(value)
     if not np.isfinite(warmed[np.isfinite(scores)]).all():
-        raise GenerationError(f"temperature={value!r}", "makes scores overflow float32", "TEMP-03",
-                              "For greedy decoding use temperature=0.")  # fmt: skip
+        raise GenerationError(
+            f"temperature={value!r}",
+            "makes scores overflow float32",
+            "TEMP-03",
+            "For greedy decoding use temperature=0.",
+        )
     return warmed
 
 

@@ -38,16 +38,22 @@ def prepare(input_ids: Any, attention_mask: Any, config: GenerationConfig) -> Pr
     mask = whole_numbers("attention_mask", attention_mask)
     if mask.shape != ids.shape:
         raise InputError(
-            f"attention_mask of shape {list(mask.shape)}", f"must be {list(ids.shape)}, like input_ids", "PAD-07",
+            f"attention_mask of shape {list(mask.shape)}",
+            f"must be {list(ids.shape)}, like input_ids",
+            "PAD-07",
             "It is continued for new tokens by itself.",
-        )  # fmt: skip
+        )
     if not np.isin(mask, (0, 1)).all():
         raise InputError("attention_mask", "must hold only 0 (padding) and 1 (token)", "PAD-07")
     for row in np.flatnonzero(mask[:, -1] == 0):
         if not mask[row].any():
             raise InputError(f"row {row} of attention_mask", "is all padding", "PAD-07", "Give every row a token.")
-        raise InputError(f"row {row} of input_ids", "is padded on the right, where its new tokens belong", "PAD-06",
-                         'Pad on the left: tokenizer.padding_side = "left".')  # fmt: skip
+        raise InputError(
+            f"row {row} of input_ids",
+            "is padded on the right, where its new tokens belong",
+            "PAD-06",
+            'Pad on the left: tokenizer.padding_side = "left".',
+        )
     return Prompt(ids, mask)
 
 
@@ -59,11 +65,19 @@ def the_ids(input_ids: Any, config: GenerationConfig) -> ndarray:
         return np.array([[config.bos_token_id]])
     ids = whole_numbers("input_ids", input_ids)
     if ids.ndim != 2:
-        raise InputError(f"input_ids of shape {list(ids.shape)}", "must be [rows, tokens]", "IN-01",
-                         "One sequence has shape [1, T]: pass [ids]." if ids.ndim == 1 else "")  # fmt: skip
+        raise InputError(
+            f"input_ids of shape {list(ids.shape)}",
+            "must be [rows, tokens]",
+            "IN-01",
+            "One sequence has shape [1, T]: pass [ids]." if ids.ndim == 1 else "",
+        )
     if 0 in ids.shape:
-        raise InputError(f"input_ids of shape {list(ids.shape)}", "the prompt is empty", "IN-03",
-                         "Begin with a token, for instance tokenizer.bos_token_id.")  # fmt: skip
+        raise InputError(
+            f"input_ids of shape {list(ids.shape)}",
+            "the prompt is empty",
+            "IN-03",
+            "Begin with a token, for instance tokenizer.bos_token_id.",
+        )
     return ids
 
 
@@ -72,7 +86,9 @@ def whole_numbers(name: str, values: Any) -> ndarray:
     try:
         array = np.array(values)
     except ValueError:
-        raise InputError(name, "has rows of different lengths", "IN-01", "Pad them: tokenizer(..., padding=True).") from None
+        raise InputError(
+            name, "has rows of different lengths", "IN-01", "Pad them: tokenizer(..., padding=True)."
+        ) from None
     if array.dtype.kind == "b" and name == "attention_mask":
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu" and array.size:
@@ -87,10 +103,18 @@ def inferred_mask(ids: ndarray, config: GenerationConfig) -> ndarray:
     left = np.logical_and.accumulate(padding, axis=1)
     if pad in config.eos_ids:  # GPT-2's habit: then a leading pad id may just as well be the start of a text
         if (left.sum(axis=1) != left[0].sum()).any() or (left.sum(axis=1) > 1).any():
-            raise InputError("input_ids without attention_mask", f"begin with pad_token_id={pad}, which is an end token "
-                             "too, so padding cannot be told from text", "PAD-03", "Pass the tokenizer's attention_mask.")  # fmt: skip
+            raise InputError(
+                "input_ids without attention_mask",
+                f"begin with pad_token_id={pad}, which is an end token too, so padding cannot be told from text",
+                "PAD-03",
+                "Pass the tokenizer's attention_mask.",
+            )
         return np.ones_like(ids)
     if (padding & ~left).any() or left.all(axis=1).any():
-        raise InputError("input_ids without attention_mask", f"hold pad_token_id={pad} inside or behind the text, where "
-                         "it cannot be padding", "PAD-02", "Pass attention_mask, all ones if every id is text.")  # fmt: skip
+        raise InputError(
+            "input_ids without attention_mask",
+            f"hold pad_token_id={pad} inside or behind the text, where it cannot be padding",
+            "PAD-02",
+            "Pass attention_mask, all ones if every id is text.",
+        )
     return (~left).astype(np.int64)

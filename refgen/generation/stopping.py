@@ -9,13 +9,13 @@ Each condition looks at the rows after a token was appended; the first that hold
 Axes    B rows, S columns so far.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 from numpy import ndarray
 
-Stop = Callable[[ndarray, ndarray], Sequence[bool]]  # (ids [B S], mask [B S]) -> [B]
+Stop = Callable[[ndarray, ndarray], ndarray]  # (ids [B S], mask [B S]) -> [B]
 FINISHES = ("eos", "length", "context")
 
 

@@ -1,0 +1,7 @@
+"""`python -m refgen`."""
+
+import sys
+
+from refgen.cli import main
+
+sys.exit(main())

@@ -1,0 +1,21 @@
+"""JSON files: the one way refgen reads an object from one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from refgen.errors import RefgenError
+
+
+def read_object(path: Path, error: type[RefgenError], rule: str) -> dict[str, Any]:
+    """The object in `path`; raises `error`, citing `rule`, if there is none."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        remedy = "A model folder holds config.json, model.safetensors and the tokenizer's files."
+        raise error(str(path), "does not exist", rule, remedy) from None
+    except (OSError, ValueError) as problem:
+        raise error(str(path), f"cannot be read as JSON: {problem}", rule) from None
+    if not isinstance(entries, dict):
+        raise error(str(path), "must hold a JSON object", rule)
+    return entries

@@ -1,0 +1,46 @@
+"""What all tests share: Hypothesis profiles, the folder of real files, quiet third parties."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+COMMON = {
+    "deadline": None,  # a busy machine is no failure
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+}
+# `quick` is the default and what .ci/run uses: the same examples on every run. `long` searches anew, and longer.
+settings.register_profile("quick", derandomize=True, max_examples=60, database=None, print_blob=True, **COMMON)
+settings.register_profile("long", max_examples=2000, print_blob=True, **COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def shared_folder() -> Path | None:
+    """The folder of real files that are not part of the project, if this machine has it."""
+    named = os.environ.get("REFGEN_SHARED")
+    return Path(named) if named and Path(named).is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real tokenizers, texts and trained checkpoints made by others; see tests/README.md."""
+    folder = shared_folder()
+    if folder is None:
+        pytest.skip("REFGEN_SHARED does not name the folder of real files")
+    return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def shakespeare() -> tuple:
+    """The built-in model and its tokenizer."""
+    import refgen
+
+    return (
+        refgen.AutoModelForCausalLM.from_pretrained("shakespeare"),
+        refgen.AutoTokenizer.from_pretrained("shakespeare"),
+    )

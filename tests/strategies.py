@@ -1,0 +1,87 @@
+"""Random GPT-2s, prompts and settings, for every test that states a law."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from refgen import GPT2Config, GPT2LMHeadModel
+from refgen.activations import ACTIVATIONS
+from refgen.checkpoint import assemble, tensor_shapes
+
+
+@st.composite
+def gpt2_configs(draw: Any, **fixed: Any) -> GPT2Config:
+    """Tiny configurations over all switches that the forward pass knows."""
+    n_head = draw(st.sampled_from((1, 2, 3, 4)))
+    config = GPT2Config(
+        vocab_size=draw(st.integers(4, 60)),
+        n_positions=draw(st.integers(24, 40)),
+        n_embd=n_head * draw(st.integers(2, 8)),
+        n_layer=draw(st.integers(1, 3)),
+        n_head=n_head,
+        n_inner=draw(st.one_of(st.none(), st.integers(1, 40))),
+        activation_function=draw(st.sampled_from(sorted(ACTIVATIONS))),
+        layer_norm_epsilon=draw(st.sampled_from((1e-5, 1e-6, 1e-12, 1e-3))),
+        scale_attn_weights=draw(st.booleans()),
+        scale_attn_by_inverse_layer_idx=draw(st.booleans()),
+        tie_word_embeddings=draw(st.booleans()),
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    return replace(config, **fixed)
+
+
+def random_tensors(config: GPT2Config, seed: int, dtype: str = "float64") -> dict[str, np.ndarray]:
+    """Weights large enough that every part of the network matters: biases and gains too."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in tensor_shapes(config).items():
+        spread = 0.5 if name.endswith(("bias", "wpe.weight")) else 1.0 if len(shape) == 1 else 2.0 / np.sqrt(shape[0])
+        spread = 1.0 if name in ("wte.weight", "lm_head.weight") else spread
+        tensors[name] = rng.normal(0, spread, shape).astype(dtype)
+    return tensors
+
+
+def random_model(config: GPT2Config, seed: int, dtype: str = "float64") -> GPT2LMHeadModel:
+    """A model with such weights."""
+    return GPT2LMHeadModel(assemble(config, random_tensors(config, seed, dtype)))
+
+
+def models(dtype: str = "float64", **fixed: Any) -> st.SearchStrategy[GPT2LMHeadModel]:
+    """Models over all switches."""
+    return st.builds(random_model, gpt2_configs(**fixed), st.integers(0, 2**32 - 1), st.just(dtype))
+
+
+@st.composite
+def prompts(draw: Any, vocab_size: int, rows: int | None = None, width: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """Ids `[B P]` and a mask with padding on the left, at least one token a row."""
+    B = draw(st.integers(1, 4)) if rows is None else rows
+    P = draw(st.integers(1, width))
+    ids = np.random.default_rng(draw(st.integers(0, 2**32 - 1))).integers(0, vocab_size, (B, P))
+    pads = [draw(st.integers(0, P - 1)) for _ in range(B)]
+    mask = (np.arange(P) >= np.array(pads)[:, None]).astype(np.int64)
+    return ids, mask
+
+
+def scores(rows: int = 2, width: int = 12) -> st.SearchStrategy[np.ndarray]:
+    """float32 `[B V]` scores without ties by accident, some with ties on purpose."""
+
+    def build(seed: int, V: int, ties: bool) -> np.ndarray:
+        values = np.random.default_rng(seed).normal(0, 3, (rows, V)).astype(np.float32)
+        return np.round(values) if ties else values
+
+    return st.builds(build, st.integers(0, 2**32 - 1), st.integers(2, width), st.booleans())
+
+
+@st.composite
+def sampling_settings(draw: Any) -> dict[str, Any]:
+    """Any subset of the settings that shape chance."""
+    choices = {
+        "temperature": st.sampled_from((0.3, 0.7, 1.0, 1.5, 3.0)),
+        "top_k": st.integers(0, 20),
+        "top_p": st.sampled_from((0.1, 0.5, 0.9, 0.99, 1.0)),
+        "min_p": st.sampled_from((0.0, 0.02, 0.2, 1.0)),
+    }
+    return {name: draw(values) for name, values in choices.items() if draw(st.booleans())}
