@@ -66,7 +66,7 @@ class GPT2LMHeadModel:
     def from_pretrained(cls, path_or_name: str | Path, dtype: DTypeLike = "float32") -> Self:
         """A model folder, or "shakespeare", computing in float32 or float64.
 
-        Raises `CheckpointError` or `ConfigError`, never fills anything in.
+        Raises `CheckpointError`, `ConfigError` or `GenerationError`, never fills anything in.
         """
         folder = find_model(path_or_name)
         gpt2 = checkpoint.load(folder, dtype)
@@ -157,5 +157,5 @@ class AutoTokenizer:
 
     @staticmethod
     def from_pretrained(path_or_name: str | Path) -> Tokenizer:
-        """A model folder, or "shakespeare"; raises `TokenizerError`."""
+        """A model folder, or "shakespeare"; raises `CheckpointError` if there is none, else `TokenizerError`."""
         return Tokenizer.from_pretrained(find_model(path_or_name))

@@ -121,7 +121,7 @@ def load(folder: Path, dtype: DTypeLike = "float32") -> GPT2:
 def computing_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """The NumPy dtype for `dtype`, if it is one that refgen computes in."""
     try:
-        wanted = np.dtype(dtype)
+        wanted = np.dtype(object if dtype is None else dtype)  # to NumPy, None means float64
     except TypeError:
         wanted = np.dtype(object)
     if wanted not in (np.float32, np.float64):
@@ -231,8 +231,8 @@ def widened(tensor: Stored, shape: tuple[int, ...], wanted: np.dtype[Any]) -> nd
     numbers = tensor.data.view(STORED[tensor.dtype])
     if tensor.dtype == "BF16":  # the upper half of a float32
         numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
-    numbers = np.require(numbers.astype(wanted, copy=False), requirements="A").reshape(shape)
     with np.errstate(over="ignore", invalid="ignore"):
+        numbers = np.require(numbers.astype(wanted, copy=False), requirements="A").reshape(shape)
         suspicious = not np.isfinite(numbers.sum())  # one fast pass; a finite sum has only finite terms
     if suspicious and not np.isfinite(numbers).all():
         raise CheckpointError(

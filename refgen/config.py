@@ -72,6 +72,11 @@ class GPT2Config:
     def from_dict(cls, entries: Mapping[str, Any]) -> Self:
         """From the object in a `config.json`; entries that change nothing here are kept in `other`."""
         own = {f.name for f in fields(cls)} - {"other"}
+        for alias, name in ALIASES.items():
+            if alias in entries and name in entries and entries[alias] != entries[name]:
+                raise ConfigError(
+                    f"{alias}={entries[alias]!r}, {name}={entries[name]!r}", "are one size and must be equal", "CFG-01"
+                )
         entries = {ALIASES.get(name, name): value for name, value in entries.items()}
         refuse_other_models(entries)
         known = {name: value for name, value in entries.items() if name in own}

@@ -5,13 +5,13 @@ the small API that users of transformers type: call, encode, decode, batch_decod
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import tokenizers
-from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
 from refgen.errors import TokenizerError
 from refgen.json_files import read_object
@@ -64,7 +64,9 @@ class Tokenizer:
             setattr(self, name, token["content"] if isinstance(token, dict) else token)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in SPECIAL and value is not None and self._backend.token_to_id(value) is None:
+        if name.removesuffix("_id") in SPECIAL and name.endswith("_id"):
+            name, value = name.removesuffix("_id"), None if value is None else self.convert_ids_to_tokens(value)
+        if name in SPECIAL and value is not None and not self._knows(value):
             raise TokenizerError(
                 f"{name}={value!r}",
                 "is not in the vocabulary",
@@ -74,6 +76,10 @@ class Tokenizer:
         if name == "padding_side" and value not in ("left", "right"):
             raise TokenizerError(f"padding_side={value!r}", "must be 'left' or 'right'", "TOK-10")
         super().__setattr__(name, value)
+
+    def _knows(self, token: Any) -> bool:
+        """Whether `token` is a text of the vocabulary."""
+        return isinstance(token, str) and self._backend.token_to_id(token) is not None
 
     def __getattr__(self, name: str) -> Any:
         text_name = name.removesuffix("_id")
@@ -88,8 +94,8 @@ class Tokenizer:
     def from_pretrained(cls, folder: str | Path) -> Self:
         """TOK-01. From `tokenizer.json`, or `vocab.json` and `merges.txt`, or GPT-2's `vocab.bpe` alone."""
         folder = Path(folder)
-        settings = read_settings(folder)
         try:
+            settings = read_settings(folder)
             return cls(read_backend(folder, settings), settings)
         except TokenizerError:
             raise
@@ -100,8 +106,13 @@ class Tokenizer:
         """Writes `tokenizer.json` and `tokenizer_config.json`, which transformers reads too."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        if self.add_bos_token and self.bos_token is not None:  # where transformers looks for it
+            self._backend.post_processor = processors.TemplateProcessing(
+                single=[self.bos_token, "$A"], special_tokens=[(self.bos_token, self.bos_token_id)]
+            )
         self._backend.save(str(folder / "tokenizer.json"))
-        settings: dict[str, Any] = {name: getattr(self, name) for name in SPECIAL if getattr(self, name) is not None}
+        self._backend.post_processor = processors.ByteLevel()
+        settings: dict[str, Any] = {name: getattr(self, name) for name in SPECIAL}
         settings |= {"tokenizer_class": "GPT2Tokenizer", "padding_side": self.padding_side}
         settings |= {
             "add_bos_token": self.add_bos_token,
@@ -118,7 +129,7 @@ class Tokenizer:
         text: str | Sequence[str],
         *,
         padding: bool | Literal["longest", "max_length"] = False,
-        truncation: bool = False,
+        truncation: bool | None = None,
         max_length: int | None = None,
         padding_side: str | None = None,
         add_special_tokens: bool = True,
@@ -127,10 +138,11 @@ class Tokenizer:
     ) -> Encoding:
         """TOK-08. `input_ids` and `attention_mask` of one text or of several.
 
-        Lists of ints by default; with `return_tensors="np"` int64 arrays `[B, T]`, B = 1 for one text. Several
+        `max_length` without padding truncates unless `truncation=False`. Lists of ints by default; with `return_tensors="np"` int64 arrays `[B, T]`, B = 1 for one text. Several
         texts of different lengths then need `padding=True` and a `pad_token` (TOK-09).
         """
         check_texts(text)
+        check_lengths(padding, truncation, max_length)
         if return_tensors not in (None, "np"):
             raise TokenizerError(
                 f"return_tensors={return_tensors!r}",
@@ -138,6 +150,8 @@ class Tokenizer:
                 "TOK-08",
                 'Use return_tensors="np"; torch.from_numpy turns them into tensors.',
             )
+        if truncation is None:
+            truncation = max_length is not None and padding is False
         if max_length is None and (truncation or padding == "max_length"):
             max_length = self.model_max_length
             if max_length is None:
@@ -166,7 +180,12 @@ class Tokenizer:
 
     def encode(self, text: str, add_special_tokens: bool = True, split_special_tokens: bool = False) -> list[int]:
         """TOK-02 to TOK-07. The ids of one text; special tokens written in it count unless `split_special_tokens`."""
-        check_texts(text)
+        if not isinstance(text, str):
+            raise TokenizerError(f"a text of type {type(text).__name__}", "must be a str", "TOK-08")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise TokenizerError("a text", f"cannot be written in UTF-8: {error}", "TOK-08") from None
         self._backend.encode_special_tokens = split_special_tokens
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         if not (add_special_tokens and self.add_bos_token):
@@ -210,15 +229,16 @@ class Tokenizer:
         several = [several] if isinstance(several, int) else several
         if not isinstance(several, list | tuple):
             raise TokenizerError(f"ids of type {type(ids).__name__}", "must be whole numbers", "TOK-11")
-        if any(not isinstance(each, int | np.integer) for each in several):
-            return self.batch_decode(several, skip_special_tokens)
-        several = list(map(int, several))
+        several = [each.tolist() if hasattr(each, "tolist") else each for each in several]
+        if any(not isinstance(each, int) for each in several):
+            return [self.decode(each, skip_special_tokens) for each in several]
         self._check_ids(several)
         return self._backend.decode(several, skip_special_tokens=skip_special_tokens)
 
-    def batch_decode(self, rows: Iterable[Any], skip_special_tokens: bool = False) -> list[str]:
-        """The texts of several sequences of ids."""
-        return [self.decode(row, skip_special_tokens) for row in rows]
+    def batch_decode(self, rows: Any, skip_special_tokens: bool = False) -> list[str]:
+        """TOK-11. The texts of several sequences of ids; of one sequence, a list of its one text."""
+        decoded = self.decode(rows, skip_special_tokens)
+        return [decoded] if isinstance(decoded, str) else decoded
 
     def token_bytes(self, token_id: int) -> bytes:
         """TOK-04. The bytes one token stands for; the text of ids is their bytes joined, read as UTF-8."""
@@ -260,7 +280,7 @@ class Tokenizer:
     def _check_ids(self, ids: list[int]) -> None:
         """TOK-14. transformers decodes unknown ids to nothing; here they are errors."""
         for token_id in ids:
-            if token_id < 0 or self._backend.id_to_token(token_id) is None:
+            if not 0 <= token_id < 2**32 or self._backend.id_to_token(token_id) is None:
                 raise TokenizerError(
                     f"id {token_id}",
                     f"is not one of the {len(self)} in the vocabulary",
@@ -280,6 +300,16 @@ def check_texts(text: Any) -> None:
             raise TokenizerError(f"a text of type {type(each).__name__}", "must be a str", "TOK-08")
 
 
+def check_lengths(padding: Any, truncation: Any, max_length: Any) -> None:
+    """The settings of a call that say how long rows may be; what is not named here is refused, not guessed."""
+    if not isinstance(padding, bool) and padding not in ("longest", "max_length"):
+        raise TokenizerError(f"padding={padding!r}", "must be a bool, 'longest' or 'max_length'", "TOK-08")
+    if truncation is not None and not isinstance(truncation, bool):
+        raise TokenizerError(f"truncation={truncation!r}", "must be True or False", "TOK-08")
+    if max_length is not None and (not isinstance(max_length, int) or max_length < 0):
+        raise TokenizerError(f"max_length={max_length!r}", "must be a whole number, at least 0", "TOK-08")
+
+
 # --- The files a vocabulary comes in ----------------------------------------------------------------------
 
 
@@ -289,25 +319,47 @@ def read_settings(folder: Path) -> dict[str, Any]:
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).exists():
             settings |= read_object(folder / name, TokenizerError, "TOK-01")
-    if isinstance(settings.get("model_max_length"), float) or settings.get("model_max_length", 0) > 10**9:
-        settings["model_max_length"] = None  # transformers writes 1e30 for "unknown"
+    limit = settings.get("model_max_length")
+    settings["model_max_length"] = limit if isinstance(limit, int) and limit <= 10**9 else None  # 1e30: unknown
+    if (folder / "tokenizer.json").exists():
+        settings["add_bos_token"] = template_adds_bos(folder / "tokenizer.json", settings)
     return settings
+
+
+def template_adds_bos(path: Path, settings: Mapping[str, Any]) -> bool:
+    """TOK-07. Whether `tokenizer.json` puts the bos token first: transformers 5 reads and writes it only there."""
+    template = read_object(path, TokenizerError, "TOK-01").get("post_processor") or {}
+    pieces = [(kind, piece["id"]) for part in template.get("single", []) for kind, piece in part.items()]
+    bos = settings.get("bos_token", END)
+    first = ("SpecialToken", bos["content"] if isinstance(bos, dict) else bos)
+    if template.get("type") not in (None, "ByteLevel", "TemplateProcessing") or (
+        pieces and pieces not in ([("Sequence", "A")], [first, ("Sequence", "A")])
+    ):
+        raise TokenizerError(str(path), "adds more to a text than a bos_token at its start", "TOK-07")
+    return first in pieces
 
 
 def read_backend(folder: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
     """The library's tokenizer from whichever files are there."""
     if (folder / "tokenizer.json").exists():
         entries = read_object(folder / "tokenizer.json", TokenizerError, "TOK-01")
-        kinds = [(entries.get(part) or {}).get("type") for part in ("model", "decoder")]
-        if kinds != ["BPE", "ByteLevel"]:
-            raise TokenizerError(
-                str(folder / "tokenizer.json"),
-                f"is {kinds[0]} with decoder {kinds[1]}, must be GPT-2's BPE with ByteLevel",
-                "TOK-01",
-            )
+        for part, kind in (
+            ("model", "BPE"),
+            ("normalizer", None),
+            ("pre_tokenizer", "ByteLevel"),
+            ("decoder", "ByteLevel"),
+        ):
+            found = (entries.get(part) or {}).get("type")
+            if found != kind:
+                raise TokenizerError(
+                    str(folder / "tokenizer.json"), f"its {part} is {found}, GPT-2's is {kind}", "TOK-01"
+                )
         backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         backend.no_truncation()
         backend.no_padding()
+        if "add_prefix_space" in settings:
+            backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(settings["add_prefix_space"]))
+        backend.post_processor = processors.ByteLevel()  # what it adds is `add_bos_token` now
         return backend
     if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
         vocab, merges = read_object(folder / "vocab.json", TokenizerError, "TOK-01"), read_merges(folder / "merges.txt")

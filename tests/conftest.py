@@ -44,3 +44,20 @@ def shakespeare() -> tuple:
         refgen.AutoModelForCausalLM.from_pretrained("shakespeare"),
         refgen.AutoTokenizer.from_pretrained("shakespeare"),
     )
+
+
+FIGURES: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def figures() -> list[str]:
+    """Lines to show at the end of the run: counts and largest errors that a test measured."""
+    return FIGURES
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints the figures."""
+    if FIGURES:
+        terminalreporter.section("figures", sep="-")
+        for line in FIGURES:
+            terminalreporter.write_line(line)

@@ -43,7 +43,8 @@ def decode(
 ) -> Iterator[Step]:
     """LOOP-01. Logits, scores, pick, append, stop; until every row is finished.
 
-    A finished row is filled with `pad`, masked, so that it changes nothing (STOP-05, STOP-06).
+    A finished row is filled with `pad`; its last token and the filling are masked, so that they take no position
+    and change nothing (STOP-05, STOP-06).
     """
     processors = list(processors)
     ids, mask = prompt.ids, prompt.mask
@@ -56,11 +57,12 @@ def decode(
             scores = processor(ids, scores)
         check_scores(scores, logits, running)
         tokens = np.where(running, pick(scores), pad or 0)
-        ids, mask = np.column_stack([ids, tokens]), np.column_stack([mask, running])
-        hits = [(reason, stop(ids, mask)) for reason, stop in stopping.items()]
+        ids, seen = np.column_stack([ids, tokens]), np.column_stack([mask, running])
+        hits = [(reason, stop(ids, seen)) for reason, stop in stopping.items()]
         finish = tuple(
             was or next((reason for reason, hit in hits if hit[row]), None) for row, was in enumerate(finish)
         )
+        mask = np.column_stack([mask, [reason is None for reason in finish]])
         yield Step(tokens, logits, scores, finish)
 
 

@@ -44,7 +44,7 @@ class TextStreamer:
         write: Callable[[str], object] | None = None,
     ) -> None:
         self._decoder = TextDecoder(tokenizer, skip_special_tokens)
-        self._skip_next = skip_prompt
+        self._skip_prompt = self._skip_next = skip_prompt
         self._write = write or (lambda text: print(text, end="", flush=True))
 
     def put(self, ids: ndarray) -> None:
@@ -57,8 +57,9 @@ class TextStreamer:
             self._emit("".join(self._decoder.push(int(token_id)) for token_id in ids.ravel()))
 
     def end(self) -> None:
-        """Hands over what is left."""
+        """Hands over what is left; the next `put` is a prompt again."""
         self._emit(self._decoder.flush())
+        self._skip_next = self._skip_prompt
 
     def _emit(self, text: str) -> None:
         if text:

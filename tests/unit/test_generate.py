@@ -1,0 +1,110 @@
+"""The call around the loop: lengths, fillers, seeds, uniforms, and what it refuses before the first step."""
+
+import numpy as np
+import pytest
+
+from refgen import GenerationConfig, GenerationError, GPT2Config, GPT2LMHeadModel, InputError
+from tests.strategies import random_model
+
+CONFIG = GPT2Config(vocab_size=7, n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=6, eos_token_id=None)
+MODEL = random_model(CONFIG, 1)
+
+
+def widths(*arguments, **settings):
+    """New columns of a call."""
+    return MODEL.generate(*arguments, **settings).shape[1]
+
+
+def test_default_length():
+    """LEN-03: 20 new tokens, but not more than fit the positions."""
+    roomy = random_model(GPT2Config(vocab_size=7, n_positions=64, n_embd=8, n_layer=1, n_head=2, eos_token_id=None), 1)
+    assert roomy.generate([[1, 2, 3]]).shape == (1, 23)
+    assert widths([[1, 2, 3]]) == 8
+
+
+def test_explicit_lengths():
+    """LEN-01, LEN-02: max_new_tokens counts new ones, max_length all."""
+    assert widths([[1, 2, 3]], max_new_tokens=2) == 5
+    assert widths([[1, 2, 3]], max_length=5) == 5
+
+
+def test_one_token_more_than_positions():
+    """LEN-04: the last token is never fed back, so n_positions + 1 tokens fit; then the row ends by context."""
+    output = MODEL.generate([[1, 2, 3]], max_new_tokens=99, return_dict_in_generate=True)
+    assert output.sequences.shape == (1, 9)
+    assert output.finish == ("context",)
+    assert widths([[1] * 8], max_new_tokens=1) == 9
+
+
+def test_padding_takes_no_positions():
+    """LEN-05: a prompt wider than the positions works if its tokens fit."""
+    ids, mask = np.zeros((1, 12), int), np.array([[0] * 10 + [1, 1]])
+    np.testing.assert_array_equal(
+        MODEL.generate(ids, mask, max_new_tokens=4)[0, 12:], MODEL.generate([[0, 0]], max_new_tokens=4)[0, 2:]
+    )
+
+
+def test_no_prompt_starts_from_bos():
+    """IN-02: generate() without ids continues the bos token."""
+    np.testing.assert_array_equal(MODEL.generate(max_new_tokens=3), MODEL.generate([[6]], max_new_tokens=3))
+
+
+def test_finished_rows_are_filled_with_the_first_end_token():
+    """STOP-07: without a pad id the filler is the first end token."""
+    ids = np.arange(7)[:, None]
+    ends = MODEL.generate(ids, max_new_tokens=1)[:, 1]
+    first, second = int(ends[0]), int(next(end for end in ends if end != ends[0]))
+    output = MODEL.generate(ids, max_new_tokens=5, eos_token_id=[first, second])
+    assert output[0, 1:].tolist() == [first] * (output.shape[1] - 1)
+    row = ends.tolist().index(second)
+    assert output[row, 1:].tolist() == [second] + [first] * (output.shape[1] - 2)
+
+
+@pytest.mark.parametrize(("call", "error", "message"), [
+    ({"max_length": 3}, GenerationError, r"max_length=3: the prompt already has 3 columns \[LEN-02\].*max_new_tokens"),
+    ({"eos_token_id": 7}, GenerationError, r"eos_token_id=7: token ids of this model run from 0 to 6.*eos_token_id=None"),
+    ({"pad_token_id": 7}, GenerationError, r"pad_token_id=7: token ids of this model run from 0 to 6"),
+    ({"do_sample": True, "seed": "x"}, GenerationError, r"seed='x': must be a whole number, or one for each row"),
+    ({"do_sample": True, "seed": 1.5}, GenerationError, r"seed=1\.5: must be a whole number"),
+    ({"do_sample": True, "seed": [1, 2]}, GenerationError, r"2 seeds: there are 1 rows to sample \[SAMP-09\]"),
+    ({"do_sample": True, "seed": 1, "uniforms": [0.5] * 9}, GenerationError, r"seed and uniforms: are two sources"),
+    ({"do_sample": True, "uniforms": [0.5]}, InputError, r"uniforms of shape \[1, 1\]: must be \[1, 5\]"),
+    ({"do_sample": True, "uniforms": [1.0] * 9}, InputError, r"uniforms: must be at least 0 and below 1"),
+    ({"do_sample": True, "uniforms": ["a"]}, InputError, r"uniforms: must be numbers in \[1, 5\]"),
+])  # fmt: skip
+def test_calls_that_are_refused(call, error, message):
+    """Each wrong argument gives one error before anything is computed."""
+    with pytest.raises(error, match=message):
+        MODEL.generate([[1, 2, 3]], **call)
+
+
+def test_prompts_too_long_are_refused():
+    """FWD-23: a prompt with more tokens than positions says both numbers."""
+    with pytest.raises(InputError, match=r"position 8: this model has n_positions=8"):
+        MODEL.generate([[1] * 9], max_new_tokens=1)
+
+
+def test_rows_that_end_apart_need_a_filler():
+    """STOP-07: without end or pad id, rows that reach the context at different steps cannot be one array."""
+    ids, mask = [[0, 1, 2], [3, 4, 5]], [[0, 1, 1], [1, 1, 1]]
+    with pytest.raises(GenerationError, match=r"pad_token_id=None: rows will reach the end of the context.*Set pad_token_id"):
+        MODEL.generate(ids, mask, max_new_tokens=9)
+    assert MODEL.generate(ids, mask, max_new_tokens=9, pad_token_id=0).shape == (2, 10)
+    assert MODEL.generate(ids, mask, max_new_tokens=6).shape == (2, 9)
+
+
+def test_settings_of_the_model_are_the_start():
+    """CFG-03, CFG-04: a model's own settings hold unless the call says otherwise."""
+    model = GPT2LMHeadModel(MODEL.gpt2, GenerationConfig(max_new_tokens=2))
+    assert model.generate([[1]]).shape == (1, 3)
+    assert model.generate([[1]], max_new_tokens=4).shape == (1, 5)
+    assert model.generate([[1]], generation_config=GenerationConfig(max_new_tokens=3)).shape == (1, 4)
+
+
+def test_the_prompt_is_never_changed():
+    """IN-04: the caller's array is the same after the call, and the output does not share its memory."""
+    ids = np.array([[1, 2, 3]])
+    output = MODEL.generate(ids, max_new_tokens=2)
+    assert ids.tolist() == [[1, 2, 3]]
+    assert not np.shares_memory(ids, output)
+    assert output.dtype == np.int64
