@@ -138,8 +138,9 @@ class Tokenizer:
     ) -> Encoding:
         """TOK-08. `input_ids` and `attention_mask` of one text or of several.
 
-        `max_length` without padding truncates unless `truncation=False`. Lists of ints by default; with `return_tensors="np"` int64 arrays `[B, T]`, B = 1 for one text. Several
-        texts of different lengths then need `padding=True` and a `pad_token` (TOK-09).
+        Lists of ints by default; with `return_tensors="np"` int64 arrays `[B, T]`, B = 1 for one text. Several
+        texts of different lengths then need `padding=True` and a `pad_token` (TOK-09). `max_length` alone
+        truncates; with `padding=True` it needs `truncation=True` to count.
         """
         check_texts(text)
         check_lengths(padding, truncation, max_length)

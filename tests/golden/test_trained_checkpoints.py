@@ -111,15 +111,15 @@ def errors(observed, expected):
     """The largest difference of each stage, relative to its largest number if that is above 1; -inf equals -inf."""
     assert observed.keys() == expected.keys()
     worst = {}
-    for name, theirs in expected.items():
-        ours = observed[name]
+    for name, ours in observed.items():
+        theirs = expected[name]
         assert ours.dtype == theirs.dtype == np.float32, name
         assert ours.shape == theirs.shape, name
         assert np.array_equal(np.isfinite(ours), np.isfinite(theirs)), name
         finite = np.isfinite(theirs)
         assert np.array_equal(ours[~finite], theirs[~finite]), name
-        ours, theirs = ours[finite], theirs[finite]
-        worst[name] = float(np.abs(ours - theirs).max() / max(1.0, np.abs(theirs).max()))
+        difference = np.abs(ours[finite] - theirs[finite]).max()
+        worst[name] = float(difference / max(1.0, np.abs(theirs[finite]).max()))
     return worst
 
 
