@@ -39,7 +39,7 @@ class GPT2Config:
     bos_token_id: int | None = 50256
     eos_token_id: int | list[int] | None = 50256
     pad_token_id: int | None = None
-    other: Mapping[str, Any] = field(default_factory=dict)  # what else config.json says; kept, unused
+    other: Mapping[str, Any] = field(default_factory=dict)  # what else config.json says: kept, unused (CKPT-10)
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner"):

@@ -1,14 +1,14 @@
 """GPT-2's forward pass, the definition: token ids in, next-token logits out. Rules FWD-01 to FWD-17 of SPEC.md.
 
 Knows nothing of text, sampling or stopping. What goes in comes out: float32 weights give float32 logits,
-float64 weights give float64 logits. Names are those of the checkpoint: `h[3].attn.c_attn.weight` here,
+float64 weights give float64 logits (FWD-21). Names are those of the checkpoint: `h[3].attn.c_attn.weight` here,
 `h.3.attn.c_attn.weight` in the file, `h.3.attn.c_attn` in a trace.
 
 Axes    B rows of the batch, T new positions, S cached and new positions, C = n_embd, H heads, D = C / H, V tokens.
 
 Rows of a batch are leading axes, not a loop: only `attend` lets positions meet, and only within their row;
 everything else treats each position alone, so `linear` folds B and T into one axis and a whole batch costs
-one matrix product per weight. One sequence is the case B = 1.
+one matrix product per weight (BATCH-01). One sequence is the case B = 1.
 """
 
 import math
@@ -142,7 +142,7 @@ def attend(
     scale: float,
     note: Note = silent,
 ) -> Float[ndarray, "B H T D"]:
-    """FWD-08, FWD-13. Each query takes the average of the values, weighted by how well their keys match it."""
+    """FWD-08, FWD-10. Each query takes the average of the values, weighted by how well their keys match it."""
     scores = np.where(visible, q @ k.swapaxes(-1, -2) * scale, -np.inf)  # [B H T S]
     pattern = softmax(scores)
     note("scores", scores)
@@ -211,7 +211,7 @@ def run_block(
 
 
 def positions(attention_mask: Int[ndarray, "B S"], T: int) -> Int[ndarray, "B T"]:
-    """PAD-04. A token's position is the number of unmasked tokens before it, so padding moves nobody."""
+    """FWD-02, PAD-04. A token's position is the number of unmasked tokens before it, so padding moves nobody."""
     return ((attention_mask.cumsum(axis=-1) - 1) * attention_mask)[:, -T:]
 
 

@@ -41,7 +41,7 @@ def decode(
     stopping: Mapping[str, Stop],
     pad: int | None,
 ) -> Iterator[Step]:
-    """LOOP-01. Logits, scores, pick, append, stop; until every row is finished.
+    """LOOP-01. Logits, scores, pick, append, stop; until every row is finished (STOP-04).
 
     A finished row is filled with `pad`; its last token and the filling are masked, so that they take no position
     and change nothing (STOP-05, STOP-06).
@@ -81,7 +81,7 @@ def check_scores(scores: ndarray, logits: ndarray, running: ndarray) -> None:
 
 
 def by_forward(gpt2: GPT2, use_cache: bool) -> NextLogits:
-    """CACHE-02. The model as a function from ids to the next token's logits, remembering what it has seen or not."""
+    """CACHE-02, SAMP-06. The model as a function from ids to the next token's logits, with a memory or without."""
     cache = Cache()
 
     def next_logits(ids: ndarray, mask: ndarray) -> ndarray:

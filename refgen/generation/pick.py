@@ -1,4 +1,4 @@
-"""Pick: one token a row from its scores, greedily or by chance. Rules GREEDY-01 and SAMP-01 to SAMP-08 of SPEC.md.
+"""Pick: one token a row from its scores, greedily or by chance. Rules GREEDY-01, GREEDY-04 and SAMP-01 to SAMP-10 of SPEC.md.
 
 A pick is a function from scores `[B V]` to ids `[B]`. By chance it either follows torch's CPU random stream
 bit for bit, so that a seed gives the tokens it gives in transformers, or takes uniform numbers from the caller,

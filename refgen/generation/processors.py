@@ -1,7 +1,7 @@
 """Processors: logits in, scores out, one function a rule, in the measured order PROC-01.
 
-Every function takes and returns float32 `[B V]` and changes nothing in place; a removed token scores -inf.
-What a processor does at its neutral value it does not do: `processors` leaves it out.
+Every function takes and returns float32 `[B V]` and changes nothing in place. A removed token scores -inf and
+stays removed (WARP-02). A processor at its neutral value is left out (PROC-05).
 
 Axes    B rows, V tokens, S columns so far.
 """
@@ -21,7 +21,7 @@ Processor = Callable[[ndarray, ndarray], ndarray]  # (ids [B S], scores [B V]) -
 
 
 def processors(config: GenerationConfig, prompt: Prompt) -> Iterator[Processor]:
-    """PROC-01. The processors that `config` asks for, in order; those that shape chance only when sampling."""
+    """PROC-01. The processors that `config` asks for, in order; those that shape chance only when sampling (GREEDY-05)."""
     if config.repetition_penalty not in (None, 1.0):
         yield partial(repetition_penalty, penalty=config.repetition_penalty, prompt_mask=prompt.mask)
     if config.eos_ids and config.min_length:
@@ -77,7 +77,7 @@ def temperature(ids: ndarray, scores: ndarray, *, value: float) -> ndarray:
 
 
 def top_k(ids: ndarray, scores: ndarray, *, k: int) -> ndarray:
-    """TOPK-01. Scores below the k-th largest are removed, so ties with the k-th all stay."""
+    """TOPK-01. Scores below the k-th largest are removed, so ties with the k-th all stay, also for k = 1 (TOPK-03)."""
     k = min(k, scores.shape[1])
     kth = np.partition(scores, -k, axis=1)[:, -k, None]
     return np.where(scores < kth, -np.inf, scores)
@@ -88,7 +88,7 @@ def top_p(ids: ndarray, scores: ndarray, *, p: float) -> ndarray:
 
     Seen from the other end: removed while the mass up to and with it, worst first, is at most 1 - p. That is
     how transformers sums, so it is how we sum: in float64, rounded to float32. Of equal scores the lowest ids
-    stay (TOPP-03).
+    stay (TOPP-03). Probabilities are those of the scores that are left, already tempered and cut (TOPP-05).
     """
     order = scores.shape[1] - 1 - np.argsort(scores[:, ::-1], axis=1, kind="stable")  # worst first, ties by high id
     mass = softmax(np.take_along_axis(scores, order, axis=1)).cumsum(axis=1, dtype=np.float64).astype(np.float32)

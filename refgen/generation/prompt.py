@@ -1,4 +1,4 @@
-"""The prompt: what the rows are before the first step. Rules IN-01 to IN-03 and PAD-01 to PAD-07 of SPEC.md.
+"""The prompt: what the rows are before the first step. Rules IN-01 to IN-04 and PAD-01 to PAD-07 of SPEC.md.
 
 Axes    B rows, P prompt columns.
 """

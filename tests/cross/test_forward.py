@@ -45,7 +45,9 @@ def test_logits_equal_torch(dtype, bound, figures):
     for activation in sorted(ACTIVATIONS):
         law(activation)
     assert runs >= 200
-    figures.append(f"forward {dtype} against torch: {runs} configurations, largest difference {worst:.2e}, bound {bound}")
+    figures.append(
+        f"forward {dtype} against torch: {runs} configurations, largest difference {worst:.2e}, bound {bound}"
+    )
 
 
 @settings(max_examples=len(ACTIVATIONS) * 3)
@@ -77,7 +79,9 @@ def test_cached_steps_equal_torch(data):
     twin = torch_twin(model)
     positions = torch.from_numpy((mask.cumsum(1) - 1) * mask)
     with torch.no_grad():
-        theirs = twin(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask), position_ids=positions).logits.numpy()
+        theirs = twin(
+            torch.from_numpy(ids), attention_mask=torch.from_numpy(mask), position_ids=positions
+        ).logits.numpy()
     cache = model(ids[:, :cut], mask[:, :cut]).past_key_values if cut else None
     ours = model(ids[:, cut:], mask, past_key_values=cache).logits
     real = mask[:, cut:].astype(bool)
@@ -89,7 +93,9 @@ def test_pad_rows_match_sdpa():
     from tests.strategies import random_model
     from refgen import GPT2Config
 
-    config = GPT2Config(vocab_size=9, n_positions=8, n_embd=8, n_layer=2, n_head=2, bos_token_id=None, eos_token_id=None)
+    config = GPT2Config(
+        vocab_size=9, n_positions=8, n_embd=8, n_layer=2, n_head=2, bos_token_id=None, eos_token_id=None
+    )
     model = random_model(config, 1)
     ids, mask = np.array([[1, 2, 3, 4]]), np.array([[0, 0, 1, 1]])
     positions = torch.tensor([[0, 0, 0, 1]])

@@ -121,7 +121,9 @@ def test_seeded_sampling_equals_transformers(figures):
     runs, tokens, near_ties = compare(np.random.default_rng(2), CALLS // 2, do_sample=True)
     assert runs >= 500
     assert near_ties <= runs // 100
-    figures.append(f"seeded sampling against transformers: {runs} runs, {tokens} tokens, 0 mismatches, {near_ties} near-ties")
+    figures.append(
+        f"seeded sampling against transformers: {runs} runs, {tokens} tokens, 0 mismatches, {near_ties} near-ties"
+    )
 
 
 def test_the_random_stream_is_torchs(figures):
@@ -145,7 +147,9 @@ def test_defaults_are_those_of_transformers():
         twin = torch_twin(model)
         ids = rng.integers(0, 100, (1, int(rng.integers(1, 45))))
         ones = torch.ones(ids.shape, dtype=torch.int64)
-        np.testing.assert_array_equal(model.generate(ids), twin.generate(torch.from_numpy(ids), attention_mask=ones).numpy())
+        np.testing.assert_array_equal(
+            model.generate(ids), twin.generate(torch.from_numpy(ids), attention_mask=ones).numpy()
+        )
         torch.manual_seed(7)
         theirs = twin.generate(torch.from_numpy(ids), attention_mask=ones, do_sample=True).numpy()
         np.testing.assert_array_equal(model.generate(ids, do_sample=True, seed=7), theirs)

@@ -83,10 +83,10 @@ def naughty(data):
 
 
 def breaks(data):
-    """The sample texts of Unicode's own break tests, written as code points between ÷ and ×."""
+    """The sample texts of Unicode's own break tests, written as code points between two signs."""
     for path in sorted((data / "unicode").glob("*BreakTest.txt")):
         for line in read(path).splitlines():
-            sample = line.partition("#")[0].replace("÷", " ").replace("×", " ").split()
+            sample = line.partition("#")[0].split()[1::2]
             if sample:
                 yield "".join(chr(int(point, 16)) for point in sample)
 
@@ -107,13 +107,13 @@ def programs(data):
 
 
 def books(data):
-    """Shakespeare in pieces of 1000 characters, four books in pieces of 5000, cut anywhere."""
-    for path in [data / "tinyshakespeare" / "input.txt", *sorted((data / "snappy-gutenberg").glob("*.txt"))]:
+    """Shakespeare in pieces of 1000 characters, two books in pieces of 5000, cut anywhere."""
+    for path in [data / "tinyshakespeare" / "input.txt", *sorted((data / "snappy-gutenberg").glob("a*.txt"))]:
         text, size = read(path), 1000 if path.name == "input.txt" else 5000
         yield from (text[i : i + size] for i in range(0, len(text), size))
 
 
-SOURCES = {naughty: 515, breaks: 2900, emoji: 9000, programs: 492, books: 1350}  # the fewest texts each must give
+SOURCES = {naughty: 515, breaks: 2900, emoji: 9000, programs: 492, books: 1150}  # the fewest texts each must give
 
 
 @pytest.mark.parametrize(("source", "fewest"), SOURCES.items(), ids=lambda value: getattr(value, "__name__", ""))
@@ -149,23 +149,18 @@ def test_every_character(tmp_path):
     (tmp_path / "vocab.bpe").write_text("\n".join(f"{a} {b}" for a in "a1!" for b in BYTE_OF), encoding="utf-8")
     mine = Tokenizer.from_pretrained(tmp_path)
     tik = tiktoken_from(read_merges(tmp_path / "vocab.bpe"), "classes")
-    # All assigned characters, but of the large uniform blocks (Han, Hangul, private use) only each 37th.
-    known = [chr(point) for point in range(0x110000) if unicodedata.category(chr(point)) not in ("Cs", "Cn")]
-    small = [
-        character
-        for i, character in enumerate(known)
-        if i % 37 == 0 or not unicodedata.name(character, "HAN").startswith(("HAN", "CJK UNIFIED", "TANGUT"))
-    ]
-    assert len(small) > 40_000
-    for i in range(0, len(small), 64):
-        text = "".join(f"a{c}1{c}!{c} {c}\n" for c in small[i : i + 64])
+    known = [chr(i) for i in range(0x110000) if unicodedata.category(chr(i)) not in ("Cs", "Cn", "Co")]
+    assert len(known) > 140_000
+    for i in range(0, len(known), 64):
+        text = "".join(f"a{c}1{c}!{c} {c}\n" for c in known[i : i + 64])
         assert mine.encode(text) == tik.encode_ordinary(text)
 
 
 def test_llama_cpp(gpt2, shared_data):
     """llama.cpp's own test texts have the ids that llama.cpp gives them."""
-    samples = read(shared_data / "tokenizer" / "ggml-vocab-gpt-2.gguf.inp").split("\n__ggml_vocab_test__\n")
+    *samples, rest = read(shared_data / "tokenizer" / "ggml-vocab-gpt-2.gguf.inp").split("\n__ggml_vocab_test__\n")
     lines = read(shared_data / "tokenizer" / "ggml-vocab-gpt-2.gguf.out").removesuffix("\n").split("\n")
+    assert rest == ""
     assert len(samples) == len(lines) >= 40
     for text, line in zip(samples, lines, strict=True):
         assert gpt2.encode(text) == [int(token_id) for token_id in line.split()], repr(text)

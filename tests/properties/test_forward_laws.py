@@ -39,7 +39,9 @@ def test_a_row_is_what_it_would_be_alone(data):
     together = model(ids, mask).logits
     for row in range(len(ids)):
         real = mask[row].astype(bool)
-        np.testing.assert_allclose(together[row, real], model(ids[row : row + 1, real]).logits[0], rtol=0, atol=ROUNDING)
+        np.testing.assert_allclose(
+            together[row, real], model(ids[row : row + 1, real]).logits[0], rtol=0, atol=ROUNDING
+        )
 
 
 @given(st.data())

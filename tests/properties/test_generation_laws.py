@@ -77,7 +77,9 @@ def test_top_k_1_is_greedy(run, seed):
     model, ids, mask, settings = run
     expected = greedy(model, ids, mask, **settings)
     assume(decided(expected))
-    np.testing.assert_array_equal(model.generate(ids, mask, do_sample=True, top_k=1, seed=seed, **settings), expected.sequences)
+    np.testing.assert_array_equal(
+        model.generate(ids, mask, do_sample=True, top_k=1, seed=seed, **settings), expected.sequences
+    )
 
 
 @given(runs())

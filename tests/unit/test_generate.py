@@ -87,7 +87,9 @@ def test_prompts_too_long_are_refused():
 def test_rows_that_end_apart_need_a_filler():
     """STOP-07: without end or pad id, rows that reach the context at different steps cannot be one array."""
     ids, mask = [[0, 1, 2], [3, 4, 5]], [[0, 1, 1], [1, 1, 1]]
-    with pytest.raises(GenerationError, match=r"pad_token_id=None: rows will reach the end of the context.*Set pad_token_id"):
+    with pytest.raises(
+        GenerationError, match=r"pad_token_id=None: rows will reach the end of the context.*Set pad_token_id"
+    ):
         MODEL.generate(ids, mask, max_new_tokens=9)
     assert MODEL.generate(ids, mask, max_new_tokens=9, pad_token_id=0).shape == (2, 10)
     assert MODEL.generate(ids, mask, max_new_tokens=6).shape == (2, 9)

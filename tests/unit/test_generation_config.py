@@ -147,7 +147,9 @@ def test_files_round_trip(tmp_path, settings):
 def test_files_with_metadata_and_neutral_fields_load(tmp_path):
     """CKPT-11: GPT-2's own file, with transformers' version in it, loads; an unknown field does not."""
     path = tmp_path / "generation_config.json"
-    path.write_text(json.dumps({"_from_model_config": True, "eos_token_id": 5, "transformers_version": "4.26", "num_beams": 1}))
+    path.write_text(
+        json.dumps({"_from_model_config": True, "eos_token_id": 5, "transformers_version": "4.26", "num_beams": 1})
+    )
     assert GenerationConfig.from_pretrained(tmp_path).eos_ids == (5,)
     path.write_text('{"eos_tokens": 5}')
     with pytest.raises(GenerationError, match="eos_tokens=5: is not a setting"):

@@ -19,7 +19,9 @@ def test_the_stream_is_mt19937():
     """SAMP-03: after seed 5489, MT19937's first words are the published ones; two make a 53-bit uniform."""
     words = [3499211612, 581869302, 3890346734, 3586334585]  # the reference implementation's first outputs
     uniforms = [((high << 32 | low) & (2**53 - 1)) / 2**53 for high, low in (words[:2], words[2:])]
-    np.testing.assert_array_equal(TorchStream(5489).exponentials(2), (-np.log1p(-np.array(uniforms))).astype(np.float32))
+    np.testing.assert_array_equal(
+        TorchStream(5489).exponentials(2), (-np.log1p(-np.array(uniforms))).astype(np.float32)
+    )
 
 
 @given(st.integers(-(2**70), 2**70), st.lists(st.integers(1, 9), max_size=4))

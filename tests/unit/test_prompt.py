@@ -81,7 +81,9 @@ def test_pad_that_is_also_the_end():
     assert prepare([[9, 2], [9, 3]], None, both).mask.tolist() == [[1, 1], [1, 1]]
     assert prepare([[9, 2, 9, 9]], None, both).mask.tolist() == [[1, 1, 1, 1]]
     for ids in ([[9, 2], [3, 4]], [[9, 9, 2]]):
-        with pytest.raises(InputError, match=r"begin with pad_token_id=9, which is an end token too.*PAD-03.*attention_mask"):
+        with pytest.raises(
+            InputError, match=r"begin with pad_token_id=9, which is an end token too.*PAD-03.*attention_mask"
+        ):
             prepare(ids, None, both)
 
 
