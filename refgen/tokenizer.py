@@ -1,7 +1,7 @@
 """Text ↔ token ids: GPT-2's byte-level BPE, on the `tokenizers` library. Rules TOK-01 to TOK-16 of SPEC.md.
 
-The merging is done by `tokenizers`; this file knows the files a vocabulary comes in, the special tokens, and
-the small API that users of transformers type: call, encode, decode, batch_decode.
+The merging is done by `tokenizers`, the files are read by `vocabulary.py`; this file is the small API that users
+of transformers type: call, encode, decode, batch_decode, and the special tokens.
 """
 
 import json
@@ -11,23 +11,12 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import tokenizers
-from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
+from tokenizers import processors
 
 from refgen.errors import TokenizerError
-from refgen.json_files import read_object
+from refgen.vocabulary import BYTE_OF, END, read_backend, read_settings
 
-END = "<|endoftext|>"
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
-
-
-def byte_characters() -> dict[int, str]:
-    """TOK-04. The printable character that stands for each byte in a vocabulary file, in the order of GPT-2's ids."""
-    itself = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in itself]
-    return {byte: chr(byte) for byte in itself} | {byte: chr(256 + i) for i, byte in enumerate(others)}
-
-
-BYTE_OF = {character: byte for byte, character in byte_characters().items()}
 
 
 class Encoding(dict[str, Any]):
@@ -55,6 +44,9 @@ class Tokenizer:
     def __init__(self, backend: tokenizers.Tokenizer, settings: Mapping[str, Any] | None = None) -> None:
         settings = settings or {}
         self._backend = backend
+        self._bytes_without_token = {
+            byte for character, byte in BYTE_OF.items() if backend.token_to_id(character) is None
+        }
         self.model_max_length: int | None = settings.get("model_max_length")
         self.add_bos_token = bool(settings.get("add_bos_token", False))
         self.padding_side = settings.get("padding_side", "right")
@@ -189,11 +181,22 @@ class Tokenizer:
             raise TokenizerError("a text", f"cannot be written in UTF-8: {error}", "TOK-08") from None
         self._backend.encode_special_tokens = split_special_tokens
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        self._check_nothing_lost(text, ids)
         if not (add_special_tokens and self.add_bos_token):
             return ids
         if self.bos_token_id is None:
             raise TokenizerError("add_bos_token=True", "the tokenizer has no bos_token", "TOK-07")
         return [self.bos_token_id, *ids]
+
+    def _check_nothing_lost(self, text: str, ids: list[int]) -> None:
+        """TOK-04. The library drops bytes that have no token; here that is an error."""
+        if not self._bytes_without_token:
+            return
+        lost = self._bytes_without_token.intersection(text.encode()) - set(b"".join(map(self.token_bytes, ids)))
+        if lost:
+            raise TokenizerError(
+                "a text", f"holds the byte {min(lost):#04x}, for which the vocabulary has no token", "TOK-04"
+            )
 
     def _padded(
         self, rows: list[list[int]], width: int | None, side: str | None
@@ -273,10 +276,12 @@ class Tokenizer:
 
     def convert_ids_to_tokens(self, ids: Any) -> Any:
         """The token of an id as written in the files, or a list of them."""
-        if not isinstance(ids, int | np.integer):
-            return [self.convert_ids_to_tokens(each) for each in ids]
-        self._check_ids([int(ids)])
-        return self._backend.id_to_token(int(ids))
+        if isinstance(ids, int | np.integer):
+            self._check_ids([int(ids)])
+            return self._backend.id_to_token(int(ids))
+        if isinstance(ids, str) or not hasattr(ids, "__iter__"):
+            raise TokenizerError(f"ids of type {type(ids).__name__}", "must be whole numbers", "TOK-11")
+        return [self.convert_ids_to_tokens(each) for each in ids]
 
     def _check_ids(self, ids: list[int]) -> None:
         """TOK-14. transformers decodes unknown ids to nothing; here they are errors."""
@@ -309,110 +314,3 @@ def check_lengths(padding: Any, truncation: Any, max_length: Any) -> None:
         raise TokenizerError(f"truncation={truncation!r}", "must be True or False", "TOK-08")
     if max_length is not None and (not isinstance(max_length, int) or max_length < 0):
         raise TokenizerError(f"max_length={max_length!r}", "must be a whole number, at least 0", "TOK-08")
-
-
-# --- The files a vocabulary comes in ----------------------------------------------------------------------
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """The special tokens and settings beside the vocabulary, if any."""
-    settings: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).exists():
-            settings |= read_object(folder / name, TokenizerError, "TOK-01")
-    limit = settings.get("model_max_length")
-    settings["model_max_length"] = limit if isinstance(limit, int) and limit <= 10**9 else None  # 1e30: unknown
-    if (folder / "tokenizer.json").exists():
-        settings["add_bos_token"] = template_adds_bos(folder / "tokenizer.json", settings)
-    return settings
-
-
-def template_adds_bos(path: Path, settings: Mapping[str, Any]) -> bool:
-    """TOK-07. Whether `tokenizer.json` puts the bos token first: transformers 5 reads and writes it only there."""
-    template = read_object(path, TokenizerError, "TOK-01").get("post_processor") or {}
-    pieces = [(kind, piece["id"]) for part in template.get("single", []) for kind, piece in part.items()]
-    bos = settings.get("bos_token", END)
-    first = ("SpecialToken", bos["content"] if isinstance(bos, dict) else bos)
-    if template.get("type") not in (None, "ByteLevel", "TemplateProcessing") or (
-        pieces and pieces not in ([("Sequence", "A")], [first, ("Sequence", "A")])
-    ):
-        raise TokenizerError(str(path), "adds more to a text than a bos_token at its start", "TOK-07")
-    return first in pieces
-
-
-def read_backend(folder: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    """The library's tokenizer from whichever files are there."""
-    if (folder / "tokenizer.json").exists():
-        entries = read_object(folder / "tokenizer.json", TokenizerError, "TOK-01")
-        for part, kind in (
-            ("model", "BPE"),
-            ("normalizer", None),
-            ("pre_tokenizer", "ByteLevel"),
-            ("decoder", "ByteLevel"),
-        ):
-            found = (entries.get(part) or {}).get("type")
-            if found != kind:
-                raise TokenizerError(
-                    str(folder / "tokenizer.json"), f"its {part} is {found}, GPT-2's is {kind}", "TOK-01"
-                )
-        backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-        backend.no_truncation()
-        backend.no_padding()
-        if "add_prefix_space" in settings:
-            backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(settings["add_prefix_space"]))
-        backend.post_processor = processors.ByteLevel()  # what it adds is `add_bos_token` now
-        return backend
-    if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-        vocab, merges = read_object(folder / "vocab.json", TokenizerError, "TOK-01"), read_merges(folder / "merges.txt")
-    elif (folder / "vocab.bpe").exists():
-        merges = read_merges(folder / "vocab.bpe")
-        vocab = vocabulary(merges)
-    else:
-        raise TokenizerError(
-            str(folder),
-            "holds no tokenizer",
-            "TOK-01",
-            "It needs tokenizer.json, or vocab.json and merges.txt, or GPT-2's vocab.bpe.",
-        )
-    backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(settings.get("add_prefix_space", False)))
-    backend.decoder = decoders.ByteLevel()
-    if END in vocab:
-        backend.add_special_tokens([AddedToken(END, normalized=False, special=True)])
-    add_tokens(backend, folder, settings)
-    return backend
-
-
-def read_merges(path: Path) -> list[tuple[str, str]]:
-    """The merges of `merges.txt` or `vocab.bpe`, most urgent first."""
-    merges = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if line and not (number == 1 and line.startswith("#version")):
-            left, _, right = line.partition(" ")
-            if not left or not right or " " in right:
-                raise TokenizerError(f"{path}, line {number}", f"must be two tokens and a space, is {line!r}", "TOK-05")
-            merges.append((left, right))
-    return merges
-
-
-def vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
-    """TOK-04, TOK-05. GPT-2's ids follow from its merges: the 256 bytes, then what each merge makes, then the end."""
-    return {token: i for i, token in enumerate([*BYTE_OF, *(left + right for left, right in merges), END])}
-
-
-def add_tokens(backend: tokenizers.Tokenizer, folder: Path, settings: Mapping[str, Any]) -> None:
-    """Tokens added after training, from `added_tokens.json` or the `added_tokens_decoder` of the settings."""
-    path = folder / "added_tokens.json"
-    listed = read_object(path, TokenizerError, "TOK-01") if path.exists() else {}
-    added = {int(i): {"content": text} for text, i in listed.items()}
-    added |= {int(i): entry for i, entry in settings.get("added_tokens_decoder", {}).items()}
-    for token_id, entry in sorted(added.items()):
-        options = {
-            name: bool(entry[name])
-            for name in ("lstrip", "rstrip", "single_word", "normalized", "special")
-            if name in entry
-        }
-        token = AddedToken(entry["content"], **options)
-        (backend.add_special_tokens if token.special else backend.add_tokens)([token])
-        if backend.token_to_id(entry["content"]) != token_id:
-            raise TokenizerError(f"added token {entry['content']!r}", f"cannot have id {token_id}", "TOK-01")

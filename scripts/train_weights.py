@@ -14,6 +14,7 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,7 +97,9 @@ def learning_rate(step: int, recipe: Recipe) -> float:
     return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def train(recipe: Recipe, tokenizer: Tokenizer, training: list[str], held_out: list[str], n_characters: int):
+def train(
+    recipe: Recipe, tokenizer: Tokenizer, training: list[str], held_out: list[str], n_characters: int
+) -> tuple[GPT2LMHeadModel, float, float]:
     """Returns the weights averaged over the last steps, which beat the last step's."""
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
@@ -115,8 +118,7 @@ def train(recipe: Recipe, tokenizer: Tokenizer, training: list[str], held_out: l
         betas=(0.9, 0.98),
     )
     held_out_ids = encode(tokenizer, held_out)
-    stream = encode(tokenizer, training)
-    steps_per_epoch = len(stream) // (recipe.batch_size * recipe.n_positions)
+    steps_per_epoch = len(encode(tokenizer, training)) // (recipe.batch_size * recipe.n_positions)
     started = time.monotonic()
     for step in range(recipe.steps):
         if step % steps_per_epoch == 0:  # new epoch: speeches in a new order, cut into tokens anew
@@ -146,7 +148,7 @@ def train(recipe: Recipe, tokenizer: Tokenizer, training: list[str], held_out: l
     return average, held_out_loss(average, held_out_ids, n_characters), time.monotonic() - started
 
 
-def write(out: Path, model: GPT2LMHeadModel, tokenizer: Tokenizer, facts: dict) -> None:
+def write(out: Path, model: GPT2LMHeadModel, tokenizer: Tokenizer, facts: dict[str, Any]) -> None:
     """The Hugging Face folder, and `training.json` with how it was made."""
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 COMMON = {
     "deadline": None,  # a busy machine is no failure
@@ -13,6 +13,10 @@ COMMON = {
 # `quick` is the default and what .ci/run uses: the same examples on every run. `long` searches anew, and longer.
 settings.register_profile("quick", derandomize=True, max_examples=60, database=None, print_blob=True, **COMMON)
 settings.register_profile("long", max_examples=2000, print_blob=True, **COMMON)
+# `faults` is for planted faults: it is enough to see a test fail, no need to find the smallest case.
+settings.register_profile(
+    "faults", settings.get_profile("quick"), phases=(Phase.explicit, Phase.generate), report_multiple_bugs=False
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

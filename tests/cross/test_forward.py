@@ -17,7 +17,7 @@ FLOAT32_BOUND = 2e-5  # relative to the largest logit; some hundred roundings of
 def largest_difference(model, ids, mask):
     """The largest difference at real tokens, and the largest logit."""
     twin = torch_twin(model)
-    position_ids = torch.from_numpy(((mask.cumsum(1) - 1) * mask))
+    position_ids = torch.from_numpy((mask.cumsum(1) - 1) * mask)
     with torch.no_grad():
         theirs = twin(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask), position_ids=position_ids)
     real = mask.astype(bool)
@@ -90,8 +90,8 @@ def test_cached_steps_equal_torch(data):
 
 def test_pad_rows_match_sdpa():
     """FWD-11: a query that sees nothing gets attention output 0, as in transformers' default attention."""
-    from tests.strategies import random_model
     from refgen import GPT2Config
+    from tests.strategies import random_model
 
     config = GPT2Config(
         vocab_size=9, n_positions=8, n_embd=8, n_layer=2, n_head=2, bos_token_id=None, eos_token_id=None

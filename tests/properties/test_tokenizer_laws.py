@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from refgen import Tokenizer
-from refgen.tokenizer import END, byte_characters
+from refgen.vocabulary import END, byte_characters
 
 LINES = [
     "It's the economy, they'd said; we'll see. I'm sure you've heard: they're 1234 miles away!",
@@ -27,6 +27,7 @@ assigned = st.characters(exclude_categories=["Cs", "Cn"])
 texts = st.one_of(
     st.text(),
     st.lists(st.sampled_from([*WORDS, " ", "  ", "\n", "'s", "'", "7", END, *"aé日😀"])).map("".join),
+    st.lists(st.sampled_from([END, "<|end", "oftext|>", " the"])).map("".join),
     st.text(st.sampled_from("the '\n\t1½!éЖ日\u00a0\u200b\u2003\u0301")),
 )
 

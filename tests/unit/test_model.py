@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import refgen.model
 from refgen import Cache, GPT2Config, InputError
 from refgen.activations import ACTIVATIONS
-from refgen.model import Affine, attention_scale, attend, gelu_new, layer_norm, linear, positions, softmax, visibility
+from refgen.model import Affine, attend, attention_scale, gelu_new, layer_norm, linear, positions, softmax, visibility
 from tests.axes import axes_checked
 from tests.strategies import models, prompts, random_model
 

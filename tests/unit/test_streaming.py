@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from refgen import InputError, TextStreamer, Tokenizer, TokenizerError
 from refgen.generation.streaming import TextDecoder
-from refgen.tokenizer import END
+from refgen.vocabulary import END
 
 MERGES = ["h e", "l l", "he ll", "hell o", "Ã ©", "ð Ł", "ðŁ ĺ"]  # the last are the first bytes of many emoji
 END_ID = 256 + len(MERGES)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from refgen import Tokenizer, TokenizerError
-from refgen.tokenizer import END, byte_characters
+from refgen.vocabulary import END, byte_characters
 
 MERGES = ["h e", "l l", "he ll", "hell o", "Ġ w", "o r", "Ġw or", "l d", "Ġwor ld", "Ã ©"]
 TOKENS = [*byte_characters().values(), *(merge.replace(" ", "") for merge in MERGES), END]
@@ -252,6 +252,12 @@ def test_broken_files(tmp_path, files, message):
     [
         ("normalizer", normalizers.Lowercase(), "its normalizer is Lowercase, GPT-2's is None"),
         ("pre_tokenizer", pre_tokenizers.Whitespace(), "its pre_tokenizer is Whitespace, GPT-2's is ByteLevel"),
+        (
+            "pre_tokenizer",
+            pre_tokenizers.ByteLevel(use_regex=False),
+            "its pre_tokenizer's use_regex is False, GPT-2's is True",
+        ),
+        ("model", models.BPE(VOCAB, [], dropout=0.1), "its model's dropout is 0.1, GPT-2's is None"),
         ("decoder", decoders.BPEDecoder(), "its decoder is BPEDecoder, GPT-2's is ByteLevel"),
     ],
 )
@@ -260,6 +266,17 @@ def test_other_parts(tmp_path, part, other, message):
     write(tmp_path, tokenizer_json=json.loads(backend(**{part: other}).to_str()))
     with pytest.raises(TokenizerError, match=message):
         Tokenizer.from_pretrained(tmp_path)
+
+
+def test_bytes_without_a_token(tmp_path):
+    """TOK-04: a vocabulary that lacks a byte reads every text without it, and refuses, not shortens, one with it."""
+    vocab = {token: i for i, token in enumerate([c for c in byte_characters().values() if c != "z"])}
+    loaded = Tokenizer.from_pretrained(write(tmp_path, vocab_json=vocab, merges_txt=""))
+    assert loaded.decode(loaded.encode("a bé")) == "a bé"
+    with pytest.raises(
+        TokenizerError, match=r"a text: holds the byte 0x7a, for which the vocabulary has no token \[TOK-04\]"
+    ):
+        loaded.encode("abz")
 
 
 def test_bytes_not_utf8(tmp_path):
@@ -519,8 +536,9 @@ def test_unknown_ids(tokenizer, bad):
 @pytest.mark.parametrize("ids", ["hello", None, 1.0, [1.0], np.array([1.5]), ["hello"], {"a": 1}])
 def test_no_ids(tokenizer, ids):
     """What is no whole number is refused by the name of its type."""
-    with pytest.raises(TokenizerError, match=r"ids of type \w+: must be whole numbers \[TOK-11\]"):
-        tokenizer.decode(ids)
+    for call in (tokenizer.decode, tokenizer.convert_ids_to_tokens):
+        with pytest.raises(TokenizerError, match=r"ids of type \w+: must be whole numbers \[TOK-11\]"):
+            call(ids)
 
 
 def test_token_bytes(tokenizer):

@@ -1,0 +1,178 @@
+"""The command line, as a shell sees it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from refgen.cli import main
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+REFGEN = [sys.executable, "-m", "refgen"]
+
+
+def refgen(*arguments, stdin=None):
+    """One command, finished."""
+    command = [*REFGEN, *arguments]
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, encoding="utf-8", env=ENVIRONMENT, check=False
+    )
+
+
+def run(capsys, *arguments):
+    """The same inside this process: exit code, stdout, stderr."""
+    code = main(arguments)
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def test_text_streams_to_stdout(capsys, shakespeare):
+    """Prompt and continuation go to stdout, nothing else; the text is what the model generates."""
+    model, tokenizer = shakespeare
+    code, out, err = run(capsys, "generate", "ROMEO:", "--max-new-tokens", "12")
+    ids = model.generate(tokenizer(["ROMEO:"], return_tensors="np")["input_ids"], max_new_tokens=12)
+    assert (code, err) == (0, "")
+    assert out == tokenizer.decode(ids[0], skip_special_tokens=True) + "\n"
+    assert run(capsys, "generate", "ROMEO:", "--max-new-tokens", "12", "--skip-prompt")[1] == out.removeprefix("ROMEO:")
+
+
+def test_json_tells_everything(capsys, shakespeare):
+    """--json prints one object a continuation: prompt, text, ids, finish, seed."""
+    _, tokenizer = shakespeare
+    arguments = ["generate", "ROMEO:", "--json", "--do-sample", "--seed", "5", "--num-return-sequences", "3"]
+    code, out, err = run(capsys, *arguments, "--max-new-tokens", "9")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert (code, err, len(rows)) == (0, "", 3)
+    width = len(tokenizer.encode("ROMEO:"))
+    for row in rows:
+        assert row["prompt"] == "ROMEO:"
+        assert row["seed"] == 5
+        assert row["finish"] in ("eos", "length")
+        assert row["text"] == tokenizer.decode(row["ids"][width:], skip_special_tokens=True)
+
+
+def test_several_continuations_are_separated(capsys):
+    """Without --json several continuations are printed whole, with a line between them."""
+    _, out, _ = run(
+        capsys, "generate", "A", "--do-sample", "--seed", "1", "--num-return-sequences", "2", "--max-new-tokens", "3"
+    )
+    assert len(out.split("\n---\n")) == 2
+
+
+def test_a_fresh_seed_is_said(capsys):
+    """Sampling without --seed says on stderr which seed it drew, and that seed repeats the text."""
+    _, out, err = run(capsys, "generate", "ROMEO:", "--do-sample", "--max-new-tokens", "8")
+    seed = err.strip().removeprefix("refgen: seed=")
+    again = run(capsys, "generate", "ROMEO:", "--do-sample", "--max-new-tokens", "8", "--seed", seed)
+    assert again == (0, out, "")
+
+
+def test_settings_are_passed_on(capsys, shakespeare):
+    """Every option reaches generate() under its own name."""
+    model, tokenizer = shakespeare
+    settings = {"temperature": 0.5, "top_k": 9, "top_p": 0.8, "min_p": 0.05, "repetition_penalty": 1.3,
+                "max_new_tokens": 15, "min_new_tokens": 14}  # fmt: skip
+    options = [text for name, value in settings.items() for text in ("--" + name.replace("_", "-"), str(value))]
+    _, out, _ = run(capsys, "generate", "KING:", "--json", "--do-sample", "--seed", "3", *options)
+    ids = tokenizer(["KING:"], return_tensors="np")["input_ids"]
+    expected = model.generate(ids, do_sample=True, seed=3, **settings)
+    assert json.loads(out)["ids"] == expected[0].tolist()
+
+
+@pytest.mark.parametrize(("eos", "finish"), [(["none"], "length"), (["13", ","], "eos"), (["<|endoftext|>"], "length")])
+def test_eos_by_id_by_token_or_none(capsys, eos, finish):
+    """--eos takes ids, tokens of the vocabulary, or 'none'."""
+    options = [text for name in eos for text in ("--eos", name)]
+    _, out, _ = run(capsys, "generate", "ROMEO:", "--json", "--max-new-tokens", "8", *options)
+    assert json.loads(out)["finish"] == finish
+
+
+def test_prompts_from_stdin_and_from_nothing(capsys, shakespeare):
+    """--stdin reads the prompt; without any prompt a text begins."""
+    assert refgen("generate", "--stdin", "--max-new-tokens", "4", stdin="ROMEO:\n").stdout.startswith("ROMEO:")
+    _, out, _ = run(capsys, "generate", "--json", "--max-new-tokens", "4")
+    assert json.loads(out)["ids"][0] == shakespeare[1].bos_token_id
+    assert json.loads(out)["prompt"] is None
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["ROMEO:", "--temperature", "-1"], "refgen: error: temperature=-1.0: must be a finite number of at least 0 [TEMP-02]."),
+    (["ROMEO:", "--model", "nowhere"], "refgen: error: nowhere: is neither a folder nor a built-in model [CKPT-09]."),
+    (["", "--max-new-tokens", "1"], "refgen: error: input_ids of shape [1, 0]: the prompt is empty [IN-03]."),
+    (["a", "--eos", "nope"], "refgen: error: --eos nope: is neither an id nor a token of the vocabulary [STOP-03]."),
+    (["a", "--stdin"], "refgen: error: PROMPT and --stdin: are two prompts [IN-01]."),
+    (["a " * 400, "--max-new-tokens", "1"], "refgen: error: position 400: this model has n_positions=256"),
+    (["a " * 400], "refgen: error: max_length=256: the prompt already has 401 columns [LEN-02]."),
+])  # fmt: skip
+def test_errors_are_one_line(capsys, arguments, message):
+    """What is wrong goes to stderr in one line with exit code 1, and nothing to stdout."""
+    code, out, err = run(capsys, "generate", *arguments)
+    assert (code, out) == (1, "")
+    assert err.startswith(message)
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["generat"], ["generate", "a", "--top-k", "x"], ["generate", "a", "--nope"]])
+def test_wrong_usage_exits_with_2(arguments):
+    """argparse explains and exits with 2."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+
+
+def test_settings_without_effect_are_noted():
+    """A temperature without --do-sample is said on stderr, and the text comes all the same."""
+    done = refgen("generate", "ROMEO:", "--temperature", "0.5", "--max-new-tokens", "2")
+    assert done.returncode == 0
+    assert done.stderr == "refgen: note: temperature=0.5 has no effect without do_sample=True [CFG-09]\n"
+
+
+def test_help_explains(capsys):
+    """--help of the program and of the command name what they take; --version says it."""
+    for arguments, word in ((["--help"], "generate"), (["generate", "--help"], "--top-p"), (["--version"], "refgen 0")):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0
+        assert word in capsys.readouterr().out
+
+
+def test_a_closed_pipe_ends_quietly():
+    """When nobody reads on, refgen stops without a traceback."""
+    command = f"{' '.join(REFGEN)} generate A --eos none --max-new-tokens 250 | head -c 1"
+    done = subprocess.run(
+        ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout == "A"
+    assert done.returncode in (0, 141)  # 0 if it had written everything before the reader left
+
+
+def test_ctrl_c_ends_quietly():
+    """An interrupt gives exit code 130 and no traceback."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen([*REFGEN, "generate", "--stdin"], text=True, env=ENVIRONMENT, **pipes)
+    time.sleep(1.5)  # it waits for its prompt
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
+def test_nothing_heavy_is_imported():
+    """Neither `import refgen` nor generating imports torch, transformers or scipy."""
+    script = (
+        "import sys; from refgen.cli import main; code = main(['generate', 'A', '--max-new-tokens', '2']);"
+        "heavy = {'torch', 'transformers', 'scipy', 'huggingface_hub'} & set(sys.modules); assert not heavy, heavy; sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.returncode == 0, done.stderr
