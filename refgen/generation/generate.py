@@ -4,21 +4,22 @@ Axes    B prompts, n sequences a prompt, P prompt columns, V tokens.
 """
 
 import secrets
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy import ndarray
 
-from refgen.errors import GenerationError, InputError
+from refgen.errors import GenerationError, IgnoredSettingWarning, InputError
 from refgen.generation.config import GenerationConfig, settle
 from refgen.generation.loop import Step, by_forward, decode
 from refgen.generation.pick import Pick, greedy, inverse_cdf, shared_stream, stream_per_row
 from refgen.generation.processors import processors
 from refgen.generation.prompt import Prompt, prepare
 from refgen.generation.stopping import stopping
-from refgen.model import GPT2
+from refgen.model import GPT2, check_ids, check_positions, positions
 
 Seed = int | Sequence[int] | None
 
@@ -69,8 +70,8 @@ def prepare_run(
     settings: Mapping[str, Any],
 ) -> Run:
     """Everything that can be wrong with a call is found here, before the first step."""
-    config = settle(model_config, generation_config, settings)
     vocab_size, n_positions = gpt2.config.vocab_size, gpt2.config.n_positions
+    config = settle(without_foreign_ids(model_config, vocab_size), generation_config, settings)
     for name, ids in (("eos_token_id", config.eos_ids), ("pad_token_id", (config.pad_token_id,))):
         for token_id in ids:
             if token_id is not None and token_id >= vocab_size:
@@ -81,6 +82,8 @@ def prepare_run(
                     f"Pass {name}=None to do without.",
                 )
     prompt = prepare(input_ids, attention_mask, config).repeated(config.num_return_sequences or 1)
+    check_ids(prompt.ids, gpt2.config)
+    check_positions(positions(prompt.mask, prompt.width), *prompt.ids.shape, gpt2.config)
     limit = max_length(config, prompt, n_positions)
     pick, seed_used = the_pick(config, prompt, limit, seed, uniforms)
     steps = decode(
@@ -92,6 +95,22 @@ def prepare_run(
         pad=fill_id(config, prompt, limit, n_positions),
     )
     return Run(prompt, config, seed_used, steps)
+
+
+def without_foreign_ids(model_config: GenerationConfig, vocab_size: int) -> GenerationConfig:
+    """STOP-08. Small models often carry GPT-2's end id, 50256, which they cannot say: left out, with a warning."""
+    eos_ids = tuple(token_id for token_id in model_config.eos_ids if token_id < vocab_size)
+    pad = model_config.pad_token_id
+    kept_pad = pad if pad is None or pad < vocab_size else None
+    if eos_ids == model_config.eos_ids and kept_pad == pad:
+        return model_config
+    warnings.warn(
+        f"the model's own eos_token_id={list(model_config.eos_ids)} or pad_token_id={pad} is outside its vocabulary of "
+        f"{vocab_size} and is left out [STOP-08]",
+        IgnoredSettingWarning,
+        stacklevel=4,
+    )
+    return replace(model_config, eos_token_id=eos_ids or None, pad_token_id=kept_pad)
 
 
 def generate(run: Run, streamer: Streamer | None = None) -> ndarray | GenerateOutput:

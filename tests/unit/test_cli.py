@@ -108,7 +108,7 @@ def test_prompts_from_stdin_and_from_nothing(capsys, shakespeare):
     (["a", "--eos", "nope"], "refgen: error: --eos nope: is neither an id nor a token of the vocabulary [STOP-03]."),
     (["a", "--stdin"], "refgen: error: PROMPT and --stdin: are two prompts [IN-01]."),
     (["a " * 400, "--max-new-tokens", "1"], "refgen: error: position 400: this model has n_positions=256"),
-    (["a " * 400], "refgen: error: max_length=256: the prompt already has 401 columns [LEN-02]."),
+    (["a" + " a" * 255], "refgen: error: max_length=256: the prompt already has 256 columns [LEN-02]."),
 ])  # fmt: skip
 def test_errors_are_one_line(capsys, arguments, message):
     """What is wrong goes to stderr in one line with exit code 1, and nothing to stdout."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from refgen import GenerationConfig, GenerationError, GPT2Config, GPT2LMHeadModel, InputError
+from refgen import GenerationConfig, GenerationError, GPT2Config, GPT2LMHeadModel, IgnoredSettingWarning, InputError
 from tests.strategies import random_model
 
 CONFIG = GPT2Config(vocab_size=7, n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=6, eos_token_id=None)
@@ -101,6 +101,16 @@ def test_settings_of_the_model_are_the_start():
     assert model.generate([[1]]).shape == (1, 3)
     assert model.generate([[1]], max_new_tokens=4).shape == (1, 5)
     assert model.generate([[1]], generation_config=GenerationConfig(max_new_tokens=3)).shape == (1, 4)
+
+
+def test_foreign_ids_of_the_model_are_left_out():
+    """STOP-08: an end or pad id that came with the model but is none of its tokens is no end, and is said."""
+    model = GPT2LMHeadModel(MODEL.gpt2, GenerationConfig(eos_token_id=[50256, 3], pad_token_id=50256))
+    with pytest.warns(
+        IgnoredSettingWarning, match=r"eos_token_id=\[50256, 3\] or pad_token_id=50256 is outside its vocabulary"
+    ):
+        output = model.generate([[1]], max_new_tokens=4)
+    np.testing.assert_array_equal(output, MODEL.generate([[1]], max_new_tokens=4, eos_token_id=3))
 
 
 def test_the_prompt_is_never_changed():
