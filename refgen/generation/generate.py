@@ -83,7 +83,7 @@ def prepare_run(
                 )
     prompt = prepare(input_ids, attention_mask, config).repeated(config.num_return_sequences or 1)
     check_ids(prompt.ids, gpt2.config)
-    check_positions(positions(prompt.mask, prompt.width), *prompt.ids.shape, gpt2.config)
+    check_positions(positions(prompt.mask, prompt.width), len(prompt.ids), prompt.width, gpt2.config)
     limit = max_length(config, prompt, n_positions)
     pick, seed_used = the_pick(config, prompt, limit, seed, uniforms)
     steps = decode(
