@@ -233,6 +233,8 @@ def forward(
     """
     cache = Cache() if cache is None else cache
     check_ids(input_ids, gpt2.config)
+    if logits_to_keep < 0:
+        raise InputError(f"logits_to_keep={logits_to_keep}", "must be at least 0", "FWD-20", "0 keeps all positions.")
     B, T = input_ids.shape
     if attention_mask is None:
         attention_mask = np.ones((B, len(cache) + T), dtype=np.int64)

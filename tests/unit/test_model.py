@@ -136,6 +136,7 @@ def test_stage_names_are_the_checkpoint_modules():
     ({"input_ids": [[1, 2]], "attention_mask": [[2, 1]]}, r"attention_mask: must hold only 0 \(padding\) and 1"),
     ({"input_ids": [[1, 2]], "position_ids": [[0, 6]]}, r"position 6"),
     ({"input_ids": [[1, 2]], "position_ids": [[-1, 0]]}, r"position -1"),
+    ({"input_ids": [[1, 2]], "logits_to_keep": -1}, r"logits_to_keep=-1: must be at least 0 \[FWD-20\]"),
     ({"input_ids": [[1, 2]], "position_ids": [[0]]}, r"position_ids of shape \[1, 1\]"),
 ])  # fmt: skip
 def test_what_the_forward_pass_refuses(arguments, message):
