@@ -3,7 +3,7 @@
 What users of transformers type works here with NumPy arrays; `docs/differences.md` lists what differs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,13 +13,15 @@ from numpy import ndarray
 from numpy.typing import DTypeLike
 
 from refgen import checkpoint
+from refgen.arrays import whole_numbers
 from refgen.cache import Cache
 from refgen.config import GPT2Config
-from refgen.errors import CheckpointError
+from refgen.errors import CheckpointError, InputError
+from refgen.generation.call import CALL_ARGUMENTS, Call, GenerateOutput, Seed, Streamer, generate, prepare_run
 from refgen.generation.config import GenerationConfig
-from refgen.generation.generate import GenerateOutput, Seed, Streamer, generate, prepare_run
 from refgen.generation.loop import Step
-from refgen.generation.prompt import whole_numbers
+from refgen.generation.processors import AllowedTokens, Processor
+from refgen.generation.stopping import Criterion
 from refgen.model import GPT2, Note, forward, silent
 from refgen.tokenizer import Tokenizer
 
@@ -28,9 +30,14 @@ BUILT_IN = ("shakespeare",)
 
 def find_model(path_or_name: str | Path) -> Path:
     """The folder of a model: one that exists, or the weights that come with refgen."""
+    if not isinstance(path_or_name, str | Path):
+        raise CheckpointError(f"{path_or_name!r}", "must be a folder or a name", "CKPT-09")
     folder = Path(path_or_name)
-    if folder.is_dir():
-        return folder
+    try:
+        if folder.is_dir():
+            return folder
+    except OSError as error:
+        raise CheckpointError(str(path_or_name)[:200], f"cannot be looked at: {error.strerror}", "CKPT-09") from None
     if str(path_or_name) in BUILT_IN:
         # In the wheel the weights lie in the package, in a checkout beside it.
         places = [Path(__file__).parents[i] / "weights" / str(path_or_name) for i in (0, 1)]
@@ -83,6 +90,10 @@ class GPT2LMHeadModel:
         """The sizes and switches of the network."""
         return self.gpt2.config
 
+    def eval(self) -> Self:
+        """The model itself: it has no other mode (FWD-22)."""
+        return self
+
     @property
     def dtype(self) -> np.dtype[Any]:
         """What the network computes in."""
@@ -102,6 +113,10 @@ class GPT2LMHeadModel:
         `attention_mask` `[B S]` covers cached and new positions; positions follow from it (PAD-04). The cache
         passed in grows. Raises `InputError`.
         """
+        if past_key_values is not None and not isinstance(past_key_values, Cache):
+            raise InputError(
+                f"past_key_values of type {type(past_key_values).__name__}", "must be a refgen.Cache", "CACHE-04"
+            )
         cache = Cache() if past_key_values is None else past_key_values
         ids = whole_numbers("input_ids", input_ids)
         mask = None if attention_mask is None else whole_numbers("attention_mask", attention_mask)
@@ -118,32 +133,42 @@ class GPT2LMHeadModel:
         uniforms: Any = None,
         streamer: Streamer | None = None,
         generation_config: GenerationConfig | None = None,
+        tokenizer: Tokenizer | None = None,
+        prefix_allowed_tokens_fn: AllowedTokens | None = None,
+        logits_processor: Iterable[Processor] = (),
+        stopping_criteria: Iterable[Criterion] = (),
         **settings: Any,
     ) -> Any:
         """Continues each row of `input_ids` `[B P]`; returns int64 ids `[B*n, P + new]`, prompt included.
 
         `settings` are the fields of `GenerationConfig` (max_new_tokens, do_sample, temperature, top_k, …).
         `seed` makes sampling repeat what torch on a CPU draws, one for the batch or one a row; `uniforms`
-        `[B*n, steps]` replaces it by numbers of your own. `return_dict_in_generate=True` returns a
-        `GenerateOutput`. Raises `GenerationError` for a setting, `InputError` for an array.
+        `[B*n, steps]` replaces it by numbers of your own. `tokenizer` is for `stop_strings`. Functions of your
+        own: `prefix_allowed_tokens_fn(row, ids)` names the ids that may come next (PREF-01), each of
+        `logits_processor(ids, scores)` gives new scores (PROC-03), each of `stopping_criteria(ids, None)` says
+        whether to stop (STOP-09). `return_dict_in_generate=True` returns a `GenerateOutput`.
+        Raises `GenerationError` for a setting, `InputError` for an array.
         """
-        call = (input_ids, attention_mask, seed, uniforms, generation_config, settings)
-        result: ndarray | GenerateOutput = generate(prepare_run(self.gpt2, self.generation_config, *call), streamer)
+        call = Call(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            seed=seed,
+            uniforms=uniforms,
+            generation_config=generation_config,
+            tokenizer=tokenizer,
+            prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+            logits_processor=logits_processor,
+            stopping_criteria=stopping_criteria,
+            settings=settings,
+        )
+        result: ndarray | GenerateOutput = generate(prepare_run(self.gpt2, self.generation_config, call), streamer)
         return result
 
-    def steps(
-        self,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        *,
-        seed: Seed = None,
-        uniforms: Any = None,
-        generation_config: GenerationConfig | None = None,
-        **settings: Any,
-    ) -> Iterator[Step]:
-        """The same as `generate`, one `Step` at a time: tokens, logits, scores and finishes."""
-        call = (input_ids, attention_mask, seed, uniforms, generation_config, settings)
-        return prepare_run(self.gpt2, self.generation_config, *call).steps
+    def steps(self, input_ids: Any = None, attention_mask: Any = None, **arguments: Any) -> Iterator[Step]:
+        """Takes what `generate` takes, a streamer apart; gives one `Step` at a time: tokens, logits, scores, finishes."""
+        own = {name: arguments.pop(name) for name in CALL_ARGUMENTS & arguments.keys()}
+        call = Call(input_ids=input_ids, attention_mask=attention_mask, **own, settings=arguments)
+        return prepare_run(self.gpt2, self.generation_config, call).steps
 
 
 class AutoModelForCausalLM:

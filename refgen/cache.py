@@ -27,12 +27,16 @@ class Cache:
         """Puts `k`, `v` `[B H T D]` behind what this layer holds; returns views of all its keys and values."""
         B, H, T, D = k.shape
         end = self._length + T
-        if layer == len(self._layers):
-            self._layers.append(np.empty((2, B, H, 0, D), k.dtype))
+        if self._length == 0:  # nothing to keep: also the room left by a pass that failed
+            self._layers[layer:] = [np.empty((2, B, H, 2 * end, D), k.dtype)]
         room = self._layers[layer]
-        if room.shape[1] != B:
+        held, new = (room.dtype, *room.shape[1:3], room.shape[4]), (k.dtype, B, H, D)
+        if held != new:
             raise InputError(
-                f"{B} rows", f"the cache holds {room.shape[1]} rows", "CACHE-01", "Start with a new cache."
+                f"{new[0]} keys for {B} rows, {H} heads of {D}",
+                f"the cache holds {held[0]} keys for {held[1]} rows, {held[2]} heads of {held[3]}",
+                "CACHE-01",
+                "Start with a new cache.",
             )
         if room.shape[3] < end:  # twice as much as needed, so that copying stays cheap however long it grows
             larger = np.empty((2, B, H, 2 * end, D), k.dtype)
@@ -42,12 +46,19 @@ class Cache:
         room[1, :, :, self._length : end] = v
         return room[0, :, :, :end], room[1, :, :, :end]
 
+    def check_layers(self, n_layer: int) -> None:
+        """Refuses to go on with a model of another depth."""
+        if self._length and len(self._layers) != n_layer:
+            raise InputError(
+                f"{n_layer} layers", f"the cache holds {len(self._layers)}", "CACHE-01", "Start with a new cache."
+            )
+
     def advance(self, T: int) -> None:
         """Counts the T positions that every layer has appended."""
         self._length += T
 
     def crop(self, length: int) -> None:
         """Forgets all but the first `length` positions (CACHE-06)."""
-        if not 0 <= length <= self._length:
-            raise InputError(f"length={length}", f"the cache holds {self._length} positions", "CACHE-06")
-        self._length = length
+        if not isinstance(length, int | np.integer) or not 0 <= length <= self._length:
+            raise InputError(f"length={length!r}", f"the cache holds {self._length} positions", "CACHE-06")
+        self._length = int(length)

@@ -30,16 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
         sys.stdout.flush()
-    except RefgenError as error:
-        print(f"refgen: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:
         # Python flushes stdout once more on its way out; give it a place where that succeeds.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except (RefgenError, OSError, UnicodeError, MemoryError) as error:
+        print(f"refgen: error: {error or type(error).__name__}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_generate(commands: Any) -> None:
-    """`refgen generate`: the options are the settings of `generate()`, by the same names."""
+    """`refgen generate`: its options are settings of `generate()`, by the same names."""
     command = commands.add_parser(
         "generate",
         help="continue a text",
@@ -90,6 +90,9 @@ def add_generate(commands: Any) -> None:
         help="end token, repeatable; 'none' for no end (default: the model's)",
     )
 
+    length.add_argument("--stop-string", action="append", metavar="TEXT", help="stop after TEXT, repeatable")
+    length.add_argument("--max-time", type=float, metavar="S", help="stop after S seconds")
+
     choice = command.add_argument_group("choice of tokens")
     choice.add_argument("--do-sample", action="store_true", help="draw tokens by chance instead of taking the best")
     choice.add_argument(
@@ -99,6 +102,16 @@ def add_generate(commands: Any) -> None:
     choice.add_argument("--top-k", type=int, metavar="K", help="keep the K best tokens; 0 keeps all (default: 50)")
     choice.add_argument("--top-p", type=float, metavar="P", help="keep the best tokens up to probability P")
     choice.add_argument("--min-p", type=float, metavar="P", help="drop tokens below P times the best one's probability")
+    choice.add_argument(
+        "--typical-p", type=float, metavar="P", help="keep the least surprising tokens up to probability P"
+    )
+    choice.add_argument("--top-h", type=float, metavar="H", help="keep the best tokens up to a share H of the entropy")
+    choice.add_argument("--epsilon-cutoff", type=float, metavar="E", help="drop tokens less likely than E")
+    choice.add_argument(
+        "--eta-cutoff", type=float, metavar="E", help="drop tokens less likely than E and the entropy allow"
+    )
+    choice.add_argument("--no-repeat-ngram-size", type=int, metavar="N", help="never say N tokens in a row twice")
+    choice.add_argument("--bad-word", action="append", metavar="TEXT", help="never say TEXT, repeatable")
     choice.add_argument("--repetition-penalty", type=float, metavar="R", help="make tokens already there less likely")
     choice.add_argument("--num-return-sequences", type=int, metavar="N", help="draw N continuations")
 
@@ -110,17 +123,10 @@ def add_generate(commands: Any) -> None:
 
 
 SETTINGS = (
-    "max_new_tokens",
-    "max_length",
-    "min_new_tokens",
-    "min_length",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
+    "max_new_tokens", "max_length", "min_new_tokens", "min_length", "max_time", "temperature", "top_k", "top_p", "min_p",
+    "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff", "no_repeat_ngram_size", "repetition_penalty",
     "num_return_sequences",
-)
+)  # fmt: skip
 
 
 def run_generate(options: argparse.Namespace) -> None:
@@ -132,12 +138,22 @@ def run_generate(options: argparse.Namespace) -> None:
     settings = {name: value for name in SETTINGS if (value := getattr(options, name)) is not None}
     if options.eos:
         settings["eos_token_id"] = the_eos(options.eos, tokenizer)
+    if options.stop_string:
+        settings["stop_strings"] = options.stop_string
+    if options.bad_word:
+        settings["bad_words_ids"] = [tokenizer.encode(word) for word in options.bad_word]
     ids = None if prompt is None else tokenizer([prompt], return_tensors="np")["input_ids"]
     several = settings.get("num_return_sequences", 1) > 1
     streams = not (options.json or several)
     streamer = TextStreamer(tokenizer, options.skip_prompt, skip_special_tokens=True) if streams else Progress()
     output: GenerateOutput = model.generate(
-        ids, seed=options.seed, do_sample=options.do_sample, return_dict_in_generate=True, streamer=streamer, **settings
+        ids,
+        seed=options.seed,
+        do_sample=options.do_sample,
+        return_dict_in_generate=True,
+        streamer=streamer,
+        tokenizer=tokenizer,
+        **settings,
     )
     if output.seed is not None and options.seed is None and not options.json:
         print(f"\nrefgen: seed={output.seed}", file=sys.stderr)
@@ -156,12 +172,16 @@ def run_generate(options: argparse.Namespace) -> None:
 
 def the_prompt(options: argparse.Namespace) -> str | None:
     """From the command line or standard input, without the newline that ends a typed line."""
-    if not options.stdin:
-        prompt: str | None = options.prompt
-        return prompt
-    if options.prompt is not None:
-        raise InputError("PROMPT and --stdin", "are two prompts", "IN-01", "Give one of them.")
-    return sys.stdin.read().removesuffix("\n")
+    prompt: str | None = options.prompt
+    if options.stdin:
+        if prompt is not None:
+            raise InputError("PROMPT and --stdin", "are two prompts", "IN-01", "Give one of them.")
+        if sys.stdin is None:
+            raise InputError("--stdin", "is closed", "IN-01")
+        prompt = sys.stdin.read().removesuffix("\n").removesuffix("\r")
+    if prompt == "":
+        raise InputError("PROMPT", "is empty", "IN-03", "Leave it out to begin a new text.")
+    return prompt
 
 
 def the_eos(names: list[str], tokenizer: Tokenizer) -> list[int] | None:
@@ -170,6 +190,8 @@ def the_eos(names: list[str], tokenizer: Tokenizer) -> list[int] | None:
         return None
     vocabulary = tokenizer.get_vocab()
     for name in names:
+        if name == "none":
+            raise InputError("--eos none", "stands alone", "STOP-03")
         if not name.isdecimal() and name not in vocabulary:
             raise InputError(f"--eos {name}", "is neither an id nor a token of the vocabulary", "STOP-03")
     return [int(name) if name.isdecimal() else vocabulary[name] for name in names]

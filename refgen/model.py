@@ -14,7 +14,7 @@ one matrix product per weight (BATCH-01). One sequence is the case B = 1.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated as Bool
+from typing import Annotated as Bool  # shapes as types: Float[ndarray, "T C"]; tests/axes.py checks them
 from typing import Annotated as Float
 from typing import Annotated as Int
 
@@ -86,7 +86,7 @@ class GPT2:
 
 
 def project(x: Float[ndarray, "... I"], weight: Float[ndarray, "I O"]) -> Float[ndarray, "... O"]:
-    """x W, with the leading axes made one, so that any batch is one matrix product."""
+    """FWD-04, FWD-06. x W, with the leading axes made one, so that any batch is one matrix product."""
     return (x.reshape(-1, x.shape[-1]) @ weight).reshape(*x.shape[:-1], -1)
 
 
@@ -120,7 +120,7 @@ def split_heads(x: Float[ndarray, "B T C"], n_head: int) -> Float[ndarray, "B H 
 
 
 def merge_heads(x: Float[ndarray, "B H T D"]) -> Float[ndarray, "B T C"]:
-    """The inverse of `split_heads`."""
+    """FWD-07. The inverse of `split_heads`."""
     x = x.swapaxes(1, 2)
     return x.reshape(*x.shape[:2], -1)
 
@@ -232,6 +232,7 @@ def forward(
     Raises `InputError` for what cannot be computed.
     """
     cache = Cache() if cache is None else cache
+    cache.check_layers(len(gpt2.h))
     check_ids(input_ids, gpt2.config)
     if logits_to_keep < 0:
         raise InputError(f"logits_to_keep={logits_to_keep}", "must be at least 0", "FWD-20", "0 keeps all positions.")
@@ -249,15 +250,19 @@ def forward(
     for i, block in enumerate(gpt2.h):
         x = run_block(x, block, gpt2.config, i, visible, cache, under(note, f"h.{i}"))
         note(f"h.{i}", x)
-    cache.advance(T)
     x = layer_norm(x[:, -logits_to_keep:], gpt2.ln_f, gpt2.config.layer_norm_epsilon)
     note("ln_f", x)
     logits = project(x, gpt2.lm_head.T)  # the output matrix is the embedding, unless the head is its own
     note("lm_head", logits)
+    cache.advance(T)
     return logits
 
 
 # --- Stage names, and what the forward pass refuses -------------------------------------------------------
+
+
+# Names without a module of their own: q, k, v, scores (masked), pattern (their softmax) and z (the heads' answers,
+# merged) inside attn; resid_mid, the stream between attention and MLP.
 
 
 def under(note: Note, prefix: str) -> Note:

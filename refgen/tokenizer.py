@@ -152,7 +152,7 @@ class Tokenizer:
                     "max_length=None", "the tokenizer knows no model_max_length", "TOK-16", "Pass max_length."
                 )
         texts = [text] if isinstance(text, str) else list(text)
-        rows = [self.encode(each, add_special_tokens, split_special_tokens) for each in texts]
+        rows = [self._ids(each, add_special_tokens, split_special_tokens) for each in texts]
         if truncation:
             rows = [row[:max_length] for row in rows]
         masks = [[1] * len(row) for row in rows]
@@ -171,8 +171,28 @@ class Tokenizer:
             return Encoding(input_ids=rows[0], attention_mask=masks[0])
         return Encoding(input_ids=rows, attention_mask=masks)
 
-    def encode(self, text: str, add_special_tokens: bool = True, split_special_tokens: bool = False) -> list[int]:
-        """TOK-02 to TOK-07. The ids of one text; special tokens written in it count unless `split_special_tokens`."""
+    def encode(
+        self,
+        text: str,
+        add_special_tokens: bool = True,
+        split_special_tokens: bool = False,
+        return_tensors: str | None = None,
+    ) -> Any:
+        """TOK-02 to TOK-07. The ids of one text; special tokens written in it count unless `split_special_tokens`.
+
+        A list, or with `return_tensors="np"` an array `[1, T]`.
+        """
+        if return_tensors is None:
+            return self._ids(text, add_special_tokens, split_special_tokens)
+        return self(
+            text,
+            add_special_tokens=add_special_tokens,
+            split_special_tokens=split_special_tokens,
+            return_tensors=return_tensors,
+        )["input_ids"]
+
+    def _ids(self, text: str, add_special_tokens: bool, split_special_tokens: bool) -> list[int]:
+        """The ids of one text, as a list."""
         if not isinstance(text, str):
             raise TokenizerError(f"a text of type {type(text).__name__}", "must be a str", "TOK-08")
         try:
@@ -255,8 +275,13 @@ class Tokenizer:
     # --- The vocabulary ---
 
     def __len__(self) -> int:
-        """The number of tokens, special ones included."""
+        """The number of tokens, added ones included."""
         return int(self._backend.get_vocab_size())
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of tokens of the vocabulary itself, without added ones."""
+        return int(self._backend.get_vocab_size(with_added_tokens=False))
 
     def get_vocab(self) -> dict[str, int]:
         """Every token, as written in the files, and its id."""
@@ -312,5 +337,5 @@ def check_lengths(padding: Any, truncation: Any, max_length: Any) -> None:
         raise TokenizerError(f"padding={padding!r}", "must be a bool, 'longest' or 'max_length'", "TOK-08")
     if truncation is not None and not isinstance(truncation, bool):
         raise TokenizerError(f"truncation={truncation!r}", "must be True or False", "TOK-08")
-    if max_length is not None and (not isinstance(max_length, int) or max_length < 0):
+    if max_length is not None and (not isinstance(max_length, int | np.integer) or max_length < 0):
         raise TokenizerError(f"max_length={max_length!r}", "must be a whole number, at least 0", "TOK-08")

@@ -1,7 +1,7 @@
 """From logits to sequences: settings, processors, pick, stopping, and the one loop that uses them."""
 
+from refgen.generation.call import GenerateOutput, generate
 from refgen.generation.config import GenerationConfig
-from refgen.generation.generate import GenerateOutput, generate
 from refgen.generation.loop import Step, decode
 from refgen.generation.streaming import TextDecoder, TextStreamer
 

@@ -21,7 +21,7 @@ from refgen.json_files import read_object
 
 
 def whole(least: int) -> Callable[[Any], int]:
-    """Whole numbers from `least` on; bool is none."""
+    """Whole numbers from `least` on; bool is refused."""
 
     def check(value: Any) -> int:
         if isinstance(value, bool) or (number := operator.index(value)) < least:
@@ -32,7 +32,7 @@ def whole(least: int) -> Callable[[Any], int]:
 
 
 def real(allowed: Callable[[float], bool], must: str) -> Callable[[Any], float]:
-    """Numbers for which `allowed` holds; NaN is none, bool and text are none."""
+    """Numbers for which `allowed` holds; NaN, bool and text are refused."""
 
     def check(value: Any) -> float:
         if isinstance(value, bool | str) or not allowed(number := float(value)):
@@ -50,7 +50,7 @@ def flag(value: Any) -> bool:
 
 
 def token(value: Any) -> int:
-    """One token id; -1, the field's old word for none, is none here."""
+    """One token id; -1, the field's old word for no token, is refused."""
     return whole(0)(value)
 
 
@@ -63,6 +63,37 @@ def tokens(value: Any) -> tuple[int, ...]:
     return tuple(map(token, several))
 
 
+def sequences(value: Any) -> tuple[tuple[int, ...], ...]:
+    """Several sequences of token ids, none of them empty (BAD-01)."""
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(each, list | tuple) for each in value):
+        raise ValueError("must be a list of lists of ids, such as [[5], [7, 8]]")
+    return tuple(tokens(each) for each in value)
+
+
+def biases(value: Any) -> tuple[tuple[tuple[int, ...], float], ...]:
+    """Sequences of token ids with the number to add: {(5,): 1.0} or, as JSON has it, [[[5], 1.0]] (BIAS-01)."""
+    pairs = list(value.items()) if isinstance(value, Mapping) else value
+    if not isinstance(pairs, list | tuple) or not pairs or not all(len(pair) == 2 for pair in pairs):
+        raise ValueError("must be {(ids): bias} or [[ids, bias]], and not empty")
+    check = real(lambda bias: not math.isnan(bias) and bias < math.inf, "must have biases that are numbers")
+    return tuple((tokens(list(ids)), check(bias)) for ids, bias in pairs)
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    """One text or several, none of them empty (SSTR-04)."""
+    several = (value,) if isinstance(value, str) else value
+    if not isinstance(several, list | tuple) or not several or not all(isinstance(t, str) and t for t in several):
+        raise ValueError("must be a text or a list of texts, none of them empty")
+    return tuple(several)
+
+
+def start_and_factor(value: Any) -> tuple[int, float]:
+    """A number of new tokens and a factor of at least 1 (EXPD-01)."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError("must be (start, factor)")
+    return whole(0)(value[0]), real(lambda factor: 1 <= factor < math.inf, "must have a factor of at least 1")(value[1])
+
+
 NO_LIMIT = "Pass None to leave it out."
 GREEDY = "For greedy decoding use temperature=0 or do_sample=False."
 
@@ -72,6 +103,8 @@ CHECKS: Mapping[str, tuple[Callable[[Any], Any], str, str]] = {
     "max_new_tokens": (whole(1), "LEN-01", NO_LIMIT),
     "min_length": (whole(0), "LEN-08", "0 is no minimum."),
     "min_new_tokens": (whole(0), "LEN-07", "0 is no minimum."),
+    "max_time": (real(lambda s: 0 <= s < math.inf, "must be a number of seconds"), "LEN-09", "None is no limit."),
+    "stop_strings": (texts, "SSTR-04", "None is no stop string."),
     "do_sample": (flag, "CFG-11", ""),
     "use_cache": (flag, "CACHE-02", ""),
     "num_return_sequences": (whole(1), "SAMP-07", ""),
@@ -79,6 +112,20 @@ CHECKS: Mapping[str, tuple[Callable[[Any], Any], str, str]] = {
     "top_k": (whole(0), "TOPK-02", "0 or None keeps every token."),
     "top_p": (real(lambda p: 0 <= p <= 1, "must be a number from 0 to 1"), "TOPP-04", "1 or None keeps every token."),
     "min_p": (real(lambda p: 0 <= p <= 1, "must be a number from 0 to 1"), "MINP-01", "0 or None keeps every token."),
+    "top_h": (real(lambda h: 0 < h <= 1, "must be a number above 0, at most 1"), "TOPH-01", "None keeps every token."),
+    "typical_p": (real(lambda p: 0 < p <= 1, "must be a number above 0, at most 1"), "TYP-01", "1 keeps every token."),
+    "epsilon_cutoff": (real(lambda e: 0 <= e < 1, "must be a number from 0 to below 1"), "EPS-01", "0 keeps every token."),
+    "eta_cutoff": (real(lambda e: 0 <= e < 1, "must be a number from 0 to below 1"), "ETA-01", "0 keeps every token."),
+    "sequence_bias": (biases, "BIAS-01", ""),
+    "no_repeat_ngram_size": (whole(0), "NGRAM-01", "0 bans nothing."),
+    "bad_words_ids": (sequences, "BAD-01", ""),
+    "forced_bos_token_id": (token, "FORCE-01", ""),
+    "forced_eos_token_id": (tokens, "FORCE-02", ""),
+    "remove_invalid_values": (flag, "INV-01", ""),
+    "exponential_decay_length_penalty": (start_and_factor, "EXPD-01", "For instance (20, 1.05)."),
+    "suppress_tokens": (tokens, "SUP-01", ""),
+    "begin_suppress_tokens": (tokens, "SUP-02", ""),
+    "renormalize_logits": (flag, "PROC-04", ""),
     "repetition_penalty": (real(lambda r: 0 < r < math.inf, "must be a finite number above 0"), "REP-03", "1 is no penalty."),
     "bos_token_id": (token, "IN-02", ""),
     "eos_token_id": (tokens, "STOP-03", "Pass None to stop at the length limit only."),
@@ -90,19 +137,17 @@ CHECKS: Mapping[str, tuple[Callable[[Any], Any], str, str]] = {
 
 DEFAULTS: Mapping[str, Any] = {
     "min_length": 0, "min_new_tokens": 0, "do_sample": False, "use_cache": True, "num_return_sequences": 1,
-    "temperature": 1.0, "top_k": 50, "top_p": 1.0, "repetition_penalty": 1.0,
+    "temperature": 1.0, "top_k": 50, "top_p": 1.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0,
+    "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "remove_invalid_values": False, "renormalize_logits": False,
     "return_dict_in_generate": False, "output_scores": False, "output_logits": False,
 }  # fmt: skip
 
 # Fields of transformers that refgen has not got yet, with the values that ask for nothing.
 NOT_YET: Mapping[str, tuple[Any, ...]] = {
-    "num_beams": (1,), "length_penalty": (1.0,), "early_stopping": (False,), "max_time": (), "stop_strings": (),
+    "num_beams": (1,), "length_penalty": (1.0,), "early_stopping": (False,),
     "cache_implementation": (), "cache_config": (), "max_cache_len": (), "prefill_chunk_size": (),
-    "top_h": (), "typical_p": (1.0,), "epsilon_cutoff": (0.0,), "eta_cutoff": (0.0,),
-    "encoder_repetition_penalty": (1.0,), "no_repeat_ngram_size": (0,), "encoder_no_repeat_ngram_size": (0,),
-    "bad_words_ids": (), "renormalize_logits": (False,), "forced_bos_token_id": (), "forced_eos_token_id": (),
-    "remove_invalid_values": (False,), "exponential_decay_length_penalty": (), "suppress_tokens": (),
-    "begin_suppress_tokens": (), "sequence_bias": (), "token_healing": (False,), "guidance_scale": (1.0,),
+    "encoder_repetition_penalty": (1.0,), "encoder_no_repeat_ngram_size": (0,),
+    "token_healing": (False,), "guidance_scale": (1.0,),
     "watermarking_config": (), "output_attentions": (False,), "output_hidden_states": (False,),
     "decoder_start_token_id": (), "is_assistant": (False,), "num_assistant_tokens": (20,),
     "num_assistant_tokens_schedule": ("constant",), "assistant_confidence_threshold": (0.4,),
@@ -126,6 +171,8 @@ class GenerationConfig:
     max_new_tokens: int | None = None
     min_length: int | None = None
     min_new_tokens: int | None = None
+    max_time: float | None = None  # seconds
+    stop_strings: Any = None  # a text or several
     do_sample: bool | None = None
     use_cache: bool | None = None
     num_return_sequences: int | None = None
@@ -133,7 +180,21 @@ class GenerationConfig:
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
+    top_h: float | None = None
+    typical_p: float | None = None
+    epsilon_cutoff: float | None = None
+    eta_cutoff: float | None = None
     repetition_penalty: float | None = None
+    sequence_bias: Any = None  # {(ids): bias} or [[ids, bias]]
+    no_repeat_ngram_size: int | None = None
+    bad_words_ids: Any = None  # [[ids]]
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: Any = None  # an id or several
+    remove_invalid_values: bool | None = None
+    exponential_decay_length_penalty: Any = None  # (start, factor)
+    suppress_tokens: Any = None  # ids
+    begin_suppress_tokens: Any = None  # ids
+    renormalize_logits: bool | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | tuple[int, ...] | None = None
     pad_token_id: int | None = None
@@ -148,7 +209,7 @@ class GenerationConfig:
                 continue
             try:
                 object.__setattr__(self, name, check(value))
-            except TypeError:  # what operator.index and float say of things that are no numbers
+            except (TypeError, OverflowError):  # what operator.index and float say of things that are no numbers
                 raise GenerationError(f"{name}={value!r}", "is of the wrong type", rule, remedy) from None
             except ValueError as error:
                 raise GenerationError(f"{name}={value!r}", str(error), rule, remedy) from None
@@ -192,11 +253,27 @@ class GenerationConfig:
         (Path(folder) / "generation_config.json").write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
 
 
+ID_FIELDS = (
+    "eos_token_id", "pad_token_id", "forced_bos_token_id", "forced_eos_token_id", "suppress_tokens",
+    "begin_suppress_tokens", "bad_words_ids", "sequence_bias",
+)  # fmt: skip
+
+
+def ids_of(config: GenerationConfig, name: str) -> list[int]:
+    """All token ids that a field holds, however deep."""
+    value = getattr(config, name)
+    if name == "sequence_bias":
+        value = [ids for ids, _ in value or ()]
+    if value is None or isinstance(value, int):
+        return [] if value is None else [value]
+    return [token_id for each in value for token_id in (each if isinstance(each, tuple) else (each,))]
+
+
 def known(settings: Mapping[str, Any]) -> dict[str, Any]:
     """CFG-08. Of `settings` the ones refgen has; raises `GenerationError` for those it has not, unless they ask for nothing."""
     own = {f.name for f in fields(GenerationConfig)}
     for name, value in settings.items():
-        if name in own or value is None or value in NOT_YET.get(name, ()):
+        if name in own or value is None or (name in NOT_YET and value in NOT_YET[name]):
             continue
         if name in NOT_YET:
             raise GenerationError(
@@ -254,17 +331,35 @@ def refuse_contradictions(config: GenerationConfig) -> None:
             "GREEDY-07",
             "Use do_sample=True with a temperature above 0.",
         )
-    for least, most, rule in (("min_new_tokens", "max_new_tokens", "LEN-07"), ("min_length", "max_length", "LEN-08")):
-        low, high = getattr(config, least) or 0, getattr(config, most)
-        if high is not None and low > high:
-            raise GenerationError(f"{least}={low}, {most}={high}", "the minimum is above the maximum", rule)
+    for forced, suppressed in (("forced_bos_token_id", "suppress_tokens"), ("forced_eos_token_id", "suppress_tokens")):
+        both = set(ids_of(config, forced)) & set(ids_of(config, suppressed))
+        if both:
+            raise GenerationError(f"{forced} and {suppressed} both hold {min(both)}", "contradict each other", "SUP-01")
+    banned_ends = [
+        sequence for sequence in config.bad_words_ids or () if len(sequence) == 1 and sequence[0] in config.eos_ids
+    ]
+    if banned_ends:
+        raise GenerationError(
+            f"bad_words_ids hold the end token {list(banned_ends[0])}",
+            "transformers drops it without a word",
+            "BAD-01",
+            "To never end early use eos_token_id=None.",
+        )
+    if config.exponential_decay_length_penalty is not None and not config.eos_ids:
+        raise GenerationError(
+            f"exponential_decay_length_penalty={config.exponential_decay_length_penalty}",
+            "needs an end token to make likelier",
+            "EXPD-01",
+            "Set eos_token_id.",
+        )
 
 
 def warn_of_ignored(config: GenerationConfig, call: GenerationConfig) -> None:
     """CFG-09. A setting of this call that changes nothing is said, not passed over."""
-    shapes_chance = ("temperature", "top_k", "top_p", "min_p")
+    shapes_chance = ("temperature", "top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
     neutral = {name: (None, 0, DEFAULTS.get(name)) for name in shapes_chance}
-    needs = {} if config.do_sample else dict.fromkeys(shapes_chance, "do_sample=True")
+    sampling = "do_sample=True" if not config.do_sample else "a temperature above 0"
+    needs = {} if config.samples else dict.fromkeys(shapes_chance, sampling)
     if not config.return_dict_in_generate:
         needs |= dict.fromkeys(("output_scores", "output_logits"), "return_dict_in_generate=True")
     ignored = [

@@ -51,12 +51,15 @@ def decode(
     finish: tuple[str | None, ...] = (None,) * len(ids)
     while not all(finish):
         running = np.array([reason is None for reason in finish])
-        logits = next_logits(ids, mask).astype(np.float32)  # also for float64 models (GREEDY-02)
-        scores = logits
-        for processor in processors:
-            scores = processor(ids, scores)
-        check_scores(scores, logits, running)
-        tokens = np.where(running, pick(scores), pad or 0)
+        with np.errstate(all="ignore"):  # what is no number any more is looked for right after
+            logits = next_logits(ids, mask).astype(np.float32)  # also for float64 models (GREEDY-02)
+            scores = logits
+            for processor in processors:
+                scores = processor(ids, scores)
+            check_scores(scores, logits, running)
+            # Where pad is None no row finishes before the others; `call.py` has seen to that.
+            tokens = np.where(running, pick(scores), 0 if pad is None else pad)
+        # To the stopping conditions the new token counts; to the model it will, if its row goes on.
         ids, seen = np.column_stack([ids, tokens]), np.column_stack([mask, running])
         hits = [(reason, stop(ids, seen)) for reason, stop in stopping.items()]
         finish = tuple(
@@ -67,17 +70,22 @@ def decode(
 
 
 def check_scores(scores: ndarray, logits: ndarray, running: ndarray) -> None:
-    """GREEDY-03, SAMP-08. NaN, infinity or nothing left to choose from is an error, where others go on."""
+    """GREEDY-03, SAMP-08, TEMP-03. A row that goes on needs a best score, and a number for it; others guess."""
     best = scores.max(axis=1)
     for row in np.flatnonzero(running & ~np.isfinite(best)):
-        if not np.isfinite(logits[row]).all():
+        if not np.isfinite(logits[row].max()):
             raise GenerationError(
                 f"row {row}",
                 "the model's logits are not finite",
                 "SAMP-08",
-                "Its weights overflow float32 here; try dtype='float64'.",
+                "Look for NaN or huge numbers in its weights.",
             )
-        raise GenerationError(f"row {row}", "the settings leave no token to choose", "SAMP-08")
+        raise GenerationError(
+            f"row {row}",
+            "the settings leave no token to choose: all are removed, or a temperature or penalty overflows float32",
+            "SAMP-08",
+            "Loosen them; for greedy decoding use temperature=0.",
+        )
 
 
 def by_forward(gpt2: GPT2, use_cache: bool) -> NextLogits:

@@ -1,43 +1,121 @@
 """Processors: logits in, scores out, one function a rule, in the measured order PROC-01.
 
 Every function takes and returns float32 `[B V]` and changes nothing in place. A removed token scores -inf and
-stays removed (WARP-02). A processor at its neutral value is left out (PROC-05).
+stays removed (WARP-02). A processor at its neutral value is left out (PROC-05). A row's context is its tokens
+without the padding before them, so that padding counts for nothing (REP-02, NGRAM-02).
 
 Axes    B rows, V tokens, S columns so far.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
 from refgen.errors import GenerationError
 from refgen.generation.config import GenerationConfig
-from refgen.generation.prompt import Prompt
+from refgen.generation.prompt import Prompt, contexts
 from refgen.model import softmax
 
 Processor = Callable[[ndarray, ndarray], ndarray]  # (ids [B S], scores [B V]) -> scores [B V]
+AllowedTokens = Callable[[int, ndarray], Sequence[int]]  # (row, its ids [S]) -> the ids that may come next
 
 
-def processors(config: GenerationConfig, prompt: Prompt) -> Iterator[Processor]:
-    """PROC-01. The processors that `config` asks for, in order; those that shape chance only when sampling (GREEDY-05)."""
+def processors(
+    config: GenerationConfig,
+    prompt: Prompt,
+    limit: int,
+    prefix_allowed_tokens_fn: AllowedTokens | None = None,
+    logits_processor: Iterable[Processor] = (),
+) -> Iterator[Processor]:
+    """PROC-01. The processors that `config` asks for, in order; those that shape chance only when sampling (GREEDY-05).
+
+    `limit` is the number of columns at which the batch is full; the last two are functions of the caller's own.
+    """
+    yield from penalties_and_bans(config, prompt)
+    yield from first_and_last(config, prompt, limit, prefix_allowed_tokens_fn)
+    for function in logits_processor:
+        yield partial(custom, function=function)
+    if config.samples:
+        yield from shapes_of_chance(config)
+    if config.renormalize_logits:
+        yield renormalize
+
+
+def penalties_and_bans(config: GenerationConfig, prompt: Prompt) -> Iterator[Processor]:
+    """What looks at the tokens so far."""
+    if config.sequence_bias:
+        yield partial(sequence_bias, biases=config.sequence_bias, prompt_mask=prompt.mask)
     if config.repetition_penalty not in (None, 1.0):
         yield partial(repetition_penalty, penalty=config.repetition_penalty, prompt_mask=prompt.mask)
+    if config.no_repeat_ngram_size:
+        yield partial(no_repeat_ngram, n=config.no_repeat_ngram_size, prompt_mask=prompt.mask)
+    if config.bad_words_ids:
+        bans = [(sequence, -np.inf) for sequence in config.bad_words_ids]
+        yield partial(sequence_bias, biases=bans, prompt_mask=prompt.mask)
     if config.eos_ids and config.min_length:
         yield partial(min_length, least=config.min_length, eos_ids=config.eos_ids)
     if config.eos_ids and config.min_new_tokens:
         yield partial(min_length, least=prompt.width + config.min_new_tokens, eos_ids=config.eos_ids)
-    if not config.samples:
-        return
+
+
+def first_and_last(
+    config: GenerationConfig, prompt: Prompt, limit: int, prefix_allowed_tokens_fn: AllowedTokens | None
+) -> Iterator[Processor]:
+    """What looks at where in the text the new token stands, and repairs or removes by id."""
+    if prefix_allowed_tokens_fn is not None:
+        yield partial(prefix_allowed_tokens, allowed=prefix_allowed_tokens_fn)
+    if config.forced_bos_token_id is not None:
+        yield partial(forced, column=1, forced_ids=(config.forced_bos_token_id,))
+    if config.forced_eos_token_id is not None:
+        yield partial(forced, column=limit - 1, forced_ids=config.forced_eos_token_id)
+    if config.remove_invalid_values:
+        yield remove_invalid_values
+    if config.exponential_decay_length_penalty is not None:
+        start, factor = config.exponential_decay_length_penalty
+        yield partial(exponential_decay, start=prompt.width + start, factor=factor, eos_ids=config.eos_ids)
+    if config.suppress_tokens:
+        yield partial(suppress, suppressed=config.suppress_tokens)
+    if config.begin_suppress_tokens:
+        begin = prompt.width + (prompt.width == 1 and config.forced_bos_token_id is not None)
+        yield partial(suppress, suppressed=config.begin_suppress_tokens, column=begin)
+
+
+def shapes_of_chance(config: GenerationConfig) -> Iterator[Processor]:
+    """What makes sampling narrower or wider."""
     if config.temperature not in (None, 1.0):
         yield partial(temperature, value=config.temperature)
+    if config.top_h is not None:
+        yield partial(top_h, share=config.top_h)
     if config.top_k:
         yield partial(top_k, k=config.top_k)
     if config.top_p is not None and config.top_p < 1.0:
         yield partial(top_p, p=config.top_p)
     if config.min_p:
         yield partial(min_p, p=config.min_p)
+    if config.typical_p is not None and config.typical_p < 1.0:
+        yield partial(typical_p, mass=config.typical_p)
+    if config.epsilon_cutoff:
+        yield partial(epsilon_cutoff, epsilon=config.epsilon_cutoff)
+    if config.eta_cutoff:
+        yield partial(eta_cutoff, epsilon=config.eta_cutoff)
+
+
+# --- Penalties and bans -----------------------------------------------------------------------------------
+
+
+def sequence_bias(
+    ids: ndarray, scores: ndarray, *, biases: Iterable[tuple[tuple[int, ...], float]], prompt_mask: ndarray
+) -> ndarray:
+    """BIAS-01, BAD-01. Adds a bias to the token that would complete a sequence; biases of one token add up."""
+    added = np.zeros_like(scores)
+    for row, context in contexts(ids, prompt_mask):
+        for (*prefix, last), bias in biases:
+            if not prefix or context[-len(prefix) :] == prefix:
+                added[row, last] += np.float32(bias)
+    return scores + added
 
 
 def repetition_penalty(ids: ndarray, scores: ndarray, *, penalty: float, prompt_mask: ndarray) -> ndarray:
@@ -46,10 +124,22 @@ def repetition_penalty(ids: ndarray, scores: ndarray, *, penalty: float, prompt_
     Columns before the row's first unmasked one are padding and do not count.
     """
     scores = scores.copy()
-    for row, first in enumerate(prompt_mask.argmax(axis=1)):
-        seen = np.unique(ids[row, first:])
+    for row, context in contexts(ids, prompt_mask):
+        seen = np.unique(context)
         values = scores[row, seen]
         scores[row, seen] = np.where(values < 0, values * np.float32(penalty), values / np.float32(penalty))
+    return scores
+
+
+def no_repeat_ngram(ids: ndarray, scores: ndarray, *, n: int, prompt_mask: ndarray) -> ndarray:
+    """NGRAM-01. Removes every token that would complete n tokens in a row which the row already holds."""
+    scores = scores.copy()
+    for row, context in contexts(ids, prompt_mask):
+        tail = context[len(context) + 1 - n :] if len(context) >= n else None
+        for start in range(len(context) - n + 1):
+            *beginning, last = context[start : start + n]
+            if beginning == tail:
+                scores[row, last] = -np.inf
     return scores
 
 
@@ -62,18 +152,77 @@ def min_length(ids: ndarray, scores: ndarray, *, least: int, eos_ids: tuple[int,
     return scores
 
 
-def temperature(ids: ndarray, scores: ndarray, *, value: float) -> ndarray:
-    """TEMP-01. Divided by the temperature; one so small that a score overflows is an error (TEMP-03)."""
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        warmed = scores / np.float32(value)
-    if not np.isfinite(warmed[np.isfinite(scores)]).all():
+# --- By place and by id -----------------------------------------------------------------------------------
+
+
+def prefix_allowed_tokens(ids: ndarray, scores: ndarray, *, allowed: AllowedTokens) -> ndarray:
+    """PREF-01. Only the ids a function names for the row so far; if all of those are removed, they all score 0."""
+    only = np.full_like(scores, -np.inf)
+    for row in range(len(ids)):
+        named = np.asarray(allowed(row, ids[row].copy()))
+        if named.size == 0 or named.dtype.kind not in "iu" or named.min() < 0 or named.max() >= scores.shape[1]:
+            raise GenerationError(
+                f"prefix_allowed_tokens_fn gave {named.tolist()} for row {row}",
+                f"must give ids from 0 to {scores.shape[1] - 1}, at least one",
+                "PREF-01",
+            )
+        only[row, named] = 0
+    within = scores + only
+    return np.where(np.isneginf(within.max(axis=1, keepdims=True)), only, within)
+
+
+def forced(ids: ndarray, scores: ndarray, *, column: int, forced_ids: tuple[int, ...]) -> ndarray:
+    """FORCE-01, FORCE-02. For the token in this column nothing but the forced ids, which score 0."""
+    if ids.shape[1] != column:
+        return scores
+    scores = np.full_like(scores, -np.inf)
+    scores[:, list(forced_ids)] = 0
+    return scores
+
+
+def remove_invalid_values(ids: ndarray, scores: ndarray) -> ndarray:
+    """INV-01. NaN becomes 0, infinities the largest and smallest finite numbers."""
+    return np.nan_to_num(scores)
+
+
+def exponential_decay(ids: ndarray, scores: ndarray, *, start: int, factor: float, eos_ids: tuple[int, ...]) -> ndarray:
+    """EXPD-01. From `start` columns on, an end token gains |score| (factor^excess - 1); a removed one stays removed."""
+    excess = ids.shape[1] - start
+    if excess <= 0:
+        return scores
+    scores, ends = scores.copy(), list(eos_ids)
+    gain = np.abs(scores[:, ends]) * np.float32(factor**excess - 1)
+    scores[:, ends] += np.where(np.isfinite(scores[:, ends]), gain, 0)
+    return scores
+
+
+def suppress(ids: ndarray, scores: ndarray, *, suppressed: tuple[int, ...], column: int | None = None) -> ndarray:
+    """SUP-01, SUP-02. Removes these ids, everywhere or for the token in one column."""
+    if column is not None and ids.shape[1] != column:
+        return scores
+    scores = scores.copy()
+    scores[:, list(suppressed)] = -np.inf
+    return scores
+
+
+def custom(ids: ndarray, scores: ndarray, *, function: Processor) -> ndarray:
+    """PROC-03. A function of the caller's own, on copies; it must give numbers of the same shape."""
+    result: Any = np.asarray(function(ids.copy(), scores.copy()))
+    if result.shape != scores.shape or result.dtype.kind not in "fiu":
         raise GenerationError(
-            f"temperature={value!r}",
-            "makes scores overflow float32",
-            "TEMP-03",
-            "For greedy decoding use temperature=0.",
+            f"a logits_processor gave {result.dtype} of shape {list(result.shape)}",
+            f"must give numbers of shape {list(scores.shape)}",
+            "PROC-03",
         )
-    return warmed
+    return result.astype(np.float32)
+
+
+# --- Shapes of chance -------------------------------------------------------------------------------------
+
+
+def temperature(ids: ndarray, scores: ndarray, *, value: float) -> ndarray:
+    """TEMP-01. Divided by the temperature; what overflows is found by the loop (TEMP-03)."""
+    return scores / np.float32(value)
 
 
 def top_k(ids: ndarray, scores: ndarray, *, k: int) -> ndarray:
@@ -103,3 +252,65 @@ def min_p(ids: ndarray, scores: ndarray, *, p: float) -> ndarray:
     """MINP-01. A token is removed if its probability is strictly below p times the largest."""
     probabilities = softmax(scores)
     return np.where(probabilities < np.float32(p) * probabilities.max(axis=1, keepdims=True), -np.inf, scores)
+
+
+def top_h(ids: ndarray, scores: ndarray, *, share: float) -> ndarray:
+    """TOPH-01. Of the 100 best, renormalised, the first whose -p log p add up to at most a share of their entropy."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :100]
+    p = softmax(np.take_along_axis(scores, best, axis=1))
+    terms = information(p)
+    allowed = terms.sum(axis=1, keepdims=True) * np.float32(share)
+    within = terms.cumsum(axis=1, dtype=np.float64).astype(np.float32) <= allowed
+    within &= p > 0
+    within[:, 0] = True
+    kept = np.zeros(scores.shape, dtype=bool)
+    np.put_along_axis(kept, best, within, axis=1)
+    return np.where(kept, scores, -np.inf)
+
+
+def information(p: ndarray) -> ndarray:
+    """-p log p, which is 0 where p is."""
+    return -p * np.log(np.where(p > 0, p, 1))
+
+
+def typical_p(ids: ndarray, scores: ndarray, *, mass: float) -> ndarray:
+    """TYP-01. The tokens whose surprise is closest to the entropy, until they hold `mass`; ties with the last stay."""
+    logp = log_softmax(scores)
+    entropy = information(np.exp(logp)).sum(axis=1, keepdims=True)
+    deviation = np.abs(-logp - entropy)
+    order = np.argsort(deviation, axis=1, kind="stable")
+    held = softmax(np.take_along_axis(scores, order, axis=1)).cumsum(axis=1, dtype=np.float64).astype(np.float32)
+    last = np.minimum((held < np.float32(mass)).sum(axis=1, keepdims=True), scores.shape[1] - 1)
+    furthest = np.take_along_axis(deviation, np.take_along_axis(order, last, axis=1), axis=1)
+    return np.where(deviation > furthest, -np.inf, scores)
+
+
+def epsilon_cutoff(ids: ndarray, scores: ndarray, *, epsilon: float) -> ndarray:
+    """EPS-01. Tokens less likely than epsilon are removed, but not the best."""
+    return cut(scores, np.float32(epsilon))
+
+
+def eta_cutoff(ids: ndarray, scores: ndarray, *, epsilon: float) -> ndarray:
+    """ETA-01. The same, with the smaller of epsilon and sqrt(epsilon) exp(-entropy)."""
+    entropy = information(softmax(scores)).sum(axis=1, keepdims=True)
+    return cut(scores, np.minimum(np.float32(epsilon), np.sqrt(np.float32(epsilon)) * np.exp(-entropy)))
+
+
+def cut(scores: ndarray, least: Any) -> ndarray:
+    """Removes tokens of a probability below `least`, except those that score highest."""
+    low = (softmax(scores) < least) & (scores < scores.max(axis=1, keepdims=True))
+    return np.where(low, -np.inf, scores)
+
+
+# --- At the very end --------------------------------------------------------------------------------------
+
+
+def log_softmax(scores: ndarray) -> ndarray:
+    """Logarithms of the probabilities; -inf for a removed token."""
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def renormalize(ids: ndarray, scores: ndarray) -> ndarray:
+    """PROC-04. Scores become log-probabilities; the choice does not change."""
+    return log_softmax(scores)

@@ -3,12 +3,14 @@
 Axes    B rows, P prompt columns.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
+from refgen.arrays import whole_numbers
 from refgen.errors import InputError
 from refgen.generation.config import GenerationConfig
 
@@ -28,6 +30,12 @@ class Prompt:
     def repeated(self, n: int) -> "Prompt":
         """SAMP-07. Every row n times in a row: a a a b b b."""
         return Prompt(self.ids.repeat(n, axis=0), self.mask.repeat(n, axis=0))
+
+
+def contexts(ids: ndarray, prompt_mask: ndarray) -> Iterator[tuple[int, list[int]]]:
+    """REP-02. Every row's number and its tokens from its prompt's first unmasked column on: padding is no context."""
+    for row, first in enumerate(prompt_mask.argmax(axis=1)):
+        yield row, ids[row, first:].tolist()
 
 
 def prepare(input_ids: Any, attention_mask: Any, config: GenerationConfig) -> Prompt:
@@ -81,31 +89,18 @@ def the_ids(input_ids: Any, config: GenerationConfig) -> ndarray:
     return ids
 
 
-def whole_numbers(name: str, values: Any) -> ndarray:
-    """An int64 copy of any array or nested list of whole numbers (bool counts for a mask)."""
-    try:
-        array = np.array(values)
-    except ValueError:
-        raise InputError(
-            name, "has rows of different lengths", "IN-01", "Pad them: tokenizer(..., padding=True)."
-        ) from None
-    if array.dtype.kind == "b" and name == "attention_mask":
-        array = array.astype(np.int64)
-    if array.dtype.kind not in "iu" and array.size:
-        raise InputError(f"{name} of dtype {array.dtype}", "must be whole numbers", "IN-01")
-    return array.astype(np.int64)
-
-
 def inferred_mask(ids: ndarray, config: GenerationConfig) -> ndarray:
     """PAD-01 to PAD-03. Without a mask, pad ids on the left are padding; wherever that is a guess, it is an error."""
     pad = config.pad_token_id
     padding = np.zeros_like(ids, dtype=bool) if pad is None else ids == pad
     left = np.logical_and.accumulate(padding, axis=1)
-    if pad in config.eos_ids:  # GPT-2's habit: then a leading pad id may just as well be the start of a text
-        if (left.sum(axis=1) != left[0].sum()).any() or (left.sum(axis=1) > 1).any():
+    if pad in config.eos_ids:  # GPT-2's habit: then such an id at either end may just as well be text
+        before = left.sum(axis=1)
+        behind = np.logical_and.accumulate(padding[:, ::-1], axis=1).sum(axis=1)
+        if (before != before[0]).any() or (before > 1).any() or (behind != behind[0]).any():
             raise InputError(
                 "input_ids without attention_mask",
-                f"begin with pad_token_id={pad}, which is an end token too, so padding cannot be told from text",
+                f"begin or end with pad_token_id={pad}, which is an end token too, so padding cannot be told from text",
                 "PAD-03",
                 "Pass the tokenizer's attention_mask.",
             )

@@ -1,36 +1,97 @@
-"""Stopping: when a row is finished, and why. Rules STOP-01 to STOP-07 and LEN-01 to LEN-05 of SPEC.md.
+"""Stopping: when a row is finished, and why. Rules STOP-01 to STOP-09, LEN-01 to LEN-09 and SSTR-01 to SSTR-04.
 
 Each condition looks at the rows after a token was appended; the first that holds names the finish:
 
-    eos       the new token is an end token; it stays in the output
-    length    the row is as long as asked for
-    context   the row fills the model's positions, so no further token could be computed
+    eos           the new token is an end token; it stays in the output
+    stop_string   a stop string ends in the new token, which stays whole
+    criterion     a function of the caller's own says so
+    length        the row is as long as asked for
+    context       the row fills the model's positions, so no further token could be computed
+    time          the time is over
 
 Axes    B rows, S columns so far.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
+from refgen.errors import GenerationError
+from refgen.generation.config import GenerationConfig
+from refgen.generation.prompt import Prompt, contexts
+from refgen.tokenizer import Tokenizer
+
 Stop = Callable[[ndarray, ndarray], ndarray]  # (ids [B S], mask [B S]) -> [B]
-FINISHES = ("eos", "length", "context")
+Criterion = Callable[[ndarray, None], Any]  # (ids [B S], None) -> bool or [B]
+FINISHES = ("eos", "stop_string", "criterion", "length", "context", "time")
 
 
-def stopping(eos_ids: tuple[int, ...], max_length: int, n_positions: int) -> dict[str, Stop]:
+def stopping(
+    config: GenerationConfig,
+    prompt: Prompt,
+    max_length: int,
+    n_positions: int,
+    tokenizer: Tokenizer | None = None,
+    stopping_criteria: Iterable[Criterion] = (),
+) -> dict[str, Stop]:
     """STOP-01. The conditions by the finish they name, in the order they are asked."""
-    return {
-        "eos": partial(eos, eos_ids=eos_ids),
-        "length": partial(length, max_length=max_length),
-        "context": partial(context, n_positions=n_positions),
-    }
+    conditions: dict[str, Stop] = {"eos": partial(eos, eos_ids=config.eos_ids)}
+    if config.stop_strings:
+        if tokenizer is None:
+            raise GenerationError(
+                f"stop_strings={list(config.stop_strings)}",
+                "need a tokenizer to be found",
+                "SSTR-01",
+                "Pass tokenizer=.",
+            )
+        conditions["stop_string"] = partial(
+            stop_string, strings=config.stop_strings, tokenizer=tokenizer, prompt_mask=prompt.mask
+        )
+    if functions := list(stopping_criteria):
+        conditions["criterion"] = partial(criterion, functions=functions)
+    conditions["length"] = partial(length, max_length=max_length)
+    conditions["context"] = partial(context, n_positions=n_positions)
+    if config.max_time is not None:
+        conditions["time"] = partial(out_of_time, deadline=time.monotonic() + config.max_time)
+    return conditions
 
 
 def eos(ids: ndarray, mask: ndarray, *, eos_ids: tuple[int, ...]) -> ndarray:
     """STOP-02, STOP-03. Only the newest token counts: an end token in the prompt stops nothing."""
     return np.isin(ids[:, -1], eos_ids)
+
+
+def stop_string(
+    ids: ndarray, mask: ndarray, *, strings: tuple[str, ...], tokenizer: Tokenizer, prompt_mask: ndarray
+) -> ndarray:
+    """SSTR-01 to SSTR-03. A string that ends within the newest token, in bytes; it may begin in any token before."""
+    stops = [text.encode() for text in strings]
+    longest = max(map(len, stops))
+    hits = []
+    for _, context in contexts(ids, prompt_mask):
+        *before, newest = map(tokenizer.token_bytes, context[-longest:])  # a token is at least a byte
+        text = b"".join(before)
+        hits.append(any(stop in text[max(0, len(text) - len(stop) + 1) :] + newest for stop in stops))
+    return np.array(hits)
+
+
+def criterion(ids: ndarray, mask: ndarray, *, functions: Iterable[Criterion]) -> ndarray:
+    """STOP-09. Functions of the ids so far that say True or False, for all rows or for each."""
+    hits = np.zeros(len(ids), dtype=bool)
+    for function in functions:
+        said = np.asarray(function(ids.copy(), None))
+        if said.dtype != bool or said.shape not in ((), (len(ids),)):
+            raise GenerationError(
+                f"a stopping_criteria gave {said.dtype} of shape {list(said.shape)}",
+                f"must give True or False, one or {len(ids)}",
+                "STOP-09",
+            )
+        hits |= said
+    return hits
 
 
 def length(ids: ndarray, mask: ndarray, *, max_length: int) -> ndarray:
@@ -41,3 +102,8 @@ def length(ids: ndarray, mask: ndarray, *, max_length: int) -> ndarray:
 def context(ids: ndarray, mask: ndarray, *, n_positions: int) -> ndarray:
     """LEN-04, LEN-05. Tokens count, padding does not. The last token is never fed back, so n_positions + 1 fit."""
     return mask.sum(axis=1) > n_positions
+
+
+def out_of_time(ids: ndarray, mask: ndarray, *, deadline: float) -> ndarray:
+    """LEN-09. Asked after each token, so there is always one."""
+    return np.full(len(ids), time.monotonic() > deadline)

@@ -5,13 +5,16 @@ may fall either way. Such a near-tie is shown to be one from refgen's own number
 else that differs is a mismatch, and fails.
 """
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import transformers
 
 import refgen
+from refgen.auto import find_model
 from refgen.generation.pick import TorchStream
 from refgen.model import softmax
 from tests.cross.torch_twin import torch_twin
@@ -31,28 +34,71 @@ def draw_model(rng):
     return random_model(config, int(rng.integers(2**32)), "float32")
 
 
-def draw_call(rng, vocab_size, do_sample):
-    """A prompt batch with left padding, and settings."""
-    B, P = int(rng.integers(1, 4)), int(rng.integers(1, 12))
-    ids = rng.integers(0, vocab_size, (B, P))
-    mask = (np.arange(P) >= rng.integers(0, P, (B, 1))).astype(np.int64)
-    settings = {"max_new_tokens": int(rng.integers(1, 12)), "pad_token_id": int(rng.integers(vocab_size)), "top_k": 0}
+def a_few(rng, vocab_size):
+    """One to three ids."""
+    return rng.integers(0, vocab_size, rng.integers(1, 4)).tolist()
+
+
+def draw_lengths(rng, vocab_size, P):
+    """Limits, minima, ends and padding."""
+    settings = {"max_new_tokens": int(rng.integers(1, 12)), "pad_token_id": int(rng.integers(vocab_size))}
     if rng.integers(2):
-        settings["eos_token_id"] = rng.integers(0, vocab_size, rng.integers(1, 4)).tolist()
-    if rng.integers(3) == 0:
-        settings["repetition_penalty"] = float(rng.choice([0.7, 1.3, 2.0]))
+        settings["eos_token_id"] = a_few(rng, vocab_size)
     if rng.integers(3) == 0:
         settings["min_new_tokens"] = int(rng.integers(0, settings["max_new_tokens"] + 1))
     if rng.integers(3) == 0:
         settings["max_length"] = P + settings.pop("max_new_tokens")
         settings["min_length"] = P + settings.pop("min_new_tokens", 0)
-    settings["use_cache"] = bool(rng.integers(2))
+    return settings | {"use_cache": bool(rng.integers(2))}
+
+
+def draw_penalties(rng, vocab_size, ends):
+    """Settings that act greedily too, each one ready to be drawn."""
+    one = lambda: int(rng.integers(vocab_size))  # noqa: E731
+    settings = {
+        "repetition_penalty": lambda: float(rng.choice([0.7, 1.3, 2.0])),
+        "no_repeat_ngram_size": lambda: int(rng.integers(2, 4)),
+        "bad_words_ids": lambda: (
+            [word for word in ([one()], a_few(rng, vocab_size)) if word not in [[e] for e in ends]] or [[one(), one()]]
+        ),
+        "sequence_bias": lambda: {tuple(a_few(rng, vocab_size)): float(rng.normal(0, 3)) for _ in range(3)},
+        "forced_bos_token_id": one,
+        "forced_eos_token_id": one,  # several would tie, and sampling may then keep any of them
+        "remove_invalid_values": lambda: True,
+        "suppress_tokens": lambda: [one()],
+        "begin_suppress_tokens": lambda: [one()],
+        "renormalize_logits": lambda: True,
+    }
+    decay = {"exponential_decay_length_penalty": lambda: (int(rng.integers(0, 4)), float(rng.choice([1.1, 1.5])))}
+    return settings | (decay if ends else {})
+
+
+def draw_chance(rng):
+    """Settings that act when sampling, each one ready to be drawn."""
+    options = {
+        "temperature": [0.3, 0.7, 1.7], "top_p": [0.3, 0.8, 0.95], "min_p": [0.05, 0.3], "top_h": [0.3, 0.7, 0.95],
+        "typical_p": [0.2, 0.6, 0.95], "epsilon_cutoff": [0.01, 0.1], "eta_cutoff": [0.01, 0.1],
+    }  # fmt: skip
+    drawn = {name: lambda values=values: float(rng.choice(values)) for name, values in options.items()}
+    return drawn | {"top_k": lambda: int(rng.choice([1, 5, 50]))}
+
+
+def draw_call(rng, vocab_size, do_sample):
+    """A prompt batch with left padding, and settings, each active in some of the calls."""
+    B, P = int(rng.integers(1, 4)), int(rng.integers(1, 12))
+    ids = rng.integers(0, vocab_size, (B, P))
+    mask = (np.arange(P) >= rng.integers(0, P, (B, 1))).astype(np.int64)
+    settings = draw_lengths(rng, vocab_size, P)
+    sometimes = draw_penalties(rng, vocab_size, settings.get("eos_token_id", []))
     if do_sample:
-        settings |= {"do_sample": True, "num_return_sequences": int(rng.integers(1, 3))}
-        settings["temperature"] = float(rng.choice([0.3, 0.7, 1.0, 1.7]))
-        settings["top_k"] = int(rng.choice([0, 1, 5, 50]))
-        settings["top_p"] = float(rng.choice([0.3, 0.8, 0.95, 1.0]))
-        settings["min_p"] = float(rng.choice([0.0, 0.05, 0.3]))
+        settings |= {"do_sample": True, "num_return_sequences": int(rng.integers(1, 3)), "top_k": 0}
+        sometimes |= draw_chance(rng)
+    settings |= {name: draw() for name, draw in sometimes.items() if rng.integers(4) == 0}
+    forced = {settings.get("forced_bos_token_id"), settings.get("forced_eos_token_id")}
+    if forced & set(settings.get("suppress_tokens", ())):  # both refuse that
+        del settings["suppress_tokens"]
+    if settings.keys() & {"no_repeat_ngram_size", "bad_words_ids", "sequence_bias"}:
+        mask[:] = 1  # NGRAM-02: to transformers padding is context for these
     return ids, mask, settings
 
 
@@ -64,6 +110,17 @@ def both(model, twin, ids, mask, settings, seed):
         ids, mask, seed=seed, return_dict_in_generate=True, output_scores=True, output_logits=True, **settings
     )
     return ours, theirs
+
+
+def nothing_left(model, ids, mask, settings, seed):
+    """Whether refgen refuses because the settings leave no token; transformers then says id 0 or fails."""
+    rule = None
+    try:
+        model.generate(ids, mask, seed=seed, **settings)
+    except refgen.GenerationError as error:
+        rule = error.rule
+    assert rule in (None, "SAMP-08"), settings
+    return rule is not None
 
 
 def is_near_tie(ours, theirs, P, settings, seed):
@@ -89,41 +146,76 @@ def is_near_tie(ours, theirs, P, settings, seed):
 
 
 def compare(rng, calls, do_sample):
-    """Runs, rows, tokens, near-ties; fails at the first mismatch."""
-    runs = tokens = near_ties = 0
+    """Counts of runs, tokens, near-ties and refusals, and of each setting; fails at the first mismatch."""
+    count = Counter()
     for number in range(MODELS):
         model = draw_model(rng)
         twin = torch_twin(model)
         for _ in range(calls):
             ids, mask, settings = draw_call(rng, model.config.vocab_size, do_sample)
             seed = int(rng.integers(2**40))
+            if nothing_left(model, ids, mask, settings, seed):
+                count["refused"] += 1
+                continue
             ours, theirs = both(model, twin, ids, mask, settings, seed)
-            runs, tokens = runs + 1, tokens + theirs[:, ids.shape[1] :].size
+            count.update(settings.keys())
+            count["runs"] += 1
+            count["tokens"] += theirs[:, ids.shape[1] :].size
             if ours.sequences.shape != theirs.shape or (ours.sequences != theirs).any():
                 assert is_near_tie(ours, theirs, ids.shape[1], settings, seed), (
                     f"model {number}, {settings}, seed {seed}, prompt {ids.tolist()}, mask {mask.tolist()}:\n"
                     f"refgen       {ours.sequences.tolist()}\ntransformers {theirs.tolist()}"
                 )
-                near_ties += 1
-    return runs, tokens, near_ties
+                count["near-ties"] += 1
+    assert count["near-ties"] + count["refused"] <= count["runs"] // 50
+    return count
+
+
+def told(count):
+    """The counts as a line, and how often each setting was active as another."""
+    numbers = {name: count.pop(name, 0) for name in ("runs", "tokens", "near-ties", "refused")}
+    active = ", ".join(f"{name} {times}" for name, times in sorted(count.items()))
+    return (
+        f"{numbers['runs']} runs, {numbers['tokens']} tokens, 0 mismatches, {numbers['near-ties']} near-ties, "
+        f"{numbers['refused']} without any token left\n    active: {active}"
+    )
 
 
 def test_greedy_runs_equal_transformers(figures):
-    """Greedy decoding gives transformers' tokens, cached or not, batched, padded, with ends, minima and penalties."""
-    runs, tokens, near_ties = compare(np.random.default_rng(1), CALLS, do_sample=False)
-    assert runs >= 1000
-    assert near_ties <= runs // 100
-    figures.append(f"greedy against transformers: {runs} runs, {tokens} tokens, 0 mismatches, {near_ties} near-ties")
+    """Greedy decoding gives transformers' tokens, cached or not, batched, padded, with every setting that acts on it."""
+    count = compare(np.random.default_rng(1), CALLS, do_sample=False)
+    assert count["runs"] >= 1000
+    figures.append(f"greedy against transformers: {told(count)}")
 
 
 def test_seeded_sampling_equals_transformers(figures):
     """A seed gives the tokens that torch.manual_seed gives transformers on a CPU, with every sampling setting."""
-    runs, tokens, near_ties = compare(np.random.default_rng(2), CALLS // 2, do_sample=True)
-    assert runs >= 500
-    assert near_ties <= runs // 100
-    figures.append(
-        f"seeded sampling against transformers: {runs} runs, {tokens} tokens, 0 mismatches, {near_ties} near-ties"
-    )
+    count = compare(np.random.default_rng(2), CALLS // 2, do_sample=True)
+    assert count["runs"] >= 500
+    figures.append(f"seeded sampling against transformers: {told(count)}")
+
+
+def test_stop_strings_equal_transformers(tmp_path, figures):
+    """SSTR-01 to SSTR-03: a stop string ends rows at the token where it ends them in transformers, across tokens too."""
+    model = refgen.AutoModelForCausalLM.from_pretrained("shakespeare")
+    tokenizer = refgen.AutoTokenizer.from_pretrained("shakespeare")
+    twin, theirs_tokenizer = torch_twin(model), transformers.AutoTokenizer.from_pretrained(find_model("shakespeare"))
+    rng, stopped = np.random.default_rng(5), 0
+    for seed in range(60):
+        prompt = np.array([tokenizer.encode(str(rng.choice(["ROMEO:", "KING RICHARD II:\nI", "O, th"])))])
+        strings = [
+            str(s)
+            for s in rng.choice(["the", " th", "ou", ".", "\n", "e,", "ing ", "I am", "my lord"], 2, replace=False)
+        ]
+        settings = {"stop_strings": strings, "max_new_tokens": 25, "do_sample": True, "pad_token_id": 0}
+        torch.manual_seed(seed)
+        ones = torch.ones(prompt.shape, dtype=torch.int64)
+        theirs = twin.generate(torch.from_numpy(prompt), attention_mask=ones, tokenizer=theirs_tokenizer, **settings)
+        ours = model.generate(prompt, seed=seed, tokenizer=tokenizer, return_dict_in_generate=True, **settings)
+        np.testing.assert_array_equal(ours.sequences, theirs.numpy())
+        stopped += ours.finish == ("stop_string",)
+    assert stopped >= 30
+    figures.append(f"stop strings against transformers: 60 runs, {stopped} ended by one, 0 mismatches")
 
 
 def test_the_random_stream_is_torchs(figures):

@@ -212,6 +212,14 @@ def test_a_tokenizer_loads_from_a_folder(tmp_path):
 # --- The package ------------------------------------------------------------------------------------------
 
 
+def test_there_is_no_training_mode():
+    """FWD-22: `eval()` is the model itself, and calls give the same bits with it and without."""
+    model = refgen.AutoModelForCausalLM.from_pretrained("shakespeare")
+    before = model([[1, 2]]).logits
+    assert model.eval() is model
+    np.testing.assert_array_equal(model([[1, 2]]).logits, before)
+
+
 def test_the_public_names_are_those_listed():
     """`from refgen import *` gives exactly `__all__`, which is sorted and holds no name twice."""
     names = {}

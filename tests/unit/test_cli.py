@@ -93,6 +93,15 @@ def test_eos_by_id_by_token_or_none(capsys, eos, finish):
     assert json.loads(out)["finish"] == finish
 
 
+def test_stop_strings_and_bad_words(capsys):
+    """--stop-string ends after a text, --bad-word never says one."""
+    _, out, _ = run(capsys, "generate", "ROMEO:", "--json", "--stop-string", "tell", "--max-new-tokens", "20")
+    assert json.loads(out)["finish"] == "stop_string"
+    assert json.loads(out)["text"].endswith("tell")
+    _, out, _ = run(capsys, "generate", "ROMEO:", "--json", "--bad-word", " tell", "--max-new-tokens", "20")
+    assert " tell" not in json.loads(out)["text"]
+
+
 def test_prompts_from_stdin_and_from_nothing(capsys, shakespeare):
     """--stdin reads the prompt; without any prompt a text begins."""
     assert refgen("generate", "--stdin", "--max-new-tokens", "4", stdin="ROMEO:\n").stdout.startswith("ROMEO:")
@@ -104,11 +113,13 @@ def test_prompts_from_stdin_and_from_nothing(capsys, shakespeare):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["ROMEO:", "--temperature", "-1"], "refgen: error: temperature=-1.0: must be a finite number of at least 0 [TEMP-02]."),
     (["ROMEO:", "--model", "nowhere"], "refgen: error: nowhere: is neither a folder nor a built-in model [CKPT-09]."),
-    (["", "--max-new-tokens", "1"], "refgen: error: input_ids of shape [1, 0]: the prompt is empty [IN-03]."),
+    (["", "--max-new-tokens", "1"], "refgen: error: PROMPT: is empty [IN-03]. Leave it out"),
     (["a", "--eos", "nope"], "refgen: error: --eos nope: is neither an id nor a token of the vocabulary [STOP-03]."),
+    (["a", "--eos", "none", "--eos", "5"], "refgen: error: --eos none: stands alone [STOP-03]."),
+    (["a", "--model", "x" * 5000], "refgen: error: xxx"),
     (["a", "--stdin"], "refgen: error: PROMPT and --stdin: are two prompts [IN-01]."),
     (["a " * 400, "--max-new-tokens", "1"], "refgen: error: position 400: this model has n_positions=256"),
-    (["a" + " a" * 255], "refgen: error: max_length=256: the prompt already has 256 columns [LEN-02]."),
+    (["a" + " a" * 255], "refgen: error: the default length: ends at 256 columns, and the prompt already has 256 [LEN-02]."),
 ])  # fmt: skip
 def test_errors_are_one_line(capsys, arguments, message):
     """What is wrong goes to stderr in one line with exit code 1, and nothing to stdout."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from refgen import GenerationError
+from refgen import GenerationConfig, GenerationError
 from refgen.generation import decode
 from refgen.generation.pick import greedy
 from refgen.generation.prompt import Prompt
@@ -24,9 +24,9 @@ def count_up(ids, mask):
 
 def run(next_logits, rows, limit=20, eos_ids=(), n_positions=99, pad=0, mask=None, processors=(), pick=greedy):
     """All steps for a prompt of these rows."""
-    ids = np.array(rows)
+    ids, ends = np.array(rows), GenerationConfig(eos_token_id=eos_ids or None)
     prompt = Prompt(ids, np.ones_like(ids) if mask is None else np.array(mask))
-    return list(decode(next_logits, prompt, processors, pick, stopping(eos_ids, limit, n_positions), pad))
+    return list(decode(next_logits, prompt, processors, pick, stopping(ends, prompt, limit, n_positions), pad))
 
 
 def tokens(steps):

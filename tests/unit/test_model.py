@@ -145,13 +145,14 @@ def test_what_the_forward_pass_refuses(arguments, message):
         random_model(SMALL, 0)(**arguments)
 
 
-def test_a_failed_pass_leaves_the_cache_as_it_was():
+@pytest.mark.parametrize("stage", ["drop", "h.1.ln_2", "ln_f", "lm_head"])
+def test_a_failed_pass_leaves_the_cache_as_it_was(stage):
     """CACHE-04: after an error or an interrupt in the middle, the cache still continues the earlier positions."""
     model = random_model(SMALL, 5)
     cache = model([[1, 2]]).past_key_values
 
     def interrupt(name, array):
-        if name == "h.1.ln_2":
+        if name == stage:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -172,8 +173,24 @@ def test_cache_crops_and_refuses():
     )
     with pytest.raises(InputError, match="length=9: the cache holds 2 positions"):
         cache.crop(9)
-    with pytest.raises(InputError, match="2 rows: the cache holds 1 rows"):
+    with pytest.raises(
+        InputError, match="float64 keys for 2 rows, 2 heads of 2: the cache holds float64 keys for 1 rows"
+    ):
         model([[1], [2]], past_key_values=cache)
+
+
+def test_a_cache_serves_one_model():
+    """CACHE-01: a cache of another depth, width or dtype is refused; an empty one serves anybody."""
+    model, other = random_model(SMALL, 7), random_model(replace(SMALL, n_layer=1), 7)
+    cache = model([[1, 2]]).past_key_values
+    with pytest.raises(InputError, match="1 layers: the cache holds 2"):
+        other([[3]], past_key_values=cache)
+    with pytest.raises(InputError, match=r"float32 keys .* the cache holds float64 keys"):
+        random_model(SMALL, 7, "float32")([[3]], past_key_values=cache)
+    with pytest.raises(InputError, match=r"length=1\.0"):
+        cache.crop(1.0)
+    cache.crop(0)
+    np.testing.assert_array_equal(other([[1], [2]], past_key_values=cache).logits, other([[1], [2]]).logits)
 
 
 def test_cache_grows_without_losing_anything():

@@ -32,6 +32,8 @@ def test_no_prompt_is_the_beginning_of_text():
     ([1, 2], r"input_ids of shape \[2\]: must be \[rows, tokens\] \[IN-01\].*pass \[ids\]"),
     ([[]], r"input_ids of shape \[1, 0\]: the prompt is empty \[IN-03\].*bos_token_id"),
     (np.zeros((0, 3), int), r"the prompt is empty"),
+    ({"input_ids": [[1]]}, r"input_ids: is a mapping, not an array \[IN-01\]. Pass \*\*encoding"),
+    ([[2**64 - 1]], r"input_ids contain 18446744073709551615: does not fit"),
     ([[1.0, 2.0]], r"input_ids of dtype float64: must be whole numbers \[IN-01\]"),
     ([["a"]], r"must be whole numbers"),
     ([[1], [2, 3]], r"rows of different lengths.*padding=True"),
@@ -80,9 +82,9 @@ def test_pad_that_is_also_the_end():
     both = config(pad_token_id=9, eos_token_id=9)
     assert prepare([[9, 2], [9, 3]], None, both).mask.tolist() == [[1, 1], [1, 1]]
     assert prepare([[9, 2, 9, 9]], None, both).mask.tolist() == [[1, 1, 1, 1]]
-    for ids in ([[9, 2], [3, 4]], [[9, 9, 2]]):
+    for ids in ([[9, 2], [3, 4]], [[9, 9, 2]], [[2, 9, 9], [2, 3, 4]]):
         with pytest.raises(
-            InputError, match=r"begin with pad_token_id=9, which is an end token too.*PAD-03.*attention_mask"
+            InputError, match=r"begin or end with pad_token_id=9, which is an end token too.*PAD-03.*attention_mask"
         ):
             prepare(ids, None, both)
 

@@ -5,21 +5,22 @@ Axes    B prompts, n sequences a prompt, P prompt columns, V tokens.
 
 import secrets
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy import ndarray
 
 from refgen.errors import GenerationError, IgnoredSettingWarning, InputError
-from refgen.generation.config import GenerationConfig, settle
+from refgen.generation.config import ID_FIELDS, GenerationConfig, ids_of, settle
 from refgen.generation.loop import Step, by_forward, decode
 from refgen.generation.pick import Pick, greedy, inverse_cdf, shared_stream, stream_per_row
-from refgen.generation.processors import processors
+from refgen.generation.processors import AllowedTokens, Processor, processors
 from refgen.generation.prompt import Prompt, prepare
-from refgen.generation.stopping import stopping
+from refgen.generation.stopping import Criterion, stopping
 from refgen.model import GPT2, check_ids, check_positions, positions
+from refgen.tokenizer import Tokenizer
 
 Seed = int | Sequence[int] | None
 
@@ -43,10 +44,29 @@ class GenerateOutput:
     """
 
     sequences: ndarray  # [B*n, P + new] int64
-    finish: tuple[str, ...]  # why each row ended: eos, length or context
+    finish: tuple[str, ...]  # why each row ended: eos, length, context, stop_string, time or criterion
     seed: int | tuple[int, ...] | None  # what chance was seeded with; None if nothing was drawn from a seed
     scores: tuple[ndarray, ...] | None = None
     logits: tuple[ndarray, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """The arguments of one `generate()`; `settings` are the fields of `GenerationConfig` among them."""
+
+    input_ids: Any = None
+    attention_mask: Any = None
+    seed: Seed = None
+    uniforms: Any = None
+    generation_config: GenerationConfig | None = None
+    tokenizer: Tokenizer | None = None
+    prefix_allowed_tokens_fn: AllowedTokens | None = None
+    logits_processor: Iterable[Processor] = ()
+    stopping_criteria: Iterable[Criterion] = ()
+    settings: Mapping[str, Any]
+
+
+CALL_ARGUMENTS = {field.name for field in fields(Call)} - {"settings"}
 
 
 @dataclass(frozen=True)
@@ -59,42 +79,46 @@ class Run:
     steps: Iterator[Step]
 
 
-def prepare_run(
-    gpt2: GPT2,
-    model_config: GenerationConfig,
-    input_ids: Any,
-    attention_mask: Any,
-    seed: Seed,
-    uniforms: Any,
-    generation_config: GenerationConfig | None,
-    settings: Mapping[str, Any],
-) -> Run:
-    """Everything that can be wrong with a call is found here, before the first step."""
+def prepare_run(gpt2: GPT2, model_config: GenerationConfig, call: Call) -> Run:
+    """All that can be seen to be wrong without running the network is refused here, before the first step."""
     vocab_size, n_positions = gpt2.config.vocab_size, gpt2.config.n_positions
-    config = settle(without_foreign_ids(model_config, vocab_size), generation_config, settings)
-    for name, ids in (("eos_token_id", config.eos_ids), ("pad_token_id", (config.pad_token_id,))):
-        for token_id in ids:
-            if token_id is not None and token_id >= vocab_size:
+    if call.generation_config is not None and not isinstance(call.generation_config, GenerationConfig):
+        raise GenerationError(
+            f"generation_config of type {type(call.generation_config).__name__}",
+            "must be a refgen.GenerationConfig",
+            "CFG-04",
+            "Make one with GenerationConfig.from_dict(settings).",
+        )
+    config = settle(without_foreign_ids(model_config, vocab_size), call.generation_config, call.settings)
+    refuse_foreign_ids(config, vocab_size)
+    prompt = prepare(call.input_ids, call.attention_mask, config).repeated(config.num_return_sequences or 1)
+    check_ids(prompt.ids, gpt2.config)
+    check_positions(positions(prompt.mask, prompt.width), len(prompt.ids), prompt.width, gpt2.config)
+    limit = max_length(config, prompt, n_positions)
+    refuse_unreachable_minimum(config, prompt, limit)
+    pick, seed_used = the_pick(config, prompt, limit, n_positions, call)
+    steps = decode(
+        by_forward(gpt2, use_cache=config.use_cache is not False),
+        prompt,
+        processors(config, prompt, limit, call.prefix_allowed_tokens_fn, call.logits_processor),
+        pick,
+        stopping(config, prompt, limit, n_positions, call.tokenizer, call.stopping_criteria),
+        pad=fill_id(config, prompt, limit, n_positions, call),
+    )
+    return Run(prompt, config, seed_used, steps)
+
+
+def refuse_foreign_ids(config: GenerationConfig, vocab_size: int) -> None:
+    """STOP-08. Every id in a setting is one of the model's tokens."""
+    for name in ID_FIELDS:
+        for token_id in ids_of(config, name):
+            if token_id >= vocab_size:
                 raise GenerationError(
                     f"{name}={token_id}",
                     f"token ids of this model run from 0 to {vocab_size - 1}",
                     "STOP-08",
                     f"Pass {name}=None to do without.",
                 )
-    prompt = prepare(input_ids, attention_mask, config).repeated(config.num_return_sequences or 1)
-    check_ids(prompt.ids, gpt2.config)
-    check_positions(positions(prompt.mask, prompt.width), len(prompt.ids), prompt.width, gpt2.config)
-    limit = max_length(config, prompt, n_positions)
-    pick, seed_used = the_pick(config, prompt, limit, seed, uniforms)
-    steps = decode(
-        by_forward(gpt2, use_cache=config.use_cache is not False),
-        prompt,
-        processors(config, prompt),
-        pick,
-        stopping(config.eos_ids, limit, n_positions),
-        pad=fill_id(config, prompt, limit, n_positions),
-    )
-    return Run(prompt, config, seed_used, steps)
 
 
 def without_foreign_ids(model_config: GenerationConfig, vocab_size: int) -> GenerationConfig:
@@ -114,9 +138,11 @@ def without_foreign_ids(model_config: GenerationConfig, vocab_size: int) -> Gene
 
 
 def generate(run: Run, streamer: Streamer | None = None) -> ndarray | GenerateOutput:
-    """Takes all steps of a run; the ids `[B*n, P + new]`, or a `GenerateOutput` if the settings ask for it."""
+    """STREAM-01, OUT-01. Takes all steps of a run; the ids `[B*n, P + new]`, or a `GenerateOutput` if the settings ask for it."""
+    if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
+        raise GenerationError(f"streamer={streamer!r}", "must have put(ids) and end()", "STREAM-01")
     if streamer is not None:
-        streamer.put(run.prompt.ids)
+        streamer.put(run.prompt.ids.copy())
     columns, scores, logits = [run.prompt.ids], [], []
     for step in run.steps:
         columns.append(step.tokens[:, None])
@@ -146,41 +172,56 @@ def max_length(config: GenerationConfig, prompt: Prompt, n_positions: int) -> in
         return prompt.width + config.max_new_tokens
     limit = min(prompt.width + 20, n_positions) if config.max_length is None else config.max_length
     if prompt.width >= limit:
+        asked = "the default length" if config.max_length is None else f"max_length={limit}"
         raise GenerationError(
-            f"max_length={limit}",
-            f"the prompt already has {prompt.width} columns",
+            asked,
+            f"ends at {limit} columns, and the prompt already has {prompt.width}",
             "LEN-02",
             "Set max_new_tokens, which does not count the prompt.",
         )
     return limit
 
 
-def fill_id(config: GenerationConfig, prompt: Prompt, limit: int, n_positions: int) -> int | None:
+def refuse_unreachable_minimum(config: GenerationConfig, prompt: Prompt, limit: int) -> None:
+    """LEN-07, LEN-08. A minimum beyond the limit cannot be kept."""
+    for name, least, rule in (
+        ("min_new_tokens", prompt.width + (config.min_new_tokens or 0), "LEN-07"),
+        ("min_length", config.min_length or 0, "LEN-08"),
+    ):
+        if least > limit:
+            raise GenerationError(
+                f"{name}={getattr(config, name)}",
+                f"cannot be reached: the limit is {limit - prompt.width} new tokens",
+                rule,
+                "Raise max_new_tokens.",
+            )
+
+
+def fill_id(config: GenerationConfig, prompt: Prompt, limit: int, n_positions: int, call: Call) -> int | None:
     """STOP-05, STOP-07. What finished rows are filled with: the pad id, else the first end token."""
     if config.pad_token_id is not None:
         return config.pad_token_id
     if config.eos_ids:
         return config.eos_ids[0]
     tokens = prompt.mask.sum(axis=1)
-    if tokens.min() != tokens.max() and tokens.max() + limit - prompt.width > n_positions + 1:
+    fill_context = tokens.min() != tokens.max() and tokens.max() + limit - prompt.width > n_positions + 1
+    if len(tokens) > 1 and (fill_context or config.stop_strings or list(call.stopping_criteria)):
         raise GenerationError(
-            "pad_token_id=None",
-            "rows will reach the end of the context at different steps and need filling",
-            "STOP-07",
-            "Set pad_token_id.",
+            "pad_token_id=None", "rows can end at different steps and need filling", "STOP-07", "Set pad_token_id."
         )
     return None
 
 
 def the_pick(
-    config: GenerationConfig, prompt: Prompt, limit: int, seed: Seed, uniforms: Any
+    config: GenerationConfig, prompt: Prompt, limit: int, n_positions: int, call: Call
 ) -> tuple[Pick, int | tuple[int, ...] | None]:
     """Greedy, or by the source of chance the caller gave; and the seed that was used, fresh if none was given."""
-    rows = len(prompt.ids)
+    rows, seed, uniforms = len(prompt.ids), call.seed, call.uniforms
     if seed is not None and uniforms is not None:
         raise GenerationError("seed and uniforms", "are two sources of chance", "SAMP-10", "Pass one of them.")
     seeds = the_seeds(seed, rows)
-    table = None if uniforms is None else the_uniforms(uniforms, rows, limit - prompt.width)
+    steps = min(limit - prompt.width, n_positions + 1 - int(prompt.mask.sum(axis=1).min()))
+    table = None if uniforms is None else the_uniforms(uniforms, rows, steps)
     if not config.samples:
         return greedy, None
     if table is not None:
@@ -194,11 +235,12 @@ def the_seeds(seed: Seed, rows: int) -> int | tuple[int, ...]:
     """SAMP-05, SAMP-09. One whole number for the batch or one for each row; None takes 32 fresh bits."""
     if seed is None:
         return secrets.randbits(32)
-    several = list(seed) if isinstance(seed, Sequence | ndarray) and not isinstance(seed, str) else [seed]
-    for each in several:
-        if isinstance(each, bool) or not isinstance(each, int | np.integer):
-            raise GenerationError(f"seed={seed!r}", "must be a whole number, or one for each row", "SAMP-05")
-    if not isinstance(seed, Sequence | ndarray):
+    several: Any = seed.tolist() if hasattr(seed, "tolist") else seed  # arrays and NumPy's numbers
+    one = not isinstance(several, list | tuple)
+    several = [several] if one else list(several)
+    if any(isinstance(each, bool) or not isinstance(each, int | np.integer) for each in several):
+        raise GenerationError(f"seed={seed!r}", "must be a whole number, or one for each row", "SAMP-05")
+    if one:
         return int(several[0])
     if len(several) != rows:
         raise GenerationError(
@@ -214,7 +256,7 @@ def the_uniforms(uniforms: Any, rows: int, steps: int) -> ndarray:
     """SAMP-10. float64 `[B*n N]` with N at least the number of steps, all in [0, 1); one row may be flat."""
     try:
         table = np.atleast_2d(np.asarray(uniforms, dtype=np.float64))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):
         raise InputError("uniforms", f"must be numbers in [{rows}, {steps}]", "SAMP-10") from None
     if table.ndim != 2 or len(table) != rows or table.shape[1] < steps:
         raise InputError(

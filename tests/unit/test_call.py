@@ -1,5 +1,7 @@
 """The call around the loop: lengths, fillers, seeds, uniforms, and what it refuses before the first step."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -61,7 +63,17 @@ def test_finished_rows_are_filled_with_the_first_end_token():
 
 
 @pytest.mark.parametrize(("call", "error", "message"), [
-    ({"max_length": 3}, GenerationError, r"max_length=3: the prompt already has 3 columns \[LEN-02\].*max_new_tokens"),
+    ({"max_length": 3}, GenerationError, r"max_length=3: ends at 3 columns, and the prompt already has 3 \[LEN-02\].*max_new_tokens"),
+    ({"min_new_tokens": 5, "max_new_tokens": 3}, GenerationError, r"min_new_tokens=5: cannot be reached: the limit is 3 new"),
+    ({"min_new_tokens": 30}, GenerationError, r"min_new_tokens=30: cannot be reached: the limit is 5 new tokens \[LEN-07\]"),
+    ({"min_length": 9}, GenerationError, r"min_length=9: cannot be reached: the limit is 5 new tokens \[LEN-08\]"),
+    ({"min_length": 9, "max_new_tokens": 2}, GenerationError, r"min_length=9: cannot be reached: the limit is 2 new"),
+    ({"generation_config": {"top_k": 5}}, GenerationError, r"generation_config of type dict: must be a refgen"),
+    ({"streamer": "x"}, GenerationError, r"streamer='x': must have put\(ids\) and end\(\) \[STREAM-01\]"),
+    ({"suppress_tokens": [1, 7]}, GenerationError, r"suppress_tokens=7: token ids of this model run from 0 to 6"),
+    ({"bad_words_ids": [[1, 9]]}, GenerationError, r"bad_words_ids=9: token ids of this model"),
+    ({"sequence_bias": {(8,): 1.0}}, GenerationError, r"sequence_bias=8: token ids of this model"),
+    ({"stop_strings": "a"}, GenerationError, r"stop_strings=\['a'\]: need a tokenizer to be found \[SSTR-01\]"),
     ({"eos_token_id": 7}, GenerationError, r"eos_token_id=7: token ids of this model run from 0 to 6.*eos_token_id=None"),
     ({"pad_token_id": 7}, GenerationError, r"pad_token_id=7: token ids of this model run from 0 to 6"),
     ({"do_sample": True, "seed": "x"}, GenerationError, r"seed='x': must be a whole number, or one for each row"),
@@ -78,6 +90,58 @@ def test_calls_that_are_refused(call, error, message):
         MODEL.generate([[1, 2, 3]], **call)
 
 
+def test_temperatures_and_penalties_that_overflow_are_refused():
+    """TEMP-03: scores beyond float32 are an error, in one sentence and without NumPy's warnings."""
+    for settings in (
+        {"do_sample": True, "temperature": 1e-44},
+        {"repetition_penalty": 1e-39},
+    ):
+        with pytest.raises(
+            GenerationError, match=r"leave no token to choose.*overflows float32 \[SAMP-08\].*temperature=0"
+        ):
+            MODEL.generate([[1, 2, 3, 4, 5, 6, 0]], max_new_tokens=1, **settings)
+
+
+def test_a_streamer_cannot_change_the_prompt():
+    """STREAM-01: what a streamer does with the arrays it is given is its own affair."""
+
+    class Eraser:
+        def put(self, ids):
+            ids[:] = 0
+
+        def end(self):
+            pass
+
+    assert MODEL.generate([[1, 2]], max_new_tokens=2, streamer=Eraser())[0, :2].tolist() == [1, 2]
+
+
+def test_only_the_uniforms_that_can_be_used_are_needed():
+    """SAMP-10: where the context ends first, no more columns are asked for."""
+    output = MODEL.generate([[1, 2]], do_sample=True, uniforms=[0.5] * 7, max_new_tokens=99)
+    assert output.shape == (1, 9)
+
+
+def test_bad_words_are_never_said():
+    """BAD-01: neither a banned id nor a banned sequence comes, also across the border of the prompt."""
+    said = MODEL.generate([[1, 2]], max_new_tokens=6)[0].tolist()
+    banned = [[said[2]], [said[3], said[4]]]
+    other = MODEL.generate([[1, 2]], max_new_tokens=6, bad_words_ids=banned)[0].tolist()
+    assert said[2] not in other[2:]
+    assert (said[3], said[4]) not in pairwise(other[1:])
+    border = MODEL.generate([[1, 2]], max_new_tokens=1, bad_words_ids=[[2, said[2]], [1, 5, 3]])[0].tolist()
+    assert border[2] != said[2]
+    free = MODEL.generate([[1, 2]], max_new_tokens=1, bad_words_ids=[[3, said[2]]])[0].tolist()
+    assert free[2] == said[2]
+
+
+def test_forced_beginnings_need_a_prompt_of_one_column():
+    """FORCE-01: a longer prompt has begun already."""
+    said = int(MODEL.generate([[1, 2]], max_new_tokens=1)[0, 2])
+    other = (said + 1) % 7
+    assert MODEL.generate([[1, 2]], max_new_tokens=1, forced_bos_token_id=other)[0, 2] == said
+    assert MODEL.generate([[1]], max_new_tokens=1, forced_bos_token_id=other)[0, 1] == other
+
+
 def test_prompts_too_long_are_refused():
     """FWD-23: a prompt with more tokens than positions says both numbers."""
     with pytest.raises(InputError, match=r"position 8: this model has n_positions=8"):
@@ -87,9 +151,7 @@ def test_prompts_too_long_are_refused():
 def test_rows_that_end_apart_need_a_filler():
     """STOP-07: without end or pad id, rows that reach the context at different steps cannot be one array."""
     ids, mask = [[0, 1, 2], [3, 4, 5]], [[0, 1, 1], [1, 1, 1]]
-    with pytest.raises(
-        GenerationError, match=r"pad_token_id=None: rows will reach the end of the context.*Set pad_token_id"
-    ):
+    with pytest.raises(GenerationError, match=r"pad_token_id=None: rows can end at different steps.*Set pad_token_id"):
         MODEL.generate(ids, mask, max_new_tokens=9)
     assert MODEL.generate(ids, mask, max_new_tokens=9, pad_token_id=0).shape == (2, 10)
     assert MODEL.generate(ids, mask, max_new_tokens=6).shape == (2, 9)
