@@ -3,7 +3,7 @@
 What users of transformers type works here with NumPy arrays; `docs/differences.md` lists what differs.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -135,8 +135,8 @@ class GPT2LMHeadModel:
         generation_config: GenerationConfig | None = None,
         tokenizer: Tokenizer | None = None,
         prefix_allowed_tokens_fn: AllowedTokens | None = None,
-        logits_processor: Iterable[Processor] = (),
-        stopping_criteria: Iterable[Criterion] = (),
+        logits_processor: Sequence[Processor] = (),
+        stopping_criteria: Sequence[Criterion] = (),
         **settings: Any,
     ) -> Any:
         """Continues each row of `input_ids` `[B P]`; returns int64 ids `[B*n, P + new]`, prompt included.

@@ -131,13 +131,13 @@ SETTINGS = (
 
 def run_generate(options: argparse.Namespace) -> None:
     """Prompt in, text out."""
-    prompt = the_prompt(options)
+    prompt = read_prompt(options)
     folder = find_model(options.model)
     tokenizer = Tokenizer.from_pretrained(folder)
     model = GPT2LMHeadModel.from_pretrained(folder, dtype=options.dtype)
     settings = {name: value for name in SETTINGS if (value := getattr(options, name)) is not None}
     if options.eos:
-        settings["eos_token_id"] = the_eos(options.eos, tokenizer)
+        settings["eos_token_id"] = read_eos(options.eos, tokenizer)
     if options.stop_string:
         settings["stop_strings"] = options.stop_string
     if options.bad_word:
@@ -170,7 +170,7 @@ def run_generate(options: argparse.Namespace) -> None:
         print()
 
 
-def the_prompt(options: argparse.Namespace) -> str | None:
+def read_prompt(options: argparse.Namespace) -> str | None:
     """From the command line or standard input, without the newline that ends a typed line."""
     prompt: str | None = options.prompt
     if options.stdin:
@@ -184,7 +184,7 @@ def the_prompt(options: argparse.Namespace) -> str | None:
     return prompt
 
 
-def the_eos(names: list[str], tokenizer: Tokenizer) -> list[int] | None:
+def read_eos(names: list[str], tokenizer: Tokenizer) -> list[int] | None:
     """Ids as they are, tokens by their text, 'none' as None."""
     if names == ["none"]:
         return None

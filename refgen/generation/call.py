@@ -5,7 +5,7 @@ Axes    B prompts, n sequences a prompt, P prompt columns, V tokens.
 
 import secrets
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -61,9 +61,16 @@ class Call:
     generation_config: GenerationConfig | None = None
     tokenizer: Tokenizer | None = None
     prefix_allowed_tokens_fn: AllowedTokens | None = None
-    logits_processor: Iterable[Processor] = ()
-    stopping_criteria: Iterable[Criterion] = ()
+    logits_processor: Sequence[Processor] = ()
+    stopping_criteria: Sequence[Criterion] = ()
     settings: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        for name, rule in (("logits_processor", "PROC-03"), ("stopping_criteria", "STOP-09")):
+            functions = getattr(self, name)
+            if callable(functions) or not all(map(callable, functions := tuple(functions or ()))):
+                raise GenerationError(f"{name}={functions!r}", "must be a list of functions", rule)
+            object.__setattr__(self, name, functions)
 
 
 CALL_ARGUMENTS = {field.name for field in fields(Call)} - {"settings"}
@@ -96,7 +103,7 @@ def prepare_run(gpt2: GPT2, model_config: GenerationConfig, call: Call) -> Run:
     check_positions(positions(prompt.mask, prompt.width), len(prompt.ids), prompt.width, gpt2.config)
     limit = max_length(config, prompt, n_positions)
     refuse_unreachable_minimum(config, prompt, limit)
-    pick, seed_used = the_pick(config, prompt, limit, n_positions, call)
+    pick, seed_used = make_pick(config, prompt, limit, n_positions, call)
     steps = decode(
         by_forward(gpt2, use_cache=config.use_cache is not False),
         prompt,
@@ -205,23 +212,23 @@ def fill_id(config: GenerationConfig, prompt: Prompt, limit: int, n_positions: i
         return config.eos_ids[0]
     tokens = prompt.mask.sum(axis=1)
     fill_context = tokens.min() != tokens.max() and tokens.max() + limit - prompt.width > n_positions + 1
-    if len(tokens) > 1 and (fill_context or config.stop_strings or list(call.stopping_criteria)):
+    if len(tokens) > 1 and (fill_context or config.stop_strings or call.stopping_criteria):
         raise GenerationError(
             "pad_token_id=None", "rows can end at different steps and need filling", "STOP-07", "Set pad_token_id."
         )
     return None
 
 
-def the_pick(
+def make_pick(
     config: GenerationConfig, prompt: Prompt, limit: int, n_positions: int, call: Call
 ) -> tuple[Pick, int | tuple[int, ...] | None]:
     """Greedy, or by the source of chance the caller gave; and the seed that was used, fresh if none was given."""
     rows, seed, uniforms = len(prompt.ids), call.seed, call.uniforms
     if seed is not None and uniforms is not None:
         raise GenerationError("seed and uniforms", "are two sources of chance", "SAMP-10", "Pass one of them.")
-    seeds = the_seeds(seed, rows)
+    seeds = read_seeds(seed, rows)
     steps = min(limit - prompt.width, n_positions + 1 - int(prompt.mask.sum(axis=1).min()))
-    table = None if uniforms is None else the_uniforms(uniforms, rows, steps)
+    table = None if uniforms is None else read_uniforms(uniforms, rows, steps)
     if not config.samples:
         return greedy, None
     if table is not None:
@@ -231,7 +238,7 @@ def the_pick(
     return shared_stream(seeds), seeds
 
 
-def the_seeds(seed: Seed, rows: int) -> int | tuple[int, ...]:
+def read_seeds(seed: Seed, rows: int) -> int | tuple[int, ...]:
     """SAMP-05, SAMP-09. One whole number for the batch or one for each row; None takes 32 fresh bits."""
     if seed is None:
         return secrets.randbits(32)
@@ -252,7 +259,7 @@ def the_seeds(seed: Seed, rows: int) -> int | tuple[int, ...]:
     return tuple(int(each) for each in several)
 
 
-def the_uniforms(uniforms: Any, rows: int, steps: int) -> ndarray:
+def read_uniforms(uniforms: Any, rows: int, steps: int) -> ndarray:
     """SAMP-10. float64 `[B*n N]` with N at least the number of steps, all in [0, 1); one row may be flat."""
     try:
         table = np.atleast_2d(np.asarray(uniforms, dtype=np.float64))

@@ -40,7 +40,7 @@ def contexts(ids: ndarray, prompt_mask: ndarray) -> Iterator[tuple[int, list[int
 
 def prepare(input_ids: Any, attention_mask: Any, config: GenerationConfig) -> Prompt:
     """The prompt a caller means; raises `InputError` where it could mean two things."""
-    ids = the_ids(input_ids, config)
+    ids = read_ids(input_ids, config)
     if attention_mask is None:
         return Prompt(ids, inferred_mask(ids, config))
     mask = whole_numbers("attention_mask", attention_mask)
@@ -65,7 +65,7 @@ def prepare(input_ids: Any, attention_mask: Any, config: GenerationConfig) -> Pr
     return Prompt(ids, mask)
 
 
-def the_ids(input_ids: Any, config: GenerationConfig) -> ndarray:
+def read_ids(input_ids: Any, config: GenerationConfig) -> ndarray:
     """IN-01 to IN-03. int64 `[B P]`; without any, the prompt is one `bos_token_id`."""
     if input_ids is None:
         if config.bos_token_id is None:

@@ -73,6 +73,8 @@ def test_finished_rows_are_filled_with_the_first_end_token():
     ({"suppress_tokens": [1, 7]}, GenerationError, r"suppress_tokens=7: token ids of this model run from 0 to 6"),
     ({"bad_words_ids": [[1, 9]]}, GenerationError, r"bad_words_ids=9: token ids of this model"),
     ({"sequence_bias": {(8,): 1.0}}, GenerationError, r"sequence_bias=8: token ids of this model"),
+    ({"logits_processor": print}, GenerationError, r"logits_processor=.*must be a list of functions \[PROC-03\]"),
+    ({"stopping_criteria": [5]}, GenerationError, r"stopping_criteria=\(5,\): must be a list of functions \[STOP-09\]"),
     ({"stop_strings": "a"}, GenerationError, r"stop_strings=\['a'\]: need a tokenizer to be found \[SSTR-01\]"),
     ({"eos_token_id": 7}, GenerationError, r"eos_token_id=7: token ids of this model run from 0 to 6.*eos_token_id=None"),
     ({"pad_token_id": 7}, GenerationError, r"pad_token_id=7: token ids of this model run from 0 to 6"),
