@@ -67,7 +67,7 @@ def test_chance_settings_never_change_greedy(run, temperature, top_k, top_p, min
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IgnoredSettingWarning)
         np.testing.assert_array_equal(model.generate(ids, mask, **settings, **chance), expected)
-    sampled = model.generate(ids, mask, do_sample=True, **settings, **(chance | {"temperature": 0}))
+        sampled = model.generate(ids, mask, do_sample=True, **settings, **(chance | {"temperature": 0}))
     np.testing.assert_array_equal(sampled, expected)
 
 
