@@ -16,7 +16,7 @@ from refgen import checkpoint
 from refgen.arrays import whole_numbers
 from refgen.cache import Cache
 from refgen.config import GPT2Config
-from refgen.errors import CheckpointError, InputError
+from refgen.errors import CheckpointError, GenerationError, InputError
 from refgen.generation.call import CALL_ARGUMENTS, Call, GenerateOutput, Seed, Streamer, generate, prepare_run
 from refgen.generation.config import GenerationConfig
 from refgen.generation.loop import Step
@@ -168,7 +168,12 @@ class GPT2LMHeadModel:
         """Takes what `generate` takes, a streamer apart; gives one `Step` at a time: tokens, logits, scores, finishes."""
         own = {name: arguments.pop(name) for name in CALL_ARGUMENTS & arguments.keys()}
         call = Call(input_ids=input_ids, attention_mask=attention_mask, **own, settings=arguments)
-        return prepare_run(self.gpt2, self.generation_config, call).steps
+        run = prepare_run(self.gpt2, self.generation_config, call)
+        if run.search is not None:
+            raise GenerationError(
+                f"num_beams={run.config.beams}", "beam search has no steps to give", "BEAM-12", "Use generate()."
+            )
+        return run.steps
 
 
 class AutoModelForCausalLM:

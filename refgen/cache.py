@@ -57,6 +57,12 @@ class Cache:
         """Counts the T positions that every layer has appended."""
         self._length += T
 
+    def select(self, rows: ndarray) -> None:
+        """BEAM-04. Row i goes on as row `rows[i]` was: beams that go on take their keys and values along."""
+        self._layers = (
+            [np.take(room[..., : self._length, :], rows, axis=1) for room in self._layers] if self._length else []
+        )
+
     def crop(self, length: int) -> None:
         """Forgets all but the first `length` positions (CACHE-06)."""
         if not isinstance(length, int | np.integer) or not 0 <= length <= self._length:

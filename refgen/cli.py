@@ -113,6 +113,11 @@ def add_generate(commands: Any) -> None:
     choice.add_argument("--no-repeat-ngram-size", type=int, metavar="N", help="never say N tokens in a row twice")
     choice.add_argument("--bad-word", action="append", metavar="TEXT", help="never say TEXT, repeatable")
     choice.add_argument("--repetition-penalty", type=float, metavar="R", help="make tokens already there less likely")
+    choice.add_argument("--num-beams", type=int, metavar="K", help="search with K beams")
+    choice.add_argument("--length-penalty", type=float, metavar="P", help="above 0 prefers long sequences (default: 1)")
+    choice.add_argument(
+        "--early-stopping", action="store_true", help="end a search as soon as K sequences are finished"
+    )
     choice.add_argument("--num-return-sequences", type=int, metavar="N", help="draw N continuations")
 
     output = command.add_argument_group("output")
@@ -125,7 +130,7 @@ def add_generate(commands: Any) -> None:
 SETTINGS = (
     "max_new_tokens", "max_length", "min_new_tokens", "min_length", "max_time", "temperature", "top_k", "top_p", "min_p",
     "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff", "no_repeat_ngram_size", "repetition_penalty",
-    "num_return_sequences",
+    "num_beams", "length_penalty", "num_return_sequences",
 )  # fmt: skip
 
 
@@ -138,20 +143,23 @@ def run_generate(options: argparse.Namespace) -> None:
     settings = {name: value for name in SETTINGS if (value := getattr(options, name)) is not None}
     if options.eos:
         settings["eos_token_id"] = read_eos(options.eos, tokenizer)
+    if options.early_stopping:
+        settings["early_stopping"] = True
     if options.stop_string:
         settings["stop_strings"] = options.stop_string
     if options.bad_word:
         settings["bad_words_ids"] = [tokenizer.encode(word) for word in options.bad_word]
     ids = None if prompt is None else tokenizer([prompt], return_tensors="np")["input_ids"]
     several = settings.get("num_return_sequences", 1) > 1
-    streams = not (options.json or several)
+    beams = settings.get("num_beams", 1) > 1
+    streams = not (options.json or several or beams)
     streamer = TextStreamer(tokenizer, options.skip_prompt, skip_special_tokens=True) if streams else Progress()
     output: GenerateOutput = model.generate(
         ids,
         seed=options.seed,
         do_sample=options.do_sample,
         return_dict_in_generate=True,
-        streamer=streamer,
+        streamer=None if beams else streamer,
         tokenizer=tokenizer,
         **settings,
     )
@@ -162,7 +170,7 @@ def run_generate(options: argparse.Namespace) -> None:
         if options.json:
             text = tokenizer.decode(row[width:], skip_special_tokens=True)
             print(json.dumps({"prompt": prompt, "text": text, "ids": row, "finish": finish, "seed": output.seed}))
-        elif several:
+        elif not streams:
             print(
                 "---\n" * (number > 0) + tokenizer.decode(row[width * options.skip_prompt :], skip_special_tokens=True)
             )

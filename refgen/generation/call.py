@@ -5,17 +5,28 @@ Axes    B prompts, n sequences a prompt, P prompt columns, V tokens.
 
 import secrets
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy import ndarray
 
+from refgen.cache import Cache
 from refgen.errors import GenerationError, IgnoredSettingWarning, InputError
+from refgen.generation.beam import BeamResult, BeamSettings, Choose, beam_search, best, drawn
 from refgen.generation.config import ID_FIELDS, GenerationConfig, ids_of, settle
 from refgen.generation.loop import Step, by_forward, decode
-from refgen.generation.pick import Pick, greedy, inverse_cdf, shared_stream, stream_per_row
+from refgen.generation.pick import (
+    Exponentials,
+    Pick,
+    draw,
+    exponentials_per_row,
+    greedy,
+    inverse_cdf,
+    shared_exponentials,
+)
 from refgen.generation.processors import AllowedTokens, Processor, processors
 from refgen.generation.prompt import Prompt, prepare
 from refgen.generation.stopping import Criterion, stopping
@@ -48,6 +59,8 @@ class GenerateOutput:
     seed: int | tuple[int, ...] | None  # what chance was seeded with; None if nothing was drawn from a seed
     scores: tuple[ndarray, ...] | None = None
     logits: tuple[ndarray, ...] | None = None
+    sequences_scores: ndarray | None = None  # [B*n] float32, of beam search
+    beam_indices: ndarray | None = None  # [B*n new]: the row of scores each token was chosen in, -1 after the end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +96,8 @@ class Run:
     prompt: Prompt
     config: GenerationConfig
     seed: int | tuple[int, ...] | None
-    steps: Iterator[Step]
+    steps: Iterator[Step]  # of beam search none
+    search: Callable[[], BeamResult] | None = None
 
 
 def prepare_run(gpt2: GPT2, model_config: GenerationConfig, call: Call) -> Run:
@@ -98,21 +112,31 @@ def prepare_run(gpt2: GPT2, model_config: GenerationConfig, call: Call) -> Run:
         )
     config = settle(without_foreign_ids(model_config, vocab_size), call.generation_config, call.settings)
     refuse_foreign_ids(config, vocab_size)
-    prompt = prepare(call.input_ids, call.attention_mask, config).repeated(config.num_return_sequences or 1)
+    n = config.num_return_sequences or 1
+    prompt = prepare(call.input_ids, call.attention_mask, config).repeated(config.beams if config.beams > 1 else n)
     check_ids(prompt.ids, gpt2.config)
     check_positions(positions(prompt.mask, prompt.width), len(prompt.ids), prompt.width, gpt2.config)
     limit = max_length(config, prompt, n_positions)
     refuse_unreachable_minimum(config, prompt, limit)
+    cache = Cache()
+    next_logits = by_forward(gpt2, config.use_cache is not False, cache)
+    processing = list(processors(config, prompt, limit, call.prefix_allowed_tokens_fn, call.logits_processor))
+    conditions = stopping(config, prompt, limit, n_positions, call.tokenizer, call.stopping_criteria)
+    if config.beams > 1:
+        choose, seed_used = make_choose(config, len(prompt.ids) // config.beams, call)
+        settings = BeamSettings(
+            num_beams=config.beams,
+            length_penalty=1.0 if config.length_penalty is None else config.length_penalty,
+            early_stopping=config.early_stopping or False,
+            max_length=min(limit, prompt.width + n_positions),
+            n_ends=len(config.eos_ids),
+            pad=config.pad_token_id if config.pad_token_id is not None else next(iter(config.eos_ids), 0),
+        )
+        search = partial(beam_search, next_logits, cache, prompt, processing, choose, conditions, settings)
+        return Run(prompt, config, seed_used, iter(()), search)
     pick, seed_used = make_pick(config, prompt, limit, n_positions, call)
-    steps = decode(
-        by_forward(gpt2, use_cache=config.use_cache is not False),
-        prompt,
-        processors(config, prompt, limit, call.prefix_allowed_tokens_fn, call.logits_processor),
-        pick,
-        stopping(config, prompt, limit, n_positions, call.tokenizer, call.stopping_criteria),
-        pad=fill_id(config, prompt, limit, n_positions, call),
-    )
-    return Run(prompt, config, seed_used, steps)
+    pad = fill_id(config, prompt, limit, n_positions, call)
+    return Run(prompt, config, seed_used, decode(next_logits, prompt, processing, pick, conditions, pad))
 
 
 def refuse_foreign_ids(config: GenerationConfig, vocab_size: int) -> None:
@@ -146,8 +170,9 @@ def without_foreign_ids(model_config: GenerationConfig, vocab_size: int) -> Gene
 
 def generate(run: Run, streamer: Streamer | None = None) -> ndarray | GenerateOutput:
     """STREAM-01, OUT-01. Takes all steps of a run; the ids `[B*n, P + new]`, or a `GenerateOutput` if the settings ask for it."""
-    if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
-        raise GenerationError(f"streamer={streamer!r}", "must have put(ids) and end()", "STREAM-01")
+    check_streamer(streamer, run)
+    if run.search is not None:
+        return best_of(run.search(), run)
     if streamer is not None:
         streamer.put(run.prompt.ids.copy())
     columns, scores, logits = [run.prompt.ids], [], []
@@ -171,6 +196,49 @@ def generate(run: Run, streamer: Streamer | None = None) -> ndarray | GenerateOu
         scores=tuple(scores) if run.config.output_scores else None,
         logits=tuple(logits) if run.config.output_logits else None,
     )
+
+
+def check_streamer(streamer: Any, run: Run) -> None:
+    """STREAM-01, BEAM-12. A streamer has two methods, and a run that knows its tokens one by one."""
+    if streamer is None:
+        return
+    if not (hasattr(streamer, "put") and hasattr(streamer, "end")):
+        raise GenerationError(f"streamer={streamer!r}", "must have put(ids) and end()", "STREAM-01")
+    if run.search is not None:
+        raise GenerationError("streamer", "beam search knows its text only at the end", "BEAM-12", "Use num_beams=1.")
+
+
+def best_of(result: BeamResult, run: Run) -> ndarray | GenerateOutput:
+    """BEAM-09. The n best of every prompt, as wide as the longest of them."""
+    n = run.config.num_return_sequences or 1
+    width = int(result.lengths[:, :n].max())
+    sequences = result.sequences[:, :n, :width].reshape(-1, width)
+    if not run.config.return_dict_in_generate:
+        return sequences
+    return GenerateOutput(
+        sequences=sequences,
+        finish=tuple(reason for reasons in result.finish for reason in reasons[:n]),
+        seed=run.seed,
+        scores=tuple(result.scores) if run.config.output_scores else None,
+        logits=tuple(result.logits) if run.config.output_logits else None,
+        sequences_scores=result.sequences_scores[:, :n].ravel(),
+        beam_indices=result.beam_indices[:, :n, : width - run.prompt.width].reshape(len(sequences), -1),
+    )
+
+
+def make_choose(config: GenerationConfig, rows: int, call: Call) -> tuple[Choose, int | tuple[int, ...] | None]:
+    """BEAM-03, BEAM-11. The best candidates, or a draw among them; and the seed that was used."""
+    if call.uniforms is not None:
+        raise GenerationError(
+            "uniforms", "beams draw without replacement, which they do not define", "SAMP-10", "Use seed=."
+        )
+    seeds = read_seeds(call.seed, rows)
+    return (drawn(exponentials_of(seeds)), seeds) if config.samples else (best, None)
+
+
+def exponentials_of(seeds: int | tuple[int, ...]) -> Exponentials:
+    """SAMP-04, SAMP-09. One stream for all rows, or one for each."""
+    return exponentials_per_row(seeds) if isinstance(seeds, tuple) else shared_exponentials(seeds)
 
 
 def max_length(config: GenerationConfig, prompt: Prompt, n_positions: int) -> int:
@@ -233,9 +301,7 @@ def make_pick(
         return greedy, None
     if table is not None:
         return inverse_cdf(table), None
-    if isinstance(seeds, tuple):
-        return stream_per_row(seeds), seeds
-    return shared_stream(seeds), seeds
+    return draw(exponentials_of(seeds)), seeds
 
 
 def read_seeds(seed: Seed, rows: int) -> int | tuple[int, ...]:

@@ -49,6 +49,13 @@ def flag(value: Any) -> bool:
     return value
 
 
+def true_false_never(value: Any) -> bool | str:
+    """True, False or "never" (BEAM-07)."""
+    if value != "never" and type(value) is not bool:
+        raise ValueError('must be True, False or "never"')
+    return bool(value) if type(value) is bool else "never"
+
+
 def token(value: Any) -> int:
     """One token id; -1, the field's old word for no token, is refused."""
     return whole(0)(value)
@@ -108,6 +115,9 @@ CHECKS: Mapping[str, tuple[Callable[[Any], Any], str, str]] = {
     "do_sample": (flag, "CFG-11", ""),
     "use_cache": (flag, "CACHE-02", ""),
     "num_return_sequences": (whole(1), "SAMP-07", ""),
+    "num_beams": (whole(1), "BEAM-12", "1 is no beam search."),
+    "length_penalty": (real(math.isfinite, "must be a finite number"), "BEAM-06", "0 is no penalty."),
+    "early_stopping": (true_false_never, "BEAM-07", ""),
     "temperature": (real(lambda t: 0 <= t < math.inf, "must be a finite number of at least 0"), "TEMP-02", GREEDY),
     "top_k": (whole(0), "TOPK-02", "0 or None keeps every token."),
     "top_p": (real(lambda p: 0 <= p <= 1, "must be a number from 0 to 1"), "TOPP-04", "1 or None keeps every token."),
@@ -137,6 +147,7 @@ CHECKS: Mapping[str, tuple[Callable[[Any], Any], str, str]] = {
 
 DEFAULTS: Mapping[str, Any] = {
     "min_length": 0, "min_new_tokens": 0, "do_sample": False, "use_cache": True, "num_return_sequences": 1,
+    "num_beams": 1, "length_penalty": 1.0, "early_stopping": False,
     "temperature": 1.0, "top_k": 50, "top_p": 1.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0,
     "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "remove_invalid_values": False, "renormalize_logits": False,
     "return_dict_in_generate": False, "output_scores": False, "output_logits": False,
@@ -144,7 +155,6 @@ DEFAULTS: Mapping[str, Any] = {
 
 # Fields of transformers that refgen has not got yet, with the values that ask for nothing.
 NOT_YET: Mapping[str, tuple[Any, ...]] = {
-    "num_beams": (1,), "length_penalty": (1.0,), "early_stopping": (False,),
     "cache_implementation": (), "cache_config": (), "max_cache_len": (), "prefill_chunk_size": (),
     "encoder_repetition_penalty": (1.0,), "encoder_no_repeat_ngram_size": (0,),
     "token_healing": (False,), "guidance_scale": (1.0,),
@@ -176,6 +186,9 @@ class GenerationConfig:
     do_sample: bool | None = None
     use_cache: bool | None = None
     num_return_sequences: int | None = None
+    num_beams: int | None = None
+    length_penalty: float | None = None
+    early_stopping: Any = None  # True, False or "never"
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
@@ -218,6 +231,11 @@ class GenerationConfig:
     def samples(self) -> bool:
         """TEMP-02. Whether tokens are drawn; temperature 0 puts all probability on the best, which is greedy."""
         return bool(self.do_sample) and self.temperature != 0
+
+    @property
+    def beams(self) -> int:
+        """The number of beams, 1 for none."""
+        return self.num_beams or 1
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
@@ -324,12 +342,16 @@ def refuse_contradictions(config: GenerationConfig) -> None:
                 "LEN-01",
                 f"Keep {other}, which does not count the prompt.",
             )
-    if (config.num_return_sequences or 1) > 1 and not config.samples:
+    if config.beams > 1 and (config.num_return_sequences or 1) > config.beams:
+        raise GenerationError(
+            f"num_return_sequences={config.num_return_sequences}", f"there are num_beams={config.beams}", "BEAM-09"
+        )
+    if (config.num_return_sequences or 1) > 1 and not config.samples and config.beams == 1:
         raise GenerationError(
             f"num_return_sequences={config.num_return_sequences}",
             "greedy decoding has one result",
             "GREEDY-07",
-            "Use do_sample=True with a temperature above 0.",
+            "Use do_sample=True with a temperature above 0, or num_beams.",
         )
     for forced, suppressed in (("forced_bos_token_id", "suppress_tokens"), ("forced_eos_token_id", "suppress_tokens")):
         both = set(ids_of(config, forced)) & set(ids_of(config, suppressed))
@@ -357,9 +379,12 @@ def refuse_contradictions(config: GenerationConfig) -> None:
 def warn_of_ignored(config: GenerationConfig, call: GenerationConfig) -> None:
     """CFG-09. A setting of this call that changes nothing is said, not passed over."""
     shapes_chance = ("temperature", "top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
-    neutral = {name: (None, 0, DEFAULTS.get(name)) for name in shapes_chance}
+    neutral: dict[str, tuple[Any, ...]] = {name: (None, 0, DEFAULTS.get(name)) for name in shapes_chance}
+    neutral |= {name: (None, DEFAULTS[name]) for name in ("length_penalty", "early_stopping")}
     sampling = "do_sample=True" if not config.do_sample else "a temperature above 0"
     needs = {} if config.samples else dict.fromkeys(shapes_chance, sampling)
+    if config.beams == 1:
+        needs |= dict.fromkeys(("length_penalty", "early_stopping"), "num_beams above 1")
     if not config.return_dict_in_generate:
         needs |= dict.fromkeys(("output_scores", "output_logits"), "return_dict_in_generate=True")
     ignored = [

@@ -88,13 +88,13 @@ def check_scores(scores: ndarray, logits: ndarray, running: ndarray) -> None:
         )
 
 
-def by_forward(gpt2: GPT2, use_cache: bool) -> NextLogits:
+def by_forward(gpt2: GPT2, use_cache: bool, cache: Cache | None = None) -> NextLogits:
     """CACHE-02, SAMP-06. The model as a function from ids to the next token's logits, with a memory or without."""
-    cache = Cache()
+    memory = Cache() if cache is None else cache
 
     def next_logits(ids: ndarray, mask: ndarray) -> ndarray:
         if not use_cache:
             return forward(gpt2, ids, mask, logits_to_keep=1)[:, -1]
-        return forward(gpt2, ids[:, len(cache) :], mask, cache=cache, logits_to_keep=1)[:, -1]
+        return forward(gpt2, ids[:, len(memory) :], mask, cache=memory, logits_to_keep=1)[:, -1]
 
     return next_logits

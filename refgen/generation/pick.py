@@ -7,6 +7,7 @@ so that any language can follow.
 Axes    B rows, V tokens.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy import ndarray
 from refgen.model import softmax
 
 Pick = Callable[[ndarray], ndarray]
+Exponentials = Callable[[tuple[int, ...]], ndarray]  # [B V] -> the next draws in that shape
 
 
 def greedy(scores: ndarray) -> ndarray:
@@ -44,16 +46,21 @@ def multinomial(scores: ndarray, exponentials: ndarray) -> ndarray:
         return (softmax(scores) / exponentials).argmax(axis=1)
 
 
-def shared_stream(seed: int) -> Pick:
+def shared_exponentials(seed: int) -> Exponentials:
     """SAMP-04. One stream for the batch, row after row, V draws a row and step, as in torch."""
     stream = TorchStream(seed)
-    return lambda scores: multinomial(scores, stream.exponentials(scores.size).reshape(scores.shape))
+    return lambda shape: stream.exponentials(math.prod(shape)).reshape(shape)
 
 
-def stream_per_row(seeds: Sequence[int]) -> Pick:
+def exponentials_per_row(seeds: Sequence[int]) -> Exponentials:
     """SAMP-09. A stream of its own for every row, so that each row is what it would be alone."""
     streams = [TorchStream(seed) for seed in seeds]
-    return lambda scores: multinomial(scores, np.stack([stream.exponentials(scores.shape[1]) for stream in streams]))
+    return lambda shape: np.stack([stream.exponentials(shape[1]) for stream in streams])
+
+
+def draw(exponentials: Exponentials) -> Pick:
+    """SAMP-01. By chance, each token with its probability."""
+    return lambda scores: multinomial(scores, exponentials(scores.shape))
 
 
 def inverse_cdf(uniforms: ndarray) -> Pick:

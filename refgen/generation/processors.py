@@ -84,23 +84,24 @@ def first_and_last(
 
 
 def shapes_of_chance(config: GenerationConfig) -> Iterator[Processor]:
-    """What makes sampling narrower or wider."""
+    """What makes sampling narrower or wider. Beams need a token that goes on: one more is kept for each end (WARP-01)."""
+    keep = 1 if config.beams == 1 else 1 + len(config.eos_ids)
     if config.temperature not in (None, 1.0):
         yield partial(temperature, value=config.temperature)
     if config.top_h is not None:
         yield partial(top_h, share=config.top_h)
     if config.top_k:
-        yield partial(top_k, k=config.top_k)
+        yield partial(top_k, k=max(config.top_k, keep))
     if config.top_p is not None and config.top_p < 1.0:
-        yield partial(top_p, p=config.top_p)
+        yield partial(top_p, p=config.top_p, keep=keep)
     if config.min_p:
-        yield partial(min_p, p=config.min_p)
+        yield partial(min_p, p=config.min_p, keep=keep)
     if config.typical_p is not None and config.typical_p < 1.0:
-        yield partial(typical_p, mass=config.typical_p)
+        yield partial(typical_p, mass=config.typical_p, keep=keep)
     if config.epsilon_cutoff:
-        yield partial(epsilon_cutoff, epsilon=config.epsilon_cutoff)
+        yield partial(epsilon_cutoff, epsilon=config.epsilon_cutoff, keep=keep)
     if config.eta_cutoff:
-        yield partial(eta_cutoff, epsilon=config.eta_cutoff)
+        yield partial(eta_cutoff, epsilon=config.eta_cutoff, keep=keep)
 
 
 # --- Penalties and bans -----------------------------------------------------------------------------------
@@ -232,7 +233,7 @@ def top_k(ids: ndarray, scores: ndarray, *, k: int) -> ndarray:
     return np.where(scores < kth, -np.inf, scores)
 
 
-def top_p(ids: ndarray, scores: ndarray, *, p: float) -> ndarray:
+def top_p(ids: ndarray, scores: ndarray, *, p: float, keep: int = 1) -> ndarray:
     """TOPP-01, TOPP-02. A token stays if the mass strictly before it, best first, is below p; one always stays.
 
     Seen from the other end: removed while the mass up to and with it, worst first, is at most 1 - p. That is
@@ -242,16 +243,18 @@ def top_p(ids: ndarray, scores: ndarray, *, p: float) -> ndarray:
     order = scores.shape[1] - 1 - np.argsort(scores[:, ::-1], axis=1, kind="stable")  # worst first, ties by high id
     mass = softmax(np.take_along_axis(scores, order, axis=1)).cumsum(axis=1, dtype=np.float64).astype(np.float32)
     removed = mass <= np.float32(1 - p)
-    removed[:, -1] = False
+    removed[:, -keep:] = False
     scores = scores.copy()
     np.put_along_axis(scores, order, np.where(removed, -np.inf, np.take_along_axis(scores, order, axis=1)), axis=1)
     return scores
 
 
-def min_p(ids: ndarray, scores: ndarray, *, p: float) -> ndarray:
+def min_p(ids: ndarray, scores: ndarray, *, p: float, keep: int = 1) -> ndarray:
     """MINP-01. A token is removed if its probability is strictly below p times the largest."""
     probabilities = softmax(scores)
-    return np.where(probabilities < np.float32(p) * probabilities.max(axis=1, keepdims=True), -np.inf, scores)
+    low = probabilities < np.float32(p) * probabilities.max(axis=1, keepdims=True)
+    low[np.arange(len(scores))[:, None], np.argsort(-probabilities, axis=1, kind="stable")[:, :keep]] = False
+    return np.where(low, -np.inf, scores)
 
 
 def top_h(ids: ndarray, scores: ndarray, *, share: float) -> ndarray:
@@ -273,7 +276,7 @@ def information(p: ndarray) -> ndarray:
     return -p * np.log(np.where(p > 0, p, 1))
 
 
-def typical_p(ids: ndarray, scores: ndarray, *, mass: float) -> ndarray:
+def typical_p(ids: ndarray, scores: ndarray, *, mass: float, keep: int = 1) -> ndarray:
     """TYP-01. The tokens whose surprise is closest to the entropy, until they hold `mass`; ties with the last stay."""
     logp = log_softmax(scores)
     entropy = information(np.exp(logp)).sum(axis=1, keepdims=True)
@@ -282,23 +285,26 @@ def typical_p(ids: ndarray, scores: ndarray, *, mass: float) -> ndarray:
     held = softmax(np.take_along_axis(scores, order, axis=1)).cumsum(axis=1, dtype=np.float64).astype(np.float32)
     last = np.minimum((held < np.float32(mass)).sum(axis=1, keepdims=True), scores.shape[1] - 1)
     furthest = np.take_along_axis(deviation, np.take_along_axis(order, last, axis=1), axis=1)
-    return np.where(deviation > furthest, -np.inf, scores)
+    far = deviation > furthest
+    np.put_along_axis(far, order[:, :keep], False, axis=1)
+    return np.where(far, -np.inf, scores)
 
 
-def epsilon_cutoff(ids: ndarray, scores: ndarray, *, epsilon: float) -> ndarray:
+def epsilon_cutoff(ids: ndarray, scores: ndarray, *, epsilon: float, keep: int = 1) -> ndarray:
     """EPS-01. Tokens less likely than epsilon are removed, but not the best."""
-    return cut(scores, np.float32(epsilon))
+    return cut(scores, np.float32(epsilon), keep)
 
 
-def eta_cutoff(ids: ndarray, scores: ndarray, *, epsilon: float) -> ndarray:
+def eta_cutoff(ids: ndarray, scores: ndarray, *, epsilon: float, keep: int = 1) -> ndarray:
     """ETA-01. The same, with the smaller of epsilon and sqrt(epsilon) exp(-entropy)."""
     entropy = information(softmax(scores)).sum(axis=1, keepdims=True)
-    return cut(scores, np.minimum(np.float32(epsilon), np.sqrt(np.float32(epsilon)) * np.exp(-entropy)))
+    return cut(scores, np.minimum(np.float32(epsilon), np.sqrt(np.float32(epsilon)) * np.exp(-entropy)), keep)
 
 
-def cut(scores: ndarray, least: Any) -> ndarray:
-    """Removes tokens of a probability below `least`, except those that score highest."""
-    low = (softmax(scores) < least) & (scores < scores.max(axis=1, keepdims=True))
+def cut(scores: ndarray, least: Any, keep: int) -> ndarray:
+    """Removes tokens of a probability below `least`, except those that score as high as the `keep`-th best."""
+    keep = min(keep, scores.shape[1])
+    low = (softmax(scores) < least) & (scores < np.partition(scores, -keep, axis=1)[:, -keep, None])
     return np.where(low, -np.inf, scores)
 
 

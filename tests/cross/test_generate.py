@@ -103,13 +103,13 @@ def draw_call(rng, vocab_size, do_sample):
 
 
 def both(model, twin, ids, mask, settings, seed):
-    """The two answers, refgen's with its scores."""
+    """The two answers, refgen's with its scores; transformers' too if the settings ask for it."""
     torch.manual_seed(seed)
-    theirs = twin.generate(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask), **settings).numpy()
-    ours = model.generate(
-        ids, mask, seed=seed, return_dict_in_generate=True, output_scores=True, output_logits=True, **settings
-    )
-    return ours, theirs
+    scores = {"output_scores": True} if "return_dict_in_generate" in settings else {}
+    theirs = twin.generate(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask), **settings, **scores)
+    wanted = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
+    ours = model.generate(ids, mask, seed=seed, **(settings | wanted))
+    return ours, theirs if scores else theirs.numpy()
 
 
 def nothing_left(model, ids, mask, settings, seed):
@@ -193,6 +193,55 @@ def test_seeded_sampling_equals_transformers(figures):
     count = compare(np.random.default_rng(2), CALLS // 2, do_sample=True)
     assert count["runs"] >= 500
     figures.append(f"seeded sampling against transformers: {told(count)}")
+
+
+def draw_beams(rng, vocab_size):
+    """A batch and settings for beams; enough tokens that their candidates can all be real."""
+    B, P, K = int(rng.integers(1, 3)), int(rng.integers(1, 8)), int(rng.integers(2, 5))
+    ids = rng.integers(0, vocab_size, (B, P))
+    mask = (np.arange(P) >= rng.integers(0, P, (B, 1))).astype(np.int64)
+    settings = {
+        "num_beams": K, "max_new_tokens": int(rng.integers(1, 10)), "pad_token_id": int(rng.integers(1, vocab_size)),
+        "num_return_sequences": int(rng.integers(1, K + 1)), "use_cache": bool(rng.integers(2)),
+    }  # fmt: skip
+    ends = rng.integers(0, vocab_size, rng.integers(0, 3)).tolist()
+    if ends:
+        settings |= {"eos_token_id": ends, "min_new_tokens": int(rng.integers(0, settings["max_new_tokens"] + 1))}
+    sometimes = {
+        "length_penalty": lambda: float(rng.choice([-1.0, 0.0, 0.5, 2.0])),
+        "early_stopping": lambda: [True, False, "never"][rng.integers(3)],
+        "repetition_penalty": lambda: 1.4,
+        "renormalize_logits": lambda: True,
+        "do_sample": lambda: True,
+    }
+    settings |= {name: draw() for name, draw in sometimes.items() if rng.integers(2) == 0}
+    if "do_sample" in settings:  # all candidates stay possible, or which of them fill up is nobody's promise (BEAM-11)
+        settings |= {"temperature": float(rng.choice([1.0, 1.5, 2.0])), "top_k": 0}
+    enough = vocab_size >= max(2, 1 + len(ends)) * K
+    return (ids, mask, settings) if enough else draw_beams(rng, vocab_size)
+
+
+def test_beams_equal_transformers(figures):
+    """BEAM-01 to BEAM-13: beam search and beam sampling return transformers' sequences, scores and origins."""
+    rng, count = np.random.default_rng(4), Counter()
+    for number in range(70):
+        model = draw_model(rng)
+        model = random_model(replace(model.config, vocab_size=int(rng.integers(20, 80))), number, "float32")
+        twin = torch_twin(model)
+        for _ in range(8):
+            ids, mask, settings = draw_beams(rng, model.config.vocab_size)
+            seed = int(rng.integers(2**40))
+            ours, theirs = both(model, twin, ids, mask, settings | {"return_dict_in_generate": True}, seed)
+            told_by = f"model {number}, {settings}, seed {seed}, prompt {ids.tolist()}, mask {mask.tolist()}"
+            np.testing.assert_array_equal(ours.sequences, theirs.sequences.numpy(), err_msg=told_by)
+            np.testing.assert_array_equal(ours.beam_indices, theirs.beam_indices.numpy(), err_msg=told_by)
+            np.testing.assert_allclose(ours.sequences_scores, theirs.sequences_scores.numpy(), rtol=1e-5, atol=1e-5)
+            assert len(ours.scores) == len(theirs.scores), told_by  # the search ended at the same step
+            count.update(settings.keys())
+            count["runs"] += 1
+            count["tokens"] += theirs.sequences[:, ids.shape[1] :].numel()
+    assert count["runs"] >= 500
+    figures.append(f"beams against transformers, every sequence, score and origin: {told(count)}")
 
 
 def test_stop_strings_equal_transformers(tmp_path, figures):

@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FAMILIES = (
     "FWD CKPT CFG IN LEN LOOP GREEDY SAMP TEMP TOPK TOPP TOPH MINP TYP EPS ETA WARP PROC REP BIAS NGRAM BAD PREF FORCE INV "
-    "EXPD SUP STOP SSTR PAD BATCH CACHE OUT STREAM TOK"
+    "EXPD SUP BEAM STOP SSTR PAD BATCH CACHE OUT STREAM TOK"
 )
 ID = rf"\b(?:{FAMILIES.replace(' ', '|')})-\d\d\b"
 SPEC = (ROOT / "SPEC.md").read_text(encoding="utf-8")

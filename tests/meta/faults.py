@@ -26,6 +26,7 @@ LOOP = "tests/unit/test_loop.py::"
 STOPPING = "tests/unit/test_stopping.py::"
 PROMPT = "tests/unit/test_prompt.py::"
 SETTINGS = "tests/unit/test_generation_config.py::"
+BEAM = "tests/unit/test_beam.py::"
 GENERATE = "tests/unit/test_call.py::"
 STREAMING = "tests/unit/test_streaming.py::"
 CHECKPOINT = "tests/unit/test_checkpoint.py::"
@@ -190,7 +191,7 @@ FAULTS = [
           LAWS + "test_top_k_1_is_greedy"),
     Fault("TOPP-01", "generation/processors.py", "removed = mass <= np.float32(1 - p)", "removed = mass < np.float32(1 - p)",
           PROCESSORS + "test_top_p_at_exact_boundaries"),
-    Fault("TOPP-01", "generation/processors.py", "    removed[:, -1] = False\n", "",
+    Fault("TOPP-01", "generation/processors.py", "    removed[:, -keep:] = False\n", "",
           PROCESSORS + "test_top_p_at_exact_boundaries"),
     Fault("TOPP-02", "generation/processors.py", "mass = softmax(np.take_along_axis(scores, order, axis=1))",
           "mass = np.exp(np.take_along_axis(scores, order, axis=1))", PROCESSORS + "test_top_p_by_adding_up"),
@@ -201,8 +202,7 @@ FAULTS = [
           SETTINGS + "test_settings_that_are_refused"),
     Fault("TOPP-05", "generation/processors.py", "    if config.temperature not in (None, 1.0):", "    if config.temperature == 0:",
           PROCESSORS + "test_processor_order"),
-    Fault("MINP-01", "generation/processors.py", "np.where(probabilities < np.float32(p)", "np.where(probabilities <= "
-          "np.float32(p)", PROCESSORS + "test_min_p_keeps_equality"),
+    Fault("MINP-01", "generation/processors.py", "low = probabilities < np.float32(p)", "low = probabilities <= np.float32(p)", PROCESSORS + "test_min_p_keeps_equality"),
     Fault("WARP-02", "generation/processors.py", "return scores / np.float32(value)", "return np.nan_to_num(scores / np.float32(value))",
           PROCESSORS + "test_temperature_leaves_removed_tokens_removed"),
     Fault("PROC-03", "generation/processors.py", "function(ids.copy(), scores.copy())", "function(ids, scores)",
@@ -235,7 +235,7 @@ FAULTS = [
           "allowed = np.float32(share)", PROCESSORS + "test_top_h_by_adding_up"),
     Fault("TYP-01", "generation/processors.py", "deviation = np.abs(-logp - entropy)", "deviation = -logp",
           PROCESSORS + "test_typical_p_by_sorting"),
-    Fault("EPS-01", "generation/processors.py", " & (scores < scores.max(axis=1, keepdims=True))", "",
+    Fault("EPS-01", "generation/processors.py", " & (scores < np.partition(scores, -keep, axis=1)[:, -keep, None])", "",
           PROCESSORS + "test_cutoffs_by_comparing"),
     Fault("ETA-01", "generation/processors.py", "np.sqrt(np.float32(epsilon)) * np.exp(-entropy)",
           "np.float32(epsilon) * np.exp(-entropy)", PROCESSORS + "test_cutoffs_by_comparing"),
@@ -259,9 +259,9 @@ FAULTS = [
     Fault("SAMP-02", "generation/pick.py", "(softmax(scores) / exponentials)", "(softmax(scores) * exponentials)", SPEC),
     Fault("SAMP-03", "generation/pick.py", "high << np.uint64(32) | low", "low << np.uint64(32) | high",
           PICK + "test_the_stream_is_mt19937"),
-    Fault("SAMP-04", "generation/pick.py", "stream.exponentials(scores.size).reshape(scores.shape)",
-          "stream.exponentials(scores.size).reshape(scores.shape[::-1]).T", PICK + "test_sharing_a_stream_is_row_after_row"),
-    Fault("SAMP-05", "generation/call.py", "return shared_stream(seeds), seeds", "return shared_stream(seeds), 0",
+    Fault("SAMP-04", "generation/pick.py", "stream.exponentials(math.prod(shape)).reshape(shape)",
+          "stream.exponentials(math.prod(shape)).reshape(shape[::-1]).T", PICK + "test_sharing_a_stream_is_row_after_row"),
+    Fault("SAMP-05", "generation/call.py", "return draw(exponentials_of(seeds)), seeds", "return draw(exponentials_of(seeds)), 0",
           LAWS + "test_a_seed_is_reported_when_none_was_given"),
     Fault("SAMP-07", "generation/prompt.py", "self.ids.repeat(n, axis=0)", "np.tile(self.ids, (n, 1))",
           PROMPT + "test_repeated_rows_stand_together"),
@@ -271,6 +271,35 @@ FAULTS = [
           PICK + "test_a_stream_a_row_is_the_row_alone"),
     Fault("SAMP-10", "generation/pick.py", "(cumulative <= target[:, None])", "(cumulative < target[:, None])",
           PICK + "test_inverse_cdf_by_hand"),
+    # Beams
+    Fault("BEAM-01", "generation/beam.py", "np.where(np.arange(K) == 0, np.float32(0), NEVER)", "np.zeros(K, np.float32)",
+          BEAM + "test_enough_beams_find_the_best_sequence"),
+    Fault("BEAM-02", "generation/beam.py", "scores = log_softmax(logits)", "scores = logits",
+          BEAM + "test_enough_beams_find_the_best_sequence"),
+    Fault("BEAM-03", "generation/beam.py", "np.argsort(-sums, axis=1, kind='stable')".replace("'", '"'),
+          "sums.shape[1] - 1 - np.argsort(-sums[:, ::-1], axis=1, kind='stable')".replace("'", '"'),
+          BEAM + "test_ties_go_to_the_lower_index"),
+    Fault("BEAM-04", "generation/beam.py", "        cache.select(rows[:, :, -1].ravel())\n", "",
+          BEAM + "test_a_prompt_is_searched_as_it_would_be_alone"),
+    Fault("BEAM-05", "generation/beam.py", "np.where(enters, np.float32(0), NEVER)", "np.float32(0)",
+          BEAM + "test_scores_are_those_of_the_tokens"),
+    Fault("BEAM-06", "generation/beam.py", "scores = sums / np.float32(new**settings.length_penalty)", "scores = sums",
+          BEAM + "test_scores_are_those_of_the_tokens"),
+    Fault("BEAM-07", "generation/beam.py", "return np.any(hoped > worst, axis=1)", "return np.all(~pool.done, axis=1)",
+          "tests/cross/test_generate.py::test_beams_equal_transformers"),
+    Fault("BEAM-08", "generation/beam.py", "bool(not is_open.any() or full or", "bool(full or",
+          "tests/cross/test_generate.py::test_beams_equal_transformers"),
+    Fault("BEAM-09", "generation/call.py", "sequences = result.sequences[:, :n, :width]", "sequences = result.sequences[:, -n:, :width]",
+          BEAM + "test_enough_beams_find_the_best_sequence"),
+    Fault("BEAM-10", "generation/call.py", "pad=config.pad_token_id if config.pad_token_id is not None else next(",
+          "pad=config.pad_token_id or next(", BEAM + "test_scores_are_those_of_the_tokens"),
+    Fault("BEAM-11", "generation/beam.py", "best(softmax(sums) / exponentials(sums.shape), count)", "best(sums / exponentials("
+          "sums.shape), count)", "tests/cross/test_generate.py::test_beams_equal_transformers"),
+    Fault("BEAM-12", "generation/call.py", "    if run.search is not None:\n        raise", "    if False:\n        raise",
+          BEAM + "test_what_beams_refuse"),
+    Fault("BEAM-13", "generation/beam.py", "beam + np.arange(B)[:, None] * K", "beam", BEAM + "test_scores_are_those_of_the_tokens"),
+    Fault("WARP-01", "generation/processors.py", "removed[:, -keep:] = False", "removed[:, -1:] = False",
+          BEAM + "test_a_token_that_can_go_on_is_kept"),
     # Configuration
     Fault("CFG-03", "generation/call.py", "settle(without_foreign_ids(model_config, vocab_size),",
           "settle(GenerationConfig(),", GENERATE + "test_settings_of_the_model_are_the_start"),

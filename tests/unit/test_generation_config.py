@@ -45,7 +45,7 @@ FRESH = GenerationConfig()
     ({"output_scores": None, "output_logits": 0}, r"output_logits=0: must be True or False"),
     ({"temprature": 0.7}, r"temprature=0\.7: is not a setting of generate\(\) \[CFG-08\]\. Did you mean temperature\?"),
     ({"xyzzy": 1}, r"xyzzy=1: is not a setting of generate\(\) \[CFG-08\]\. See help"),
-    ({"num_beams": 4}, r"num_beams=4: is a setting of transformers that refgen does not have yet \[CFG-08\]\. Leave num_beams out"),
+    ({"guidance_scale": 4}, r"guidance_scale=4: is a setting of transformers that refgen does not have yet \[CFG-08\]\. Leave"),
     ({"max_length": 9, "max_new_tokens": 3}, r"max_length=9, max_new_tokens=3: contradict each other \[LEN-01\]"),
     ({"temperature": 10**400}, r"temperature=1000.*: is of the wrong type"),
     ({"top_h": 0}, r"top_h=0: must be a number above 0, at most 1 \[TOPH-01\]"),

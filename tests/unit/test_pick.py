@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refgen.generation.pick import TorchStream, greedy, inverse_cdf, multinomial, shared_stream, stream_per_row
+from refgen.generation.pick import (
+    TorchStream,
+    draw,
+    exponentials_per_row,
+    greedy,
+    inverse_cdf,
+    multinomial,
+    shared_exponentials,
+)
 from tests.strategies import scores
 
 
@@ -38,21 +46,21 @@ def test_sharing_a_stream_is_row_after_row(values, seed):
     """SAMP-04: the batch takes V draws for the first row, then V for the second."""
     stream = TorchStream(seed)
     expected = [int(multinomial(row[None], stream.exponentials(len(row))[None])[0]) for row in values]
-    assert shared_stream(seed)(values).tolist() == expected
+    assert draw(shared_exponentials(seed))(values).tolist() == expected
 
 
 @given(scores(rows=3), st.lists(st.integers(0, 2**32 - 1), min_size=3, max_size=3))
 def test_a_stream_a_row_is_the_row_alone(values, seeds):
     """SAMP-09: with one seed a row, each row picks what it would pick alone."""
-    alone = [int(shared_stream(seed)(values[i : i + 1])[0]) for i, seed in enumerate(seeds)]
-    assert stream_per_row(seeds)(values).tolist() == alone
+    alone = [int(draw(shared_exponentials(seed))(values[i : i + 1])[0]) for i, seed in enumerate(seeds)]
+    assert draw(exponentials_per_row(seeds))(values).tolist() == alone
 
 
 def test_multinomial_law():
     """SAMP-01: over 200,000 draws the frequencies are the probabilities, within five standard errors."""
     p, n = np.array([0.5, 0.25, 0.125, 0.1, 0.025]), 200_000
     values = np.tile(np.log(p).astype(np.float32), (n, 1))
-    frequency = np.bincount(shared_stream(1)(values), minlength=5) / n
+    frequency = np.bincount(draw(shared_exponentials(1))(values), minlength=5) / n
     assert (np.abs(frequency - p) <= 5 * np.sqrt(p * (1 - p) / n)).all()
 
 
@@ -80,5 +88,9 @@ def test_inverse_cdf_by_adding_up(values, uniforms):
 def test_only_kept_tokens_are_drawn(values, seed):
     """SAMP-01: a removed token, of probability 0, is never drawn."""
     values = np.where(values < np.median(values, axis=1, keepdims=True), -np.inf, values)
-    for pick in (shared_stream(seed), stream_per_row([seed, seed + 1]), inverse_cdf(np.full((2, 1), 1 - 2**-53))):
+    for pick in (
+        draw(shared_exponentials(seed)),
+        draw(exponentials_per_row([seed, seed + 1])),
+        inverse_cdf(np.full((2, 1), 1 - 2**-53)),
+    ):
         assert np.isfinite(values[np.arange(2), pick(values)]).all()

@@ -1,0 +1,142 @@
+"""Beam search against exhaustive search, and its pieces one by one."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from refgen import GenerationError, InputError
+from refgen.generation.beam import best
+from refgen.generation.processors import log_softmax, min_p, top_p, typical_p
+from tests.strategies import models, prompts
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def log_probability(model, prompt, sequence):
+    """The sum of log-probabilities of `sequence` after `prompt`, teacher-forced."""
+    ids = np.array([[*prompt, *sequence]])
+    logp = log_softmax(model(ids).logits[0].astype(np.float32))
+    return float(sum(logp[len(prompt) - 1 + i, token] for i, token in enumerate(sequence)))
+
+
+@settings(max_examples=15)
+@given(st.data())
+def test_enough_beams_find_the_best_sequence(data):
+    """BEAM-02, BEAM-09: with as many beams as there are sequences, beam search is exhaustive search."""
+    model = data.draw(models(vocab_size=3))
+    prompt = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=4))
+    output = model.generate(
+        [prompt], num_beams=9, max_new_tokens=3, num_return_sequences=3, return_dict_in_generate=True
+    )
+    everything = {sequence: log_probability(model, prompt, sequence) for sequence in product(range(3), repeat=3)}
+    expected = sorted(everything.values(), reverse=True)[:3]
+    np.testing.assert_allclose(output.sequences_scores, np.array(expected) / 3, atol=1e-4)
+    assert everything[tuple(output.sequences[0, len(prompt) :].tolist())] == pytest.approx(expected[0], abs=3e-4)
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_scores_are_those_of_the_tokens(data):
+    """BEAM-06, BEAM-13: a sequence's score is the sum over its tokens of the scores they were chosen with, by length."""
+    model = data.draw(models(vocab_size=8))
+    ids, mask = data.draw(prompts(8))
+    K, penalty = data.draw(st.integers(2, 4)), data.draw(st.sampled_from((-1.0, 0.0, 1.0, 2.0)))
+    eos = data.draw(st.lists(st.integers(0, 7), max_size=1))
+    call = {
+        "num_beams": K,
+        "max_new_tokens": 5,
+        "num_return_sequences": K,
+        "eos_token_id": eos or None,
+        "pad_token_id": 0,
+    }
+    output = model.generate(ids, mask, length_penalty=penalty, return_dict_in_generate=True, output_scores=True, **call)
+    assert (np.diff(output.sequences_scores.reshape(len(ids), K), axis=1) <= 0).all()
+    for row, (origins, score, finish) in enumerate(
+        zip(output.beam_indices, output.sequences_scores, output.finish, strict=True)
+    ):
+        steps = int((origins >= 0).sum())
+        tokens = output.sequences[row, ids.shape[1] :][:steps]
+        total = sum(float(output.scores[t][origins[t], tokens[t]]) for t in range(steps))
+        assert score == pytest.approx(total / steps**penalty, rel=1e-4, abs=1e-4)
+        assert (finish == "eos") == (tokens[-1] in eos)
+        assert finish == "eos" or (finish == "length" and steps == 5)
+        assert not set(tokens[:-1].tolist()) & set(eos)
+        assert (output.sequences[row, ids.shape[1] + steps :] == 0).all()
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_a_prompt_is_searched_as_it_would_be_alone(data):
+    """BATCH-01, BEAM-04, BEAM-07: batched, left-padded, cached or not, every prompt has the result it has alone."""
+    model = data.draw(models(vocab_size=12))
+    ids, mask = data.draw(prompts(12))
+    call = {"num_beams": 3, "max_new_tokens": 5, "eos_token_id": 4, "pad_token_id": 0, "return_dict_in_generate": True}
+    call["early_stopping"] = data.draw(st.sampled_from((True, False, "never")))
+    together = model.generate(ids, mask, use_cache=data.draw(st.booleans()), **call)
+    for row in range(len(ids)):
+        own = ids[row : row + 1, mask[row].astype(bool)]
+        alone = model.generate(own, np.ones_like(own), **call)
+        np.testing.assert_allclose(together.sequences_scores[row], alone.sequences_scores[0], rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=20)
+@given(st.data(), SEEDS)
+def test_own_seeds_make_sampled_beams_independent(data, seed):
+    """SAMP-09, BEAM-11: with a seed a prompt, beam sampling draws for each what it draws alone; one seed repeats."""
+    model = data.draw(models(vocab_size=12))
+    ids, mask = data.draw(prompts(12))
+    seeds = [seed + row for row in range(len(ids))]
+    call = {"num_beams": 2, "max_new_tokens": 4, "do_sample": True, "top_k": 0, "pad_token_id": 0}
+    together = model.generate(ids, mask, seed=seeds, **call)
+    np.testing.assert_array_equal(together, model.generate(ids, mask, seed=seeds, **call))
+    own = ids[:1, mask[0].astype(bool)]
+    alone = model.generate(own, np.ones_like(own), seed=seeds[:1], **call)[0, own.shape[1] :]
+    np.testing.assert_array_equal(together[0, ids.shape[1] :], alone)
+
+
+def test_ties_go_to_the_lower_index():
+    """BEAM-03: the largest first, equal ones in order."""
+    assert best(np.array([[1, 3, 3, 2, 3]]), 4).tolist() == [[1, 2, 4, 3]]
+
+
+@pytest.mark.parametrize(
+    ("processor", "setting"), [(top_p, {"p": 0.1}), (min_p, {"p": 1.0}), (typical_p, {"mass": 0.01})]
+)
+def test_a_token_that_can_go_on_is_kept(processor, setting):
+    """WARP-01: with `keep` two, the second in line stays however narrow the setting."""
+    scores = np.array([[9.0, 4.0, 1.0, 0.0]], np.float32)
+    counts = [int(np.isfinite(processor(None, scores, keep=keep, **setting)).sum()) for keep in (1, 2, 3)]
+    assert counts == [1, 2, 3]
+
+
+def test_the_context_ends_beams(shakespeare):
+    """LEN-04: beams fill the positions and one more, then finish by context."""
+    model, _ = shakespeare
+    output = model.generate(
+        [[5] * 250], num_beams=2, max_new_tokens=99, eos_token_id=None, pad_token_id=0, return_dict_in_generate=True
+    )
+    assert output.sequences.shape == (1, 257)
+    assert output.finish == ("context",)
+
+
+def test_what_beams_refuse(shakespeare):
+    """BEAM-07, BEAM-09, BEAM-12: each refusal says what to do."""
+    model, _ = shakespeare
+
+    class Recorder:
+        put = end = print
+
+    for call, message in (
+        ({"num_return_sequences": 3}, r"num_return_sequences=3: there are num_beams=2 \[BEAM-09\]"),
+        ({"early_stopping": "always"}, r"must be True, False or \"never\" \[BEAM-07\]"),
+        ({"streamer": Recorder()}, r"streamer: beam search knows its text only at the end \[BEAM-12\]"),
+        ({"do_sample": True, "uniforms": [0.5] * 9}, r"uniforms: beams draw without replacement"),
+        ({"do_sample": True, "seed": [1, 2]}, r"2 seeds: there are 1 rows to sample"),
+    ):
+        with pytest.raises(GenerationError, match=message):
+            model.generate([[5]], num_beams=2, max_new_tokens=2, **call)
+    with pytest.raises(InputError, match="the prompt is empty"):
+        model.generate([[]], num_beams=2)
