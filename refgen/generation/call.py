@@ -121,7 +121,7 @@ def prepare_run(gpt2: GPT2, model_config: GenerationConfig, call: Call) -> Run:
     cache = Cache()
     next_logits = by_forward(gpt2, config.use_cache is not False, cache)
     processing = list(processors(config, prompt, limit, call.prefix_allowed_tokens_fn, call.logits_processor))
-    conditions = stopping(config, prompt, limit, n_positions, call.tokenizer, call.stopping_criteria)
+    conditions = stopping(config, limit, n_positions, call.tokenizer, call.stopping_criteria)
     if config.beams > 1:
         choose, seed_used = make_choose(config, len(prompt.ids) // config.beams, call)
         settings = BeamSettings(

@@ -66,7 +66,7 @@ def first_and_last(
 ) -> Iterator[Processor]:
     """What looks at where in the text the new token stands, and repairs or removes by id."""
     if prefix_allowed_tokens_fn is not None:
-        yield partial(prefix_allowed_tokens, allowed=prefix_allowed_tokens_fn)
+        yield partial(prefix_allowed_tokens, allowed=prefix_allowed_tokens_fn, beams=config.beams)
     if config.forced_bos_token_id is not None:
         yield partial(forced, column=1, forced_ids=(config.forced_bos_token_id,))
     if config.forced_eos_token_id is not None:
@@ -156,20 +156,24 @@ def min_length(ids: ndarray, scores: ndarray, *, least: int, eos_ids: tuple[int,
 # --- By place and by id -----------------------------------------------------------------------------------
 
 
-def prefix_allowed_tokens(ids: ndarray, scores: ndarray, *, allowed: AllowedTokens) -> ndarray:
-    """PREF-01. Only the ids a function names for the row so far; if all of those are removed, they all score 0."""
+def prefix_allowed_tokens(ids: ndarray, scores: ndarray, *, allowed: AllowedTokens, beams: int = 1) -> ndarray:
+    """PREF-01. Only the ids a function names for the row so far; if all of those are removed, they all score 0.
+
+    The beams of a prompt share its number, and count as one in this.
+    """
     only = np.full_like(scores, -np.inf)
     for row in range(len(ids)):
-        named = np.asarray(allowed(row, ids[row].copy()))
+        named = np.asarray(allowed(row // beams, ids[row].copy()))
         if named.size == 0 or named.dtype.kind not in "iu" or named.min() < 0 or named.max() >= scores.shape[1]:
             raise GenerationError(
-                f"prefix_allowed_tokens_fn gave {named.tolist()} for row {row}",
+                f"prefix_allowed_tokens_fn gave {named.tolist()} for row {row // beams}",
                 f"must give ids from 0 to {scores.shape[1] - 1}, at least one",
                 "PREF-01",
             )
         only[row, named] = 0
     within = scores + only
-    return np.where(np.isneginf(within.max(axis=1, keepdims=True)), only, within)
+    nothing = np.isneginf(within.max(axis=1)).reshape(-1, beams).all(axis=1).repeat(beams)
+    return np.where(nothing[:, None], only, within)
 
 
 def forced(ids: ndarray, scores: ndarray, *, column: int, forced_ids: tuple[int, ...]) -> ndarray:

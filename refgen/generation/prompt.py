@@ -32,9 +32,12 @@ class Prompt:
         return Prompt(self.ids.repeat(n, axis=0), self.mask.repeat(n, axis=0))
 
 
-def contexts(ids: ndarray, prompt_mask: ndarray) -> Iterator[tuple[int, list[int]]]:
-    """REP-02. Every row's number and its tokens from its prompt's first unmasked column on: padding is no context."""
-    for row, first in enumerate(prompt_mask.argmax(axis=1)):
+def contexts(ids: ndarray, mask: ndarray) -> Iterator[tuple[int, list[int]]]:
+    """REP-02. Every row's number and its tokens from its first unmasked column on: padding is no context.
+
+    The mask may end with the prompt.
+    """
+    for row, first in enumerate(mask.argmax(axis=1)):
         yield row, ids[row, first:].tolist()
 
 

@@ -22,7 +22,7 @@ from numpy import ndarray
 
 from refgen.errors import GenerationError
 from refgen.generation.config import GenerationConfig
-from refgen.generation.prompt import Prompt, contexts
+from refgen.generation.prompt import contexts
 from refgen.tokenizer import Tokenizer
 
 Stop = Callable[[ndarray, ndarray], ndarray]  # (ids [B S], mask [B S]) -> [B]
@@ -32,7 +32,6 @@ FINISHES = ("eos", "stop_string", "criterion", "length", "context", "time")
 
 def stopping(
     config: GenerationConfig,
-    prompt: Prompt,
     max_length: int,
     n_positions: int,
     tokenizer: Tokenizer | None = None,
@@ -48,9 +47,7 @@ def stopping(
                 "SSTR-01",
                 "Pass tokenizer=.",
             )
-        conditions["stop_string"] = partial(
-            stop_string, strings=config.stop_strings, tokenizer=tokenizer, prompt_mask=prompt.mask
-        )
+        conditions["stop_string"] = partial(stop_string, strings=config.stop_strings, tokenizer=tokenizer)
     if functions := list(stopping_criteria):
         conditions["criterion"] = partial(criterion, functions=functions)
     conditions["length"] = partial(length, max_length=max_length)
@@ -65,14 +62,12 @@ def eos(ids: ndarray, mask: ndarray, *, eos_ids: tuple[int, ...]) -> ndarray:
     return np.isin(ids[:, -1], eos_ids)
 
 
-def stop_string(
-    ids: ndarray, mask: ndarray, *, strings: tuple[str, ...], tokenizer: Tokenizer, prompt_mask: ndarray
-) -> ndarray:
+def stop_string(ids: ndarray, mask: ndarray, *, strings: tuple[str, ...], tokenizer: Tokenizer) -> ndarray:
     """SSTR-01 to SSTR-03. A string that ends within the newest token, in bytes; it may begin in any token before."""
     stops = [text.encode() for text in strings]
     longest = max(map(len, stops))
     hits = []
-    for _, context in contexts(ids, prompt_mask):
+    for _, context in contexts(ids, mask):
         *before, newest = map(tokenizer.token_bytes, context[-longest:])  # a token is at least a byte
         text = b"".join(before)
         hits.append(any(stop in text[max(0, len(text) - len(stop) + 1) :] + newest for stop in stops))

@@ -256,7 +256,8 @@ def test_stop_strings_equal_transformers(tmp_path, figures):
             str(s)
             for s in rng.choice(["the", " th", "ou", ".", "\n", "e,", "ing ", "I am", "my lord"], 2, replace=False)
         ]
-        settings = {"stop_strings": strings, "max_new_tokens": 25, "do_sample": True, "pad_token_id": 0}
+        settings = {"stop_strings": strings, "max_new_tokens": 25, "pad_token_id": 1}
+        settings |= {"num_beams": 3} if seed % 3 == 0 else {"do_sample": True}
         torch.manual_seed(seed)
         ones = torch.ones(prompt.shape, dtype=torch.int64)
         theirs = twin.generate(torch.from_numpy(prompt), attention_mask=ones, tokenizer=theirs_tokenizer, **settings)

@@ -218,7 +218,7 @@ FAULTS = [
     Fault("BAD-01", "generation/processors.py", "bans = [(sequence, -np.inf) for", "bans = [(sequence[-1:], -np.inf) for",
           GENERATE + "test_bad_words_are_never_said"),
     Fault("BAD-01", "generation/config.py", "    if banned_ends:\n", "    if False:\n", SETTINGS + "test_settings_that_are_refused"),
-    Fault("PREF-01", "generation/processors.py", "np.where(np.isneginf(within.max(axis=1, keepdims=True)), only, within)", "within",
+    Fault("PREF-01", "generation/processors.py", "return np.where(nothing[:, None], only, within)", "return within",
           PROCESSORS + "test_prefix_allowed_tokens_names_what_may_come"),
     Fault("FORCE-01", "generation/processors.py", "partial(forced, column=1,", "partial(forced, column=prompt.width,",
           GENERATE + "test_forced_beginnings_need_a_prompt_of_one_column"),

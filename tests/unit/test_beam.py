@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refgen import GenerationError, InputError
+from refgen import GenerationError, GPT2Config, InputError
 from refgen.generation.beam import best
 from refgen.generation.processors import log_softmax, min_p, top_p, typical_p
-from tests.strategies import models, prompts
+from tests.strategies import models, prompts, random_model
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -110,6 +110,25 @@ def test_a_token_that_can_go_on_is_kept(processor, setting):
     scores = np.array([[9.0, 4.0, 1.0, 0.0]], np.float32)
     counts = [int(np.isfinite(processor(None, scores, keep=keep, **setting)).sum()) for keep in (1, 2, 3)]
     assert counts == [1, 2, 3]
+
+
+def test_functions_of_ones_own_see_beams():
+    """PREF-01, STOP-09, PROC-03: the beams of a prompt share its number; criteria and processors see every beam."""
+    model = random_model(GPT2Config(vocab_size=9, n_positions=16, n_embd=8, n_layer=1, n_head=2, eos_token_id=None), 3)
+    numbers = set()
+
+    def odd(number, ids):
+        numbers.add(number)
+        return [1, 3, 5, 7]
+
+    call = {"num_beams": 3, "max_new_tokens": 6, "pad_token_id": 0}
+    output = model.generate([[1], [2]], prefix_allowed_tokens_fn=odd, **call)
+    assert numbers == {0, 1}
+    assert (output[:, 1:] % 2 == 1).all()
+    stopped = model.generate(
+        [[1], [2]], stopping_criteria=[lambda ids, _: np.full(len(ids), ids.shape[1] == 4)], **call
+    )
+    assert stopped.shape == (2, 4)
 
 
 def test_the_context_ends_beams(shakespeare):

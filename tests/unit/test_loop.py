@@ -26,7 +26,7 @@ def run(next_logits, rows, limit=20, eos_ids=(), n_positions=99, pad=0, mask=Non
     """All steps for a prompt of these rows."""
     ids, ends = np.array(rows), GenerationConfig(eos_token_id=eos_ids or None)
     prompt = Prompt(ids, np.ones_like(ids) if mask is None else np.array(mask))
-    return list(decode(next_logits, prompt, processors, pick, stopping(ends, prompt, limit, n_positions), pad))
+    return list(decode(next_logits, prompt, processors, pick, stopping(ends, limit, n_positions), pad))
 
 
 def tokens(steps):

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from refgen import GenerationConfig, GenerationError, Tokenizer
 from refgen.auto import find_model
-from refgen.generation.prompt import Prompt
 from refgen.generation.stopping import context, criterion, eos, length, out_of_time, stop_string, stopping
 
 IDS = np.array([[9, 1, 2, 3], [9, 9, 9, 9], [0, 0, 5, 9]])
@@ -40,9 +39,9 @@ def test_context_counts_tokens():
 def test_the_order_of_reasons():
     """STOP-01: the end token is named before the limit it coincides with."""
     config = GenerationConfig(eos_token_id=1, stop_strings="a", max_time=1)
-    conditions = stopping(config, Prompt(IDS, MASK), 4, 4, TOKENIZER, [lambda ids, _: False])
+    conditions = stopping(config, 4, 4, TOKENIZER, [lambda ids, _: False])
     assert tuple(conditions) == ("eos", "stop_string", "criterion", "length", "context", "time")
-    assert tuple(stopping(GenerationConfig(), Prompt(IDS, MASK), 4, 4)) == ("eos", "length", "context")
+    assert tuple(stopping(GenerationConfig(), 4, 4)) == ("eos", "length", "context")
 
 
 def ends(text, stop, prompt=""):
@@ -51,7 +50,7 @@ def ends(text, stop, prompt=""):
     width = len(TOKENIZER.encode(prompt))
     for end in range(max(width, 0) + 1, len(ids) + 1):
         row = np.array([ids[:end]])
-        if stop_string(row, np.ones_like(row), strings=(stop,), tokenizer=TOKENIZER, prompt_mask=np.ones_like(row))[0]:
+        if stop_string(row, np.ones_like(row), strings=(stop,), tokenizer=TOKENIZER)[0]:
             return end - width
     return None
 
@@ -71,8 +70,8 @@ def test_a_stop_string_may_begin_in_the_prompt():
     assert ends("xyz", "ab", prompt="ab") is None
     row = np.array([[TOKENIZER.encode("a")[0], TOKENIZER.encode("b")[0]]])
     settings = {"strings": ("ab",), "tokenizer": TOKENIZER}
-    assert stop_string(row, row, prompt_mask=np.array([[1, 1]]), **settings).tolist() == [True]
-    assert stop_string(row, row, prompt_mask=np.array([[0, 1]]), **settings).tolist() == [False]
+    assert stop_string(row, np.array([[1, 1]]), **settings).tolist() == [True]
+    assert stop_string(row, np.array([[0, 1]]), **settings).tolist() == [False]
 
 
 def test_criteria_of_ones_own():
