@@ -17,7 +17,8 @@ from refgen.arrays import whole_numbers
 from refgen.cache import Cache
 from refgen.config import GPT2Config
 from refgen.errors import CheckpointError, GenerationError, InputError
-from refgen.generation.call import CALL_ARGUMENTS, Call, GenerateOutput, Seed, Streamer, generate, prepare_run
+from refgen.generation.call import CALL_ARGUMENTS, Call, GenerateOutput, Streamer, generate, prepare_run
+from refgen.generation.chance import Seed
 from refgen.generation.config import GenerationConfig
 from refgen.generation.loop import Step
 from refgen.generation.processors import AllowedTokens, Processor

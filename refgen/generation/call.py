@@ -3,7 +3,6 @@
 Axes    B prompts, n sequences a prompt, P prompt columns, V tokens.
 """
 
-import secrets
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -14,26 +13,16 @@ import numpy as np
 from numpy import ndarray
 
 from refgen.cache import Cache
-from refgen.errors import GenerationError, IgnoredSettingWarning, InputError
-from refgen.generation.beam import BeamResult, BeamSettings, Choose, beam_search, best, drawn
+from refgen.errors import GenerationError, IgnoredSettingWarning
+from refgen.generation.beam import BeamResult, BeamSettings, beam_search
+from refgen.generation.chance import Seed, make_choose, make_pick
 from refgen.generation.config import ID_FIELDS, GenerationConfig, ids_of, settle
 from refgen.generation.loop import Step, by_forward, decode
-from refgen.generation.pick import (
-    Exponentials,
-    Pick,
-    draw,
-    exponentials_per_row,
-    greedy,
-    inverse_cdf,
-    shared_exponentials,
-)
 from refgen.generation.processors import AllowedTokens, Processor, processors
 from refgen.generation.prompt import Prompt, prepare
 from refgen.generation.stopping import Criterion, stopping
 from refgen.model import GPT2, check_ids, check_positions, positions
 from refgen.tokenizer import Tokenizer
-
-Seed = int | Sequence[int] | None
 
 
 class Streamer(Protocol):
@@ -123,7 +112,7 @@ def prepare_run(gpt2: GPT2, model_config: GenerationConfig, call: Call) -> Run:
     processing = list(processors(config, prompt, limit, call.prefix_allowed_tokens_fn, call.logits_processor))
     conditions = stopping(config, limit, n_positions, call.tokenizer, call.stopping_criteria)
     if config.beams > 1:
-        choose, seed_used = make_choose(config, len(prompt.ids) // config.beams, call)
+        choose, seed_used = make_choose(config, len(prompt.ids) // config.beams, call.seed, call.uniforms)
         settings = BeamSettings(
             num_beams=config.beams,
             length_penalty=1.0 if config.length_penalty is None else config.length_penalty,
@@ -134,7 +123,8 @@ def prepare_run(gpt2: GPT2, model_config: GenerationConfig, call: Call) -> Run:
         )
         search = partial(beam_search, next_logits, cache, prompt, processing, choose, conditions, settings)
         return Run(prompt, config, seed_used, iter(()), search)
-    pick, seed_used = make_pick(config, prompt, limit, n_positions, call)
+    steps = min(limit - prompt.width, n_positions + 1 - int(prompt.mask.sum(axis=1).min()))
+    pick, seed_used = make_pick(config, len(prompt.ids), steps, call.seed, call.uniforms)
     pad = fill_id(config, prompt, limit, n_positions, call)
     return Run(prompt, config, seed_used, decode(next_logits, prompt, processing, pick, conditions, pad))
 
@@ -226,21 +216,6 @@ def best_of(result: BeamResult, run: Run) -> ndarray | GenerateOutput:
     )
 
 
-def make_choose(config: GenerationConfig, rows: int, call: Call) -> tuple[Choose, int | tuple[int, ...] | None]:
-    """BEAM-03, BEAM-11. The best candidates, or a draw among them; and the seed that was used."""
-    if call.uniforms is not None:
-        raise GenerationError(
-            "uniforms", "beams draw without replacement, which they do not define", "SAMP-10", "Use seed=."
-        )
-    seeds = read_seeds(call.seed, rows)
-    return (drawn(exponentials_of(seeds)), seeds) if config.samples else (best, None)
-
-
-def exponentials_of(seeds: int | tuple[int, ...]) -> Exponentials:
-    """SAMP-04, SAMP-09. One stream for all rows, or one for each."""
-    return exponentials_per_row(seeds) if isinstance(seeds, tuple) else shared_exponentials(seeds)
-
-
 def max_length(config: GenerationConfig, prompt: Prompt, n_positions: int) -> int:
     """LEN-01 to LEN-03. The number of columns at which the batch is as long as asked for; 20 new ones by default."""
     if config.max_new_tokens is not None:
@@ -285,58 +260,3 @@ def fill_id(config: GenerationConfig, prompt: Prompt, limit: int, n_positions: i
             "pad_token_id=None", "rows can end at different steps and need filling", "STOP-07", "Set pad_token_id."
         )
     return None
-
-
-def make_pick(
-    config: GenerationConfig, prompt: Prompt, limit: int, n_positions: int, call: Call
-) -> tuple[Pick, int | tuple[int, ...] | None]:
-    """Greedy, or by the source of chance the caller gave; and the seed that was used, fresh if none was given."""
-    rows, seed, uniforms = len(prompt.ids), call.seed, call.uniforms
-    if seed is not None and uniforms is not None:
-        raise GenerationError("seed and uniforms", "are two sources of chance", "SAMP-10", "Pass one of them.")
-    seeds = read_seeds(seed, rows)
-    steps = min(limit - prompt.width, n_positions + 1 - int(prompt.mask.sum(axis=1).min()))
-    table = None if uniforms is None else read_uniforms(uniforms, rows, steps)
-    if not config.samples:
-        return greedy, None
-    if table is not None:
-        return inverse_cdf(table), None
-    return draw(exponentials_of(seeds)), seeds
-
-
-def read_seeds(seed: Seed, rows: int) -> int | tuple[int, ...]:
-    """SAMP-05, SAMP-09. One whole number for the batch or one for each row; None takes 32 fresh bits."""
-    if seed is None:
-        return secrets.randbits(32)
-    several: Any = seed.tolist() if hasattr(seed, "tolist") else seed  # arrays and NumPy's numbers
-    one = not isinstance(several, list | tuple)
-    several = [several] if one else list(several)
-    if any(isinstance(each, bool) or not isinstance(each, int | np.integer) for each in several):
-        raise GenerationError(f"seed={seed!r}", "must be a whole number, or one for each row", "SAMP-05")
-    if one:
-        return int(several[0])
-    if len(several) != rows:
-        raise GenerationError(
-            f"{len(several)} seeds",
-            f"there are {rows} rows to sample",
-            "SAMP-09",
-            "Give each of the rows times num_return_sequences its own.",
-        )
-    return tuple(int(each) for each in several)
-
-
-def read_uniforms(uniforms: Any, rows: int, steps: int) -> ndarray:
-    """SAMP-10. float64 `[B*n N]` with N at least the number of steps, all in [0, 1); one row may be flat."""
-    try:
-        table = np.atleast_2d(np.asarray(uniforms, dtype=np.float64))
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError("uniforms", f"must be numbers in [{rows}, {steps}]", "SAMP-10") from None
-    if table.ndim != 2 or len(table) != rows or table.shape[1] < steps:
-        raise InputError(
-            f"uniforms of shape {list(table.shape)}",
-            f"must be [{rows}, {steps}]: a row for each sequence, a column for each step",
-            "SAMP-10",
-        )
-    if not ((table >= 0) & (table < 1)).all():
-        raise InputError("uniforms", "must be at least 0 and below 1", "SAMP-10")
-    return table

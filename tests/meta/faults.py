@@ -261,7 +261,7 @@ FAULTS = [
           PICK + "test_the_stream_is_mt19937"),
     Fault("SAMP-04", "generation/pick.py", "stream.exponentials(math.prod(shape)).reshape(shape)",
           "stream.exponentials(math.prod(shape)).reshape(shape[::-1]).T", PICK + "test_sharing_a_stream_is_row_after_row"),
-    Fault("SAMP-05", "generation/call.py", "return draw(exponentials_of(seeds)), seeds", "return draw(exponentials_of(seeds)), 0",
+    Fault("SAMP-05", "generation/chance.py", "return draw(exponentials_of(seeds)), seeds", "return draw(exponentials_of(seeds)), 0",
           LAWS + "test_a_seed_is_reported_when_none_was_given"),
     Fault("SAMP-07", "generation/prompt.py", "self.ids.repeat(n, axis=0)", "np.tile(self.ids, (n, 1))",
           PROMPT + "test_repeated_rows_stand_together"),
