@@ -160,14 +160,13 @@ FAULTS = [
           LAWS + "test_greedy_is_deterministic"),
     Fault("GREEDY-05", "generation/processors.py", "    if config.samples:\n", "    if config:\n",
           PROCESSORS + "test_greedy_has_no_processors_that_shape_chance"),
-    Fault("GREEDY-07", "generation/config.py", "> 1 and not config.samples:", "> 1 and not config.do_sample:",
+    Fault("GREEDY-07", "generation/config.py", "> 1 and not config.samples and", "> 1 and not config.do_sample and",
           SETTINGS + "test_settings_that_are_refused"),
     # Processors
-    Fault("PROC-01", "generation/processors.py",
-          "    if config.top_k:\n        yield partial(top_k, k=config.top_k)\n    if config.top_p is not None and "
-          "config.top_p < 1.0:\n        yield partial(top_p, p=config.top_p)\n",
-          "    if config.top_p is not None and config.top_p < 1.0:\n        yield partial(top_p, p=config.top_p)\n    if "
-          "config.top_k:\n        yield partial(top_k, k=config.top_k)\n", PROCESSORS + "test_processor_order"),
+    Fault("PROC-01", "generation/processors.py", "    yield from penalties_and_bans(config, prompt)\n    yield from "
+          "first_and_last(config, prompt, limit, prefix_allowed_tokens_fn)\n", "    yield from first_and_last(config, prompt, "
+          "limit, prefix_allowed_tokens_fn)\n    yield from penalties_and_bans(config, prompt)\n",
+          PROCESSORS + "test_processor_order"),
     Fault("PROC-05", "generation/config.py", '"top_k": 50, "top_p"', '"top_k": 0, "top_p"',
           PROCESSORS + "test_neutral_values_build_nothing"),
     Fault("REP-01", "generation/processors.py", "np.where(values < 0,", "np.where(values > 0,",
