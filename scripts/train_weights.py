@@ -2,9 +2,9 @@
 
     python scripts/train_weights.py --text input.txt --out weights/shakespeare
 
-Needs the `test` extra (torch, transformers). The tokenizer comes out the same every time; the
-weights do not, because tokenizers draws its BPE dropout from a generator that cannot be seeded. The last tenth of the text is never trained on, neither by the tokenizer nor
-by the model; the held-out loss is nats per *character* of it, so it can be set beside nanoGPT's numbers.
+Needs the `test` extra (torch, transformers). The tokenizer comes out the same every time; the weights only with
+`--bpe-dropout 0`, because tokenizers draws that dropout from a generator that cannot be seeded. The last tenth of the
+text is never trained on, neither by the tokenizer nor by the model; the held-out loss is nats per *character* of it, so it can be set beside nanoGPT's numbers.
 """
 
 import argparse
