@@ -27,7 +27,6 @@ from refgen.tokenizer import Tokenizer
 
 Stop = Callable[[ndarray, ndarray], ndarray]  # (ids [B S], mask [B S]) -> [B]
 Criterion = Callable[[ndarray, None], Any]  # (ids [B S], None) -> bool or [B]
-FINISHES = ("eos", "stop_string", "criterion", "length", "context", "time")
 
 
 def stopping(

@@ -27,7 +27,7 @@ STOPPING = "tests/unit/test_stopping.py::"
 PROMPT = "tests/unit/test_prompt.py::"
 SETTINGS = "tests/unit/test_generation_config.py::"
 BEAM = "tests/unit/test_beam.py::"
-GENERATE = "tests/unit/test_call.py::"
+CALL = "tests/unit/test_call.py::"
 STREAMING = "tests/unit/test_streaming.py::"
 CHECKPOINT = "tests/unit/test_checkpoint.py::"
 CONFIG = "tests/unit/test_config.py"
@@ -112,15 +112,15 @@ FAULTS = [
           FORWARD + "test_a_row_is_what_it_would_be_alone"),
     # Length and end
     Fault("LEN-01", "generation/call.py", "return prompt.width + config.max_new_tokens",
-          "return prompt.width + config.max_new_tokens - 1", GENERATE + "test_explicit_lengths"),
+          "return prompt.width + config.max_new_tokens - 1", CALL + "test_explicit_lengths"),
     Fault("LEN-01", "generation/config.py", "if one_set != other_set:", "if False:", SETTINGS + "test_the_later_limit_counts"),
     Fault("LEN-02", "generation/call.py", "if prompt.width >= limit:", "if prompt.width > limit:",
-          GENERATE + "test_calls_that_are_refused"),
+          CALL + "test_calls_that_are_refused"),
     Fault("LEN-07", "generation/call.py", "        if least > limit:", "        if False:",
-          GENERATE + "test_calls_that_are_refused"),
-    Fault("LEN-03", "generation/call.py", "min(prompt.width + 20, n_positions)", "20", GENERATE + "test_default_length"),
+          CALL + "test_calls_that_are_refused"),
+    Fault("LEN-03", "generation/call.py", "min(prompt.width + 20, n_positions)", "20", CALL + "test_default_length"),
     Fault("LEN-04", "generation/stopping.py", "mask.sum(axis=1) > n_positions", "mask.sum(axis=1) >= n_positions",
-          GENERATE + "test_one_token_more_than_positions"),
+          CALL + "test_one_token_more_than_positions"),
     Fault("LEN-05", "generation/stopping.py", "mask.sum(axis=1) > n_positions", "np.full(len(ids), ids.shape[1] > n_positions)",
           STOPPING + "test_context_counts_tokens"),
     Fault("LEN-07", "generation/processors.py", "least=prompt.width + config.min_new_tokens", "least=config.min_new_tokens",
@@ -141,11 +141,11 @@ FAULTS = [
     Fault("STOP-06", "generation/loop.py", "            was or next(", "            next(",
           LOOP + "test_finished_rows_are_filled_and_masked"),
     Fault("STOP-07", "generation/call.py", "return config.eos_ids[0]", "return config.eos_ids[-1]",
-          GENERATE + "test_finished_rows_are_filled_with_the_first_end_token"),
+          CALL + "test_finished_rows_are_filled_with_the_first_end_token"),
     Fault("STOP-08", "generation/call.py", "eos_token_id=eos_ids or None", "eos_token_id=model_config.eos_ids",
-          GENERATE + "test_foreign_ids_of_the_model_are_left_out"),
+          CALL + "test_foreign_ids_of_the_model_are_left_out"),
     Fault("STOP-08", "generation/call.py", "token_id >= vocab_size", "token_id > vocab_size",
-          GENERATE + "test_calls_that_are_refused"),
+          CALL + "test_calls_that_are_refused"),
     # The loop
     Fault("LOOP-01", "generation/loop.py", "scores = processor(ids, scores)", "processor(ids, scores)",
           LOOP + "test_processors_see_all_ids_and_leave_logits_alone"),
@@ -181,7 +181,7 @@ FAULTS = [
           "return bool(self.do_sample)", LAWS + "test_chance_settings_never_change_greedy"),
     Fault("TEMP-03", "generation/loop.py", "np.flatnonzero(running & ~np.isfinite(best))",
           "np.flatnonzero(running & (np.isnan(best) | np.isneginf(best)))",
-          GENERATE + "test_temperatures_and_penalties_that_overflow_are_refused"),
+          CALL + "test_temperatures_and_penalties_that_overflow_are_refused"),
     Fault("TOPK-01", "generation/processors.py", "np.where(scores < kth,", "np.where(scores <= kth,",
           PROCESSORS + "test_top_k_keeps_ties_with_the_kth"),
     Fault("TOPK-02", "generation/processors.py", "k = min(k, scores.shape[1])", "k = min(k, scores.shape[1] - 1)",
@@ -215,12 +215,12 @@ FAULTS = [
     Fault("NGRAM-02", "generation/prompt.py", "yield row, ids[row, first:].tolist()", "yield row, ids[row].tolist()",
           PROCESSORS + "test_padding_is_no_context"),
     Fault("BAD-01", "generation/processors.py", "bans = [(sequence, -np.inf) for", "bans = [(sequence[-1:], -np.inf) for",
-          GENERATE + "test_bad_words_are_never_said"),
+          CALL + "test_bad_words_are_never_said"),
     Fault("BAD-01", "generation/config.py", "    if banned_ends:\n", "    if False:\n", SETTINGS + "test_settings_that_are_refused"),
     Fault("PREF-01", "generation/processors.py", "return np.where(nothing[:, None], only, within)", "return within",
           PROCESSORS + "test_prefix_allowed_tokens_names_what_may_come"),
     Fault("FORCE-01", "generation/processors.py", "partial(forced, column=1,", "partial(forced, column=prompt.width,",
-          GENERATE + "test_forced_beginnings_need_a_prompt_of_one_column"),
+          CALL + "test_forced_beginnings_need_a_prompt_of_one_column"),
     Fault("FORCE-02", "generation/processors.py", "column=limit - 1", "column=limit", PROCESSORS + "test_processor_order"),
     Fault("INV-01", "generation/processors.py", "return np.nan_to_num(scores)", "return np.nan_to_num(scores, nan=1.0)",
           PROCESSORS + "test_remove_invalid_values"),
@@ -301,7 +301,7 @@ FAULTS = [
           BEAM + "test_a_token_that_can_go_on_is_kept"),
     # Configuration
     Fault("CFG-03", "generation/call.py", "settle(without_foreign_ids(model_config, vocab_size),",
-          "settle(GenerationConfig(),", GENERATE + "test_settings_of_the_model_are_the_start"),
+          "settle(GenerationConfig(),", CALL + "test_settings_of_the_model_are_the_start"),
     Fault("CFG-04", "generation/config.py", "[dict(DEFAULTS), model.to_dict(), passed.to_dict() if passed else {},",
           "[dict(DEFAULTS), passed.to_dict() if passed else {}, model.to_dict(),", SETTINGS + "test_the_call_counts_most"),
     Fault("CFG-05", "generation/config.py", "call | checked.to_dict()]", "checked.to_dict()]",
