@@ -6,167 +6,16 @@ over the model's own over the defaults, and refuses what contradicts itself.
 
 import difflib
 import json
-import math
-import operator
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from refgen.errors import GenerationError, IgnoredSettingWarning
+from refgen.generation.fields import CHECKS, DEFAULTS, REFUSED, tokens
 from refgen.json_files import read_object
 
-# --- What each field may hold -----------------------------------------------------------------------------
-
-
-def whole(least: int) -> Callable[[Any], int]:
-    """Whole numbers from `least` on; bool is refused."""
-
-    def check(value: Any) -> int:
-        if isinstance(value, bool) or (number := operator.index(value)) < least:
-            raise ValueError(f"must be a whole number of at least {least}")
-        return number
-
-    return check
-
-
-def real(allowed: Callable[[float], bool], must: str) -> Callable[[Any], float]:
-    """Numbers for which `allowed` holds; NaN, bool and text are refused."""
-
-    def check(value: Any) -> float:
-        if isinstance(value, bool | str) or not allowed(number := float(value)):
-            raise ValueError(must)
-        return number
-
-    return check
-
-
-def flag(value: Any) -> bool:
-    """True or False, nothing that merely counts as one (CFG-11)."""
-    if type(value) is not bool:
-        raise ValueError("must be True or False")
-    return value
-
-
-def true_false_never(value: Any) -> bool | str:
-    """True, False or "never" (BEAM-07)."""
-    if value != "never" and type(value) is not bool:
-        raise ValueError('must be True, False or "never"')
-    return bool(value) if type(value) is bool else "never"
-
-
-def token(value: Any) -> int:
-    """One token id; -1, the field's old word for no token, is refused."""
-    return whole(0)(value)
-
-
-def tokens(value: Any) -> tuple[int, ...]:
-    """One token id or several (STOP-03)."""
-    several = value.tolist() if hasattr(value, "tolist") else value
-    several = tuple(several) if isinstance(several, list | tuple | set) else (several,)
-    if not several:
-        raise ValueError("must name at least one id")
-    return tuple(map(token, several))
-
-
-def sequences(value: Any) -> tuple[tuple[int, ...], ...]:
-    """Several sequences of token ids, none of them empty (BAD-01)."""
-    if not isinstance(value, list | tuple) or not value or not all(isinstance(each, list | tuple) for each in value):
-        raise ValueError("must be a list of lists of ids, such as [[5], [7, 8]]")
-    return tuple(tokens(each) for each in value)
-
-
-def biases(value: Any) -> tuple[tuple[tuple[int, ...], float], ...]:
-    """Sequences of token ids with the number to add: {(5,): 1.0} or, as JSON has it, [[[5], 1.0]] (BIAS-01)."""
-    pairs = list(value.items()) if isinstance(value, Mapping) else value
-    if not isinstance(pairs, list | tuple) or not pairs or not all(len(pair) == 2 for pair in pairs):
-        raise ValueError("must be {(ids): bias} or [[ids, bias]], and not empty")
-    check = real(lambda bias: not math.isnan(bias) and bias < math.inf, "must have biases that are numbers")
-    return tuple((tokens(list(ids)), check(bias)) for ids, bias in pairs)
-
-
-def texts(value: Any) -> tuple[str, ...]:
-    """One text or several, none of them empty (SSTR-04)."""
-    several = (value,) if isinstance(value, str) else value
-    if not isinstance(several, list | tuple) or not several or not all(isinstance(t, str) and t for t in several):
-        raise ValueError("must be a text or a list of texts, none of them empty")
-    return tuple(several)
-
-
-def start_and_factor(value: Any) -> tuple[int, float]:
-    """A number of new tokens and a factor of at least 1 (EXPD-01)."""
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ValueError("must be (start, factor)")
-    return whole(0)(value[0]), real(lambda factor: 1 <= factor < math.inf, "must have a factor of at least 1")(value[1])
-
-
-NO_LIMIT = "Pass None to leave it out."
-GREEDY = "For greedy decoding use temperature=0 or do_sample=False."
-
-CHECKS: Mapping[str, tuple[Callable[[Any], Any], str, str]] = {
-    # field: (check, rule, remedy)
-    "max_length": (whole(1), "LEN-02", NO_LIMIT),
-    "max_new_tokens": (whole(1), "LEN-01", NO_LIMIT),
-    "min_length": (whole(0), "LEN-08", "0 is no minimum."),
-    "min_new_tokens": (whole(0), "LEN-07", "0 is no minimum."),
-    "max_time": (real(lambda s: 0 <= s < math.inf, "must be a number of seconds"), "LEN-09", "None is no limit."),
-    "stop_strings": (texts, "SSTR-04", "None is no stop string."),
-    "do_sample": (flag, "CFG-11", ""),
-    "use_cache": (flag, "CACHE-02", ""),
-    "num_return_sequences": (whole(1), "SAMP-07", ""),
-    "num_beams": (whole(1), "BEAM-12", "1 is no beam search."),
-    "length_penalty": (real(math.isfinite, "must be a finite number"), "BEAM-06", "0 is no penalty."),
-    "early_stopping": (true_false_never, "BEAM-07", ""),
-    "temperature": (real(lambda t: 0 <= t < math.inf, "must be a finite number of at least 0"), "TEMP-02", GREEDY),
-    "top_k": (whole(0), "TOPK-02", "0 or None keeps every token."),
-    "top_p": (real(lambda p: 0 <= p <= 1, "must be a number from 0 to 1"), "TOPP-04", "1 or None keeps every token."),
-    "min_p": (real(lambda p: 0 <= p <= 1, "must be a number from 0 to 1"), "MINP-01", "0 or None keeps every token."),
-    "top_h": (real(lambda h: 0 < h <= 1, "must be a number above 0, at most 1"), "TOPH-01", "None keeps every token."),
-    "typical_p": (real(lambda p: 0 < p <= 1, "must be a number above 0, at most 1"), "TYP-01", "1 keeps every token."),
-    "epsilon_cutoff": (real(lambda e: 0 <= e < 1, "must be a number from 0 to below 1"), "EPS-01", "0 keeps every token."),
-    "eta_cutoff": (real(lambda e: 0 <= e < 1, "must be a number from 0 to below 1"), "ETA-01", "0 keeps every token."),
-    "sequence_bias": (biases, "BIAS-01", ""),
-    "no_repeat_ngram_size": (whole(0), "NGRAM-01", "0 bans nothing."),
-    "bad_words_ids": (sequences, "BAD-01", ""),
-    "forced_bos_token_id": (token, "FORCE-01", ""),
-    "forced_eos_token_id": (tokens, "FORCE-02", ""),
-    "remove_invalid_values": (flag, "INV-01", ""),
-    "exponential_decay_length_penalty": (start_and_factor, "EXPD-01", "For instance (20, 1.05)."),
-    "suppress_tokens": (tokens, "SUP-01", ""),
-    "begin_suppress_tokens": (tokens, "SUP-02", ""),
-    "renormalize_logits": (flag, "PROC-04", ""),
-    "repetition_penalty": (real(lambda r: 0 < r < math.inf, "must be a finite number above 0"), "REP-03", "1 is no penalty."),
-    "bos_token_id": (token, "IN-02", ""),
-    "eos_token_id": (tokens, "STOP-03", "Pass None to stop at the length limit only."),
-    "pad_token_id": (token, "STOP-07", "Usual: pad_token_id=tokenizer.eos_token_id."),
-    "return_dict_in_generate": (flag, "OUT-01", ""),
-    "output_scores": (flag, "OUT-02", ""),
-    "output_logits": (flag, "OUT-02", ""),
-}  # fmt: skip
-
-DEFAULTS: Mapping[str, Any] = {
-    "min_length": 0, "min_new_tokens": 0, "do_sample": False, "use_cache": True, "num_return_sequences": 1,
-    "num_beams": 1, "length_penalty": 1.0, "early_stopping": False,
-    "temperature": 1.0, "top_k": 50, "top_p": 1.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0,
-    "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "remove_invalid_values": False, "renormalize_logits": False,
-    "return_dict_in_generate": False, "output_scores": False, "output_logits": False,
-}  # fmt: skip
-
-# Fields of transformers that refgen has not got yet, with the values that ask for nothing.
-NOT_YET: Mapping[str, tuple[Any, ...]] = {
-    "cache_implementation": (), "cache_config": (), "max_cache_len": (), "prefill_chunk_size": (),
-    "encoder_repetition_penalty": (1.0,), "encoder_no_repeat_ngram_size": (0,),
-    "token_healing": (False,), "guidance_scale": (1.0,),
-    "watermarking_config": (), "output_attentions": (False,), "output_hidden_states": (False,),
-    "decoder_start_token_id": (), "is_assistant": (False,), "num_assistant_tokens": (20,),
-    "num_assistant_tokens_schedule": ("constant",), "assistant_confidence_threshold": (0.4,),
-    "prompt_lookup_num_tokens": (), "max_matching_ngram_size": (), "assistant_early_exit": (),
-    "assistant_lookbehind": (10,), "target_lookbehind": (10,), "assistant_ensemble_weight": (), "speculation_type": (),
-    "use_mtp": (False,), "compile_config": (), "disable_compile": (False,), "continuous_batching_config": (),
-    "low_memory": (False,), "penalty_alpha": (0.0,), "dola_layers": (), "diversity_penalty": (0.0,),
-    "num_beam_groups": (1,), "constraints": (), "force_words_ids": (),
-}  # fmt: skip
 METADATA = ("_from_model_config", "transformers_version")
 
 
@@ -250,7 +99,7 @@ class GenerationConfig:
     @classmethod
     def from_model_config(cls, entries: Mapping[str, Any]) -> Self:
         """CKPT-11. The generation settings that a `config.json` without a `generation_config.json` carries."""
-        names = {f.name for f in fields(cls)} | NOT_YET.keys()
+        names = {f.name for f in fields(cls)} | REFUSED.keys()
         return cls.from_dict({name: value for name, value in entries.items() if name in names})
 
     @classmethod
@@ -288,18 +137,16 @@ def ids_of(config: GenerationConfig, name: str) -> list[int]:
 
 
 def known(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """CFG-08. Of `settings` the ones refgen has; raises `GenerationError` for those it has not, unless they ask for nothing."""
+    """CFG-08, CFG-12. Of `settings` the ones refgen has; raises `GenerationError` for others, unless they ask for nothing."""
     own = {f.name for f in fields(GenerationConfig)}
     for name, value in settings.items():
-        if name in own or value is None or (name in NOT_YET and value in NOT_YET[name]):
+        if name in own or value is None:
             continue
-        if name in NOT_YET:
-            raise GenerationError(
-                f"{name}={value!r}",
-                "is a setting of transformers that refgen does not have yet",
-                "CFG-08",
-                f"Leave {name} out.",
-            )
+        if name in REFUSED:
+            asks_for_nothing, why, remedy = REFUSED[name]
+            if value not in asks_for_nothing:
+                raise GenerationError(f"{name}={value!r}", why, "CFG-12", remedy)
+            continue
         close = difflib.get_close_matches(name, own, n=1)
         raise GenerationError(
             f"{name}={value!r}",

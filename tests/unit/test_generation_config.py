@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refgen import GenerationConfig, GenerationError, IgnoredSettingWarning
-from refgen.generation.config import CHECKS, NOT_YET, settle
+from refgen.generation.config import settle
+from refgen.generation.fields import CHECKS, REFUSED
 
 FRESH = GenerationConfig()
 
@@ -45,7 +46,8 @@ FRESH = GenerationConfig()
     ({"output_scores": None, "output_logits": 0}, r"output_logits=0: must be True or False"),
     ({"temprature": 0.7}, r"temprature=0\.7: is not a setting of generate\(\) \[CFG-08\]\. Did you mean temperature\?"),
     ({"xyzzy": 1}, r"xyzzy=1: is not a setting of generate\(\) \[CFG-08\]\. See help"),
-    ({"guidance_scale": 4}, r"guidance_scale=4: is a setting of transformers that refgen does not have yet \[CFG-08\]\. Leave"),
+    ({"penalty_alpha": 0.6}, r"penalty_alpha=0\.6: asks for contrastive search, which transformers has removed .* \[CFG-12\]"),
+    ({"inputs": [[1]]}, r"inputs=.*is called input_ids here \[CFG-12\]\. Pass input_ids"),
     ({"max_length": 9, "max_new_tokens": 3}, r"max_length=9, max_new_tokens=3: contradict each other \[LEN-01\]"),
     ({"temperature": 10**400}, r"temperature=1000.*: is of the wrong type"),
     ({"top_h": 0}, r"top_h=0: must be a number above 0, at most 1 \[TOPH-01\]"),
@@ -137,13 +139,16 @@ def test_neutral_settings_are_silent(setting):
         settle(GenerationConfig(temperature=0.3, top_p=0.3), None, setting)
 
 
-@pytest.mark.parametrize("name", sorted(NOT_YET))
-def test_fields_refgen_has_not_yet(name):
-    """CFG-08: at its neutral value or None such a field is taken, at any other it is refused by name."""
-    for neutral in (None, *NOT_YET[name]):
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_fields_refgen_refuses(name):
+    """CFG-12: at a value that asks for nothing such a field is taken, at any other it is refused by name, with a remedy."""
+    asks_for_nothing, _, remedy = REFUSED[name]
+    for neutral in (None, *asks_for_nothing):
         settle(FRESH, None, {name: neutral})
-    with pytest.raises(GenerationError, match=name):
+    with pytest.raises(GenerationError, match=name) as refusal:
         settle(FRESH, None, {name: 0.123})
+    assert refusal.value.rule == "CFG-12"
+    assert str(refusal.value).endswith(remedy)
 
 
 VALID = st.fixed_dictionaries({}, optional={
