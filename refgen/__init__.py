@@ -17,7 +17,7 @@ from refgen.errors import (
     RefgenError,
     TokenizerError,
 )
-from refgen.generation import GenerateOutput, GenerationConfig, Step, TextStreamer
+from refgen.generation import GenerateOutput, GenerationConfig, Step, TextIteratorStreamer, TextStreamer
 from refgen.tokenizer import Encoding, Tokenizer
 
 __version__ = "0.1.0"
@@ -39,6 +39,7 @@ __all__ = [
     "InputError",
     "RefgenError",
     "Step",
+    "TextIteratorStreamer",
     "TextStreamer",
     "Tokenizer",
     "TokenizerError",
