@@ -12,8 +12,8 @@ import pytest
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
-from refgen import GPT2LMHeadModel, IgnoredSettingWarning
-from tests.strategies import models, prompts, sampling_settings
+from refgen import Cache, GPT2LMHeadModel, IgnoredSettingWarning
+from tests.strategies import models, prompts, random_model, sampling_settings
 
 MARGIN = 1e-4  # float32 scores of size 10: a hundred times their rounding
 
@@ -209,3 +209,108 @@ def test_a_seed_is_reported_when_none_was_given(run):
     again = model.generate(ids, mask, do_sample=True, seed=output.seed, **settings)
     np.testing.assert_array_equal(again, output.sequences)
     assert greedy(model, ids, mask, **settings).seed is None
+
+
+@given(runs(), st.booleans(), SEEDS, st.integers(1, 6), st.sampled_from(["lookup", "same", "other"]))
+def test_drafts_change_nothing(run, do_sample, seed, count, source):
+    """ASSIST-01, ASSIST-02, OUT-07: with any draft, tokens, finish and the number of scores are those without."""
+    model, ids, mask, settings = run
+    ids, mask = ids[:1], mask[:1]
+    other = random_model(replace(model.config, n_layer=1), seed % 1000)
+    drafts = {
+        "lookup": {"prompt_lookup_num_tokens": count},
+        "same": {"assistant_model": model, "num_assistant_tokens": count},
+        "other": {
+            "assistant_model": other,
+            "num_assistant_tokens": count,
+            "num_assistant_tokens_schedule": "heuristic",
+        },
+    }
+    settings |= {"do_sample": do_sample, "seed": seed, "repetition_penalty": 1.2, "min_new_tokens": 1}
+    plain = greedy(model, ids, mask, **settings)
+    assume(do_sample or decided(plain))
+    drafted = greedy(model, ids, mask, **settings, **drafts[source])
+    np.testing.assert_array_equal(drafted.sequences, plain.sequences)
+    assert drafted.finish == plain.finish
+    np.testing.assert_allclose(np.stack(drafted.scores), np.stack(plain.scores), rtol=1e-4, atol=1e-4)
+
+
+@given(runs(), st.data())
+def test_continuing_is_not_stopping(run, data):
+    """CACHE-05: stopping anywhere and going on with the cache gives what one call gives."""
+    model, ids, mask, settings = run
+    settings["eos_token_id"] = None
+    settings["max_new_tokens"] = new = settings["max_new_tokens"] + 1
+    whole = greedy(model, ids, mask, **settings)
+    assume(decided(whole))
+    assume(whole.finish == ("length",) * len(ids))
+    first, cache = data.draw(st.integers(1, new - 1)), Cache()
+    so_far = model.generate(ids, mask, **(settings | {"max_new_tokens": first}), past_key_values=cache)
+    assert len(cache) == so_far.shape[1] - 1
+    longer = np.column_stack([mask, np.ones((len(ids), first), int)])
+    rest = model.generate(so_far, longer, **(settings | {"max_new_tokens": new - first}), past_key_values=cache)
+    np.testing.assert_array_equal(rest, whole.sequences)
+
+
+@given(runs(), st.floats(-2, 4))
+def test_guidance_of_the_prompt_itself_is_none(run, scale):
+    """CFGG-01: away from what the prompt itself says is nowhere, whatever the scale; and the scale 1 is the prompt alone."""
+    model, ids, mask, settings = run
+    plain = greedy(model, ids, mask, **settings)
+    assume(decided(plain))
+    itself = {"negative_prompt_ids": ids, "negative_prompt_attention_mask": mask, "guidance_scale": scale}
+    guided = model.generate(ids, mask, **settings, **(itself if scale != 1 else {"guidance_scale": scale}))
+    np.testing.assert_array_equal(guided, plain.sequences)
+
+
+@given(runs(), st.booleans(), SEEDS)
+def test_logprobs_are_those_of_the_tokens(run, do_sample, seed):
+    """OUT-05, OUT-06, OUT-08: a result agrees with its ids: lengths, log-probabilities, transition scores."""
+    model, ids, mask, settings = run
+    result = greedy(model, ids, mask, **settings, do_sample=do_sample, seed=seed, output_logits=True)
+    logprobs = result.logprobs()
+    transitions = model.compute_transition_scores(result.sequences, result.scores, normalize_logits=True)
+    inside = np.arange(ids.shape[1], result.sequences.shape[1]) < result.lengths[:, None]
+    np.testing.assert_array_equal(logprobs, np.where(inside, transitions, 0))
+    if not do_sample:
+        best = [scores.max(axis=1) for scores in result.scores]
+        raw = model.compute_transition_scores(result.sequences, result.scores)
+        np.testing.assert_array_equal(raw[inside], np.stack(best, axis=1)[inside])
+    assert (result.sequences[:, ids.shape[1] :][~inside] == settings["pad_token_id"]).all()
+
+
+NEUTRAL = {
+    "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0,
+    "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_new_tokens": 0, "guidance_scale": 1.0,
+    "remove_invalid_values": True, "renormalize_logits": True, "num_beams": 1, "num_return_sequences": 1,
+    "sequence_bias": {(0,): 0.0}, "exponential_decay_length_penalty": (0, 1.0), "max_time": 1e9,
+    "logits_processor": [lambda ids, scores: scores], "stopping_criteria": [lambda ids, scores: False],
+    "prefix_allowed_tokens_fn": lambda row, ids: list(range(4)), "watermarking_config": {"bias": 0.0},
+}  # fmt: skip
+
+
+@given(runs(), st.booleans(), SEEDS, st.sets(st.sampled_from(sorted(NEUTRAL))))
+def test_neutral_settings_change_nothing(run, do_sample, seed, names):
+    """PROC-05: settings at values that ask for nothing, any of them together, give what none of them gives."""
+    model, ids, mask, settings = run
+    settings |= {"do_sample": do_sample, "seed": seed, "top_k": 0}
+    neutral = {name: NEUTRAL[name] for name in names}
+    if "prefix_allowed_tokens_fn" in names:
+        neutral["prefix_allowed_tokens_fn"] = lambda row, ids: list(range(model.config.vocab_size))
+    if settings["eos_token_id"] is None:
+        neutral.pop("exponential_decay_length_penalty", None)
+    plain = model.generate(ids, mask, **settings)
+    np.testing.assert_array_equal(model.generate(ids, mask, **(settings | neutral)), plain)
+
+
+@given(runs(), SEEDS)
+def test_one_beam_is_greedy(run, seed):
+    """BEAM-12: a search with one beam is no search, and two beams whose best is never in doubt find what one finds."""
+    model, ids, mask, settings = run
+    np.testing.assert_array_equal(
+        model.generate(ids, mask, num_beams=1, **settings), model.generate(ids, mask, **settings)
+    )
+    only = lambda row, ids: [(int(ids[-1]) + seed) % model.config.vocab_size]  # noqa: E731 - one way to go
+    if settings["eos_token_id"] is None:
+        forced = model.generate(ids, mask, num_beams=2, prefix_allowed_tokens_fn=only, **settings)
+        np.testing.assert_array_equal(forced, model.generate(ids, mask, prefix_allowed_tokens_fn=only, **settings))

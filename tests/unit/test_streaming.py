@@ -1,11 +1,13 @@
 """Text as it comes is the text of all ids, and never half a character."""
 
+from threading import Thread
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refgen import InputError, TextStreamer, Tokenizer, TokenizerError
+from refgen import GenerationError, InputError, TextIteratorStreamer, TextStreamer, Tokenizer, TokenizerError
 from refgen.generation.streaming import TextDecoder
 from refgen.vocabulary import END
 
@@ -144,3 +146,32 @@ def test_unknown_id(tokenizer):
     """An id outside the vocabulary is refused, not shown as nothing."""
     with pytest.raises(TokenizerError, match=rf"id {END_ID + 1}: is not one of the .* \[TOK-14\]"):
         TextDecoder(tokenizer).push(END_ID + 1)
+
+
+def test_iterating_in_a_thread(shakespeare):
+    """STREAM-05: what another thread generates is iterated over as it comes, prompt left out, and is the text."""
+    model, tokenizer = shakespeare
+    ids = [tokenizer.encode("ROMEO:")]
+    pieces = TextIteratorStreamer(tokenizer, skip_prompt=True)
+    thread = Thread(target=model.generate, args=[ids], kwargs={"max_new_tokens": 12, "streamer": pieces})
+    thread.start()
+    text = list(pieces)
+    thread.join()
+    assert len(text) > 5
+    assert "".join(text) == tokenizer.decode(model.generate(ids, max_new_tokens=12)[0, len(ids[0]) :])
+
+
+@pytest.mark.parametrize("settings", [{"temprature": 1}, {"logits_processor": [lambda ids, scores: 1]}])
+def test_iterating_ends_when_generation_fails(shakespeare, settings):
+    """STREAM-05: before the first step or in it, an error ends the iteration."""
+    model, tokenizer = shakespeare
+    pieces = TextIteratorStreamer(tokenizer, timeout=5)
+    with pytest.raises(GenerationError):
+        model.generate([[1]], streamer=pieces, **settings)
+    assert len(list(pieces)) <= 1  # the prompt at most
+
+
+def test_iterating_can_run_out_of_time(tokenizer):
+    """STREAM-05: waiting longer than the timeout is an error that says so."""
+    with pytest.raises(GenerationError, match=r"timeout=0\.01: no text came in so many seconds \[STREAM-05\]"):
+        list(TextIteratorStreamer(tokenizer, timeout=0.01))
