@@ -176,7 +176,7 @@ class GPT2LMHeadModel:
         try:
             result: ndarray | GenerateOutput = generate(prepare_run(self.gpt2, self.generation_config, call), streamer)
         except BaseException:
-            if hasattr(streamer, "end"):
+            if streamer is not None and hasattr(streamer, "end"):
                 streamer.end()  # whoever waits for text need not wait longer (STREAM-05)
             raise
         return result
