@@ -34,6 +34,21 @@ def test_no_rule_is_younger_than_the_specification():
     assert all(tuple(map(int, rule.since.split("."))) <= present for rule in RULES.values())
 
 
+def test_stacks_name_options():
+    """`Stacks` is `name=option (who) | option (who); …`, each name once in SPEC.md, each option once under a name."""
+    option = r"[a-z0-9_.]*[a-z0-9]+(?:-\d+)? \([^();|]+\)"
+    names = []
+    for rule in filter(lambda rule: rule.stacks, RULES.values()):
+        for choice in rule.stacks.removesuffix(".").split("; "):
+            assert re.fullmatch(rf"[a-z_]+={option}(?: \| {option})+", choice), f"{rule.id}: {choice}"
+            name, _, options = choice.partition("=")
+            found = [each.split(" (")[0] for each in options.split(" | ")]
+            assert len(set(found)) == len(found), f"{rule.id}: {choice}"
+            names.append(name)
+        assert rule.stacks.endswith(").")
+    assert len(set(names)) == len(names) >= 75
+
+
 def test_code_cites_only_rules():
     """An id in code, docstring or error message is a rule of SPEC.md."""
     assert cited("refgen") - RULES.keys() == set()
