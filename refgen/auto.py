@@ -17,10 +17,11 @@ from refgen.arrays import whole_numbers
 from refgen.cache import Cache
 from refgen.config import GPT2Config
 from refgen.errors import CheckpointError, GenerationError, InputError
-from refgen.generation.call import CALL_ARGUMENTS, Call, GenerateOutput, Streamer, generate, prepare_run
+from refgen.generation.call import CALL_ARGUMENTS, Call, Streamer, generate, prepare_run
 from refgen.generation.chance import Seed
 from refgen.generation.config import GenerationConfig
 from refgen.generation.loop import Step
+from refgen.generation.output import GenerateOutput, transition_scores
 from refgen.generation.processors import AllowedTokens, Processor
 from refgen.generation.stopping import Criterion
 from refgen.model import GPT2, Note, forward, silent
@@ -135,6 +136,10 @@ class GPT2LMHeadModel:
         streamer: Streamer | None = None,
         generation_config: GenerationConfig | None = None,
         tokenizer: Tokenizer | None = None,
+        past_key_values: Cache | None = None,
+        assistant_model: "GPT2LMHeadModel | None" = None,
+        negative_prompt_ids: Any = None,
+        negative_prompt_attention_mask: Any = None,
         prefix_allowed_tokens_fn: AllowedTokens | None = None,
         logits_processor: Sequence[Processor] = (),
         stopping_criteria: Sequence[Criterion] = (),
@@ -144,7 +149,9 @@ class GPT2LMHeadModel:
 
         `settings` are the fields of `GenerationConfig` (max_new_tokens, do_sample, temperature, top_k, …).
         `seed` makes sampling repeat what torch on a CPU draws, one for the batch or one a row; `uniforms`
-        `[B*n, steps]` replaces it by numbers of your own. `tokenizer` is for `stop_strings`. Functions of your
+        `[B*n, steps]` replaces it by numbers of your own. `tokenizer` is for `stop_strings`.
+        `past_key_values` holds the beginning of the prompt and grows (CACHE-04); `assistant_model` drafts what this
+        model checks (ASSIST-01); `negative_prompt_ids` is what `guidance_scale` moves away from (CFGG-01). Functions of your
         own: `prefix_allowed_tokens_fn(row, ids)` names the ids that may come next (PREF-01), each of
         `logits_processor(ids, scores)` gives new scores (PROC-03), each of `stopping_criteria(ids, None)` says
         whether to stop (STOP-09). `return_dict_in_generate=True` returns a `GenerateOutput`.
@@ -157,6 +164,10 @@ class GPT2LMHeadModel:
             uniforms=uniforms,
             generation_config=generation_config,
             tokenizer=tokenizer,
+            past_key_values=past_key_values,
+            assistant_model=assistant_model,
+            negative_prompt_ids=negative_prompt_ids,
+            negative_prompt_attention_mask=negative_prompt_attention_mask,
             prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
             logits_processor=logits_processor,
             stopping_criteria=stopping_criteria,
@@ -164,6 +175,16 @@ class GPT2LMHeadModel:
         )
         result: ndarray | GenerateOutput = generate(prepare_run(self.gpt2, self.generation_config, call), streamer)
         return result
+
+    def compute_transition_scores(
+        self,
+        sequences: ndarray,
+        scores: Sequence[ndarray],
+        beam_indices: ndarray | None = None,
+        normalize_logits: bool = False,
+    ) -> ndarray:
+        """OUT-06. The score of every new token, float32 `[B*n new]`; `GenerateOutput.logprobs` says it shorter."""
+        return transition_scores(sequences, scores, beam_indices, normalize_logits=normalize_logits)
 
     def steps(self, input_ids: Any = None, attention_mask: Any = None, **arguments: Any) -> Iterator[Step]:
         """Takes what `generate` takes, a streamer apart; gives one `Step` at a time: tokens, logits, scores, finishes."""

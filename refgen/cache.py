@@ -23,6 +23,11 @@ class Cache:
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def rows(self) -> int:
+        """B, the number of rows it holds; 0 while it is empty."""
+        return int(self._layers[0].shape[1]) if self._length else 0
+
     def append(self, layer: int, k: ndarray, v: ndarray) -> tuple[ndarray, ndarray]:
         """Puts `k`, `v` `[B H T D]` behind what this layer holds; returns views of all its keys and values."""
         B, H, T, D = k.shape

@@ -250,9 +250,11 @@ def forward(
     for i, block in enumerate(gpt2.h):
         x = run_block(x, block, gpt2.config, i, visible, cache, under(note, f"h.{i}"))
         note(f"h.{i}", x)
-    x = layer_norm(x[:, -logits_to_keep:], gpt2.ln_f, gpt2.config.layer_norm_epsilon)
+    x = layer_norm(x, gpt2.ln_f, gpt2.config.layer_norm_epsilon)
     note("ln_f", x)
-    logits = project(x, gpt2.lm_head.T)  # the output matrix is the embedding, unless the head is its own
+    logits = project(
+        x[:, -logits_to_keep:], gpt2.lm_head.T
+    )  # the output matrix is the embedding, unless the head is its own
     note("lm_head", logits)
     cache.advance(T)
     return logits

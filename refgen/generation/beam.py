@@ -62,14 +62,14 @@ def drawn(exponentials: Exponentials) -> Choose:
 
 def beam_search(
     next_logits: NextLogits,
-    cache: Cache,
+    caches: Iterable[Cache],
     prompt: Prompt,
     processors: Iterable[Processor],
     choose: Choose,
     stopping: Mapping[str, Stop],
     settings: BeamSettings,
 ) -> BeamResult:
-    """BEAM-01 to BEAM-09. `prompt` holds every prompt K times; `cache` is the one `next_logits` uses."""
+    """BEAM-01 to BEAM-09. `prompt` holds every prompt K times; `caches` are those that go with the beams."""
     processors, K = list(processors), settings.num_beams
     B, M = len(prompt.ids) // K, max(2, 1 + settings.n_ends) * K  # BEAM-01: enough that K of them do not end
     ids, mask = prompt.ids.reshape(B, K, -1), prompt.mask
@@ -99,7 +99,8 @@ def beam_search(
         going_on = best(running, K)
         ids, rows = take(candidates, going_on), take(origins, going_on)
         sums = np.take_along_axis(running, going_on, axis=1)
-        cache.select(rows[:, :, -1].ravel())
+        for cache in caches:
+            cache.select(rows[:, :, -1].ravel())
         mask = np.column_stack([mask, is_open.repeat(K)])
 
         new = candidates.shape[2] - prompt.width

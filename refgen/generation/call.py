@@ -1,11 +1,10 @@
 """The call: settings and prompt in, sequences out. Everything `generate()` does before and after the loop.
 
-Axes    B prompts, n sequences a prompt, P prompt columns, V tokens.
+Axes    B prompts, n sequences a prompt (K beams, if there are beams), P prompt columns, V tokens.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Protocol
 
@@ -13,15 +12,18 @@ import numpy as np
 from numpy import ndarray
 
 from refgen.cache import Cache
-from refgen.errors import GenerationError, IgnoredSettingWarning
+from refgen.errors import GenerationError, InputError
+from refgen.generation.assisted import by_draft, check_assistance, draft_model, prompt_lookup
 from refgen.generation.beam import BeamResult, BeamSettings, beam_search
 from refgen.generation.chance import Seed, make_choose, make_pick
-from refgen.generation.config import ID_FIELDS, GenerationConfig, ids_of, settle
-from refgen.generation.loop import Step, by_forward, decode
-from refgen.generation.processors import AllowedTokens, Processor, processors
+from refgen.generation.config import GenerationConfig, refuse_foreign_ids, settle, without_foreign_ids
+from refgen.generation.guidance import after_negative_prompt, fitting
+from refgen.generation.loop import NextLogits, Step, by_forward, decode
+from refgen.generation.output import GenerateOutput, Stages, attentions, hidden_states
+from refgen.generation.processors import AllowedTokens, Processor, Unguided, processors
 from refgen.generation.prompt import Prompt, prepare
-from refgen.generation.stopping import Criterion, stopping
-from refgen.model import GPT2, check_ids, check_positions, positions
+from refgen.generation.stopping import Criterion, max_length, refuse_unreachable_minimum, stopping
+from refgen.model import GPT2, check_ids, check_positions, positions, silent
 from refgen.tokenizer import Tokenizer
 
 
@@ -35,23 +37,6 @@ class Streamer(Protocol):
         """Told when the last token has been put."""
 
 
-@dataclass(frozen=True)
-class GenerateOutput:
-    """OUT-01, OUT-02. What `generate(..., return_dict_in_generate=True)` returns.
-
-    `scores` and `logits` are None unless asked for; else one float32 `[B*n V]` a step: after and before the
-    processors.
-    """
-
-    sequences: ndarray  # [B*n, P + new] int64
-    finish: tuple[str, ...]  # why each row ended: eos, length, context, stop_string, time or criterion
-    seed: int | tuple[int, ...] | None  # what chance was seeded with; None if nothing was drawn from a seed
-    scores: tuple[ndarray, ...] | None = None
-    logits: tuple[ndarray, ...] | None = None
-    sequences_scores: ndarray | None = None  # [B*n] float32, of beam search
-    beam_indices: ndarray | None = None  # [B*n new]: the row of scores each token was chosen in, -1 after the end
-
-
 @dataclass(frozen=True, kw_only=True)
 class Call:
     """The arguments of one `generate()`; `settings` are the fields of `GenerationConfig` among them."""
@@ -62,6 +47,10 @@ class Call:
     uniforms: Any = None
     generation_config: GenerationConfig | None = None
     tokenizer: Tokenizer | None = None
+    past_key_values: Cache | None = None
+    assistant_model: Any = None
+    negative_prompt_ids: Any = None
+    negative_prompt_attention_mask: Any = None
     prefix_allowed_tokens_fn: AllowedTokens | None = None
     logits_processor: Sequence[Processor] = ()
     stopping_criteria: Sequence[Criterion] = ()
@@ -74,24 +63,66 @@ class Call:
                 raise GenerationError(f"{name}={functions!r}", "must be a list of functions", rule)
             object.__setattr__(self, name, functions)
 
+    @property
+    def assistant(self) -> GPT2 | None:
+        """ASSIST-05. The network of the draft model."""
+        network = getattr(self.assistant_model, "gpt2", None)
+        if self.assistant_model is not None and not isinstance(network, GPT2):
+            kind = type(self.assistant_model).__name__
+            raise GenerationError(f"assistant_model of type {kind}", "must be a refgen.GPT2LMHeadModel", "ASSIST-05")
+        return network
+
 
 CALL_ARGUMENTS = {field.name for field in fields(Call)} - {"settings"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """A call made ready: its prompt, its settings, the seed it uses and the steps it will take."""
+    """A call made ready: its prompt and settings, the seed it uses, the steps it will take, what it looks at."""
 
     prompt: Prompt
     config: GenerationConfig
     seed: int | tuple[int, ...] | None
     steps: Iterator[Step]  # of beam search none
-    search: Callable[[], BeamResult] | None = None
+    search: Callable[[], BeamResult] | None
+    cache: Cache | None
+    stages: Stages
+    n_layer: int
+
+
+# --- Before the loop --------------------------------------------------------------------------------------
 
 
 def prepare_run(gpt2: GPT2, model_config: GenerationConfig, call: Call) -> Run:
     """All that can be seen to be wrong without running the network is refused here, before the first step."""
-    vocab_size, n_positions = gpt2.config.vocab_size, gpt2.config.n_positions
+    config = settled(gpt2, model_config, call)
+    n_positions, n = gpt2.config.n_positions, config.beams if config.beams > 1 else config.num_return_sequences or 1
+    prompts = fitted(gpt2, prepare(call.input_ids, call.attention_mask, config))
+    prompt = prompts.repeated(n)
+    limit = max_length(config, prompt, n_positions)
+    refuse_unreachable_minimum(config, prompt, limit)
+    steps = min(limit - prompt.width, n_positions + 1 - int(prompt.mask.sum(axis=1).min()))
+
+    cache = ready_cache(config, call.past_key_values, prompts, n)
+    unguided, unguided_cache = guide(gpt2, config, call, prompts, n, steps)
+    processing = list(processors(config, prompt, limit, call.prefix_allowed_tokens_fn, call.logits_processor, unguided))
+    conditions = stopping(config, limit, n_positions, call.tokenizer, call.stopping_criteria)
+    stages = Stages(watched(config, gpt2.config.n_layer))
+    next_logits = reader(gpt2, config, call, prompt, cache, processing, stages, limit)
+    if config.beams == 1:
+        pick, seed_used = make_pick(config, len(prompt.ids), steps, call.seed, call.uniforms)
+        pad = fill_id(config, prompt, limit, n_positions, call)
+        taken = decode(next_logits, prompt, processing, pick, conditions, pad)
+        return Run(prompt, config, seed_used, taken, None, cache, stages, gpt2.config.n_layer)
+    choose, seed_used = make_choose(config, len(prompts.ids), call.seed, call.uniforms)
+    caches = [each for each in (cache, unguided_cache) if each is not None]
+    settings = beam_settings(config, min(limit, prompt.width + n_positions))
+    search = partial(beam_search, next_logits, caches, prompt, processing, choose, conditions, settings)
+    return Run(prompt, config, seed_used, iter(()), search, cache, stages, gpt2.config.n_layer)
+
+
+def settled(gpt2: GPT2, model_config: GenerationConfig, call: Call) -> GenerationConfig:
+    """CFG-04, STOP-08. The settings that the call means for this model."""
     if call.generation_config is not None and not isinstance(call.generation_config, GenerationConfig):
         raise GenerationError(
             f"generation_config of type {type(call.generation_config).__name__}",
@@ -99,63 +130,120 @@ def prepare_run(gpt2: GPT2, model_config: GenerationConfig, call: Call) -> Run:
             "CFG-04",
             "Make one with GenerationConfig.from_dict(settings).",
         )
+    vocab_size = gpt2.config.vocab_size
     config = settle(without_foreign_ids(model_config, vocab_size), call.generation_config, call.settings)
     refuse_foreign_ids(config, vocab_size)
-    n = config.num_return_sequences or 1
-    prompt = prepare(call.input_ids, call.attention_mask, config).repeated(config.beams if config.beams > 1 else n)
+    return config
+
+
+def fitted(gpt2: GPT2, prompt: Prompt) -> Prompt:
+    """FWD-23. The prompt, if its ids and positions are the model's."""
     check_ids(prompt.ids, gpt2.config)
     check_positions(positions(prompt.mask, prompt.width), len(prompt.ids), prompt.width, gpt2.config)
-    limit = max_length(config, prompt, n_positions)
-    refuse_unreachable_minimum(config, prompt, limit)
-    cache = Cache()
-    next_logits = by_forward(gpt2, config.use_cache is not False, cache)
-    processing = list(processors(config, prompt, limit, call.prefix_allowed_tokens_fn, call.logits_processor))
-    conditions = stopping(config, limit, n_positions, call.tokenizer, call.stopping_criteria)
-    if config.beams > 1:
-        choose, seed_used = make_choose(config, len(prompt.ids) // config.beams, call.seed, call.uniforms)
-        settings = BeamSettings(
-            num_beams=config.beams,
-            length_penalty=1.0 if config.length_penalty is None else config.length_penalty,
-            early_stopping=config.early_stopping or False,
-            max_length=min(limit, prompt.width + n_positions),
-            n_ends=len(config.eos_ids),
-            pad=config.pad_token_id if config.pad_token_id is not None else next(iter(config.eos_ids), 0),
+    return prompt
+
+
+def ready_cache(config: GenerationConfig, given: Cache | None, prompts: Prompt, n: int) -> Cache | None:
+    """CACHE-04, CACHE-05. The cache of the run, with n rows a prompt: a new one, or the caller's, which grows."""
+    if given is None:
+        return None if config.use_cache is False else Cache()
+    if not isinstance(given, Cache):
+        raise InputError(f"past_key_values of type {type(given).__name__}", "must be a refgen.Cache", "CACHE-04")
+    if config.use_cache is False:
+        raise GenerationError("past_key_values", "is not used with use_cache=False", "CACHE-04", "Pass one of them.")
+    if len(given) >= prompts.width:
+        raise InputError(
+            f"past_key_values of {len(given)} positions",
+            f"must leave at least one of the prompt's {prompts.width} columns to compute",
+            "CACHE-05",
+            f"Pass all ids so far, or call crop({prompts.width - 1}) on it.",
         )
-        search = partial(beam_search, next_logits, cache, prompt, processing, choose, conditions, settings)
-        return Run(prompt, config, seed_used, iter(()), search)
-    steps = min(limit - prompt.width, n_positions + 1 - int(prompt.mask.sum(axis=1).min()))
-    pick, seed_used = make_pick(config, len(prompt.ids), steps, call.seed, call.uniforms)
-    pad = fill_id(config, prompt, limit, n_positions, call)
-    return Run(prompt, config, seed_used, decode(next_logits, prompt, processing, pick, conditions, pad))
+    if len(given) and given.rows != len(prompts.ids):
+        raise InputError(
+            f"past_key_values of {given.rows} rows",
+            f"input_ids have {len(prompts.ids)}",
+            "CACHE-04",
+            "Use the same rows.",
+        )
+    if n > 1:
+        given.select(np.arange(len(prompts.ids)).repeat(n))
+    return given
 
 
-def refuse_foreign_ids(config: GenerationConfig, vocab_size: int) -> None:
-    """STOP-08. Every id in a setting is one of the model's tokens."""
-    for name in ID_FIELDS:
-        for token_id in ids_of(config, name):
-            if token_id >= vocab_size:
-                raise GenerationError(
-                    f"{name}={token_id}",
-                    f"token ids of this model run from 0 to {vocab_size - 1}",
-                    "STOP-08",
-                    f"Pass {name}=None to do without.",
-                )
+def guide(
+    gpt2: GPT2, config: GenerationConfig, call: Call, prompts: Prompt, n: int, steps: int
+) -> tuple[Unguided | None, Cache | None]:
+    """CFGG-01. The model behind the negative prompt, by default each prompt's last token; and its cache."""
+    if config.guidance_scale in (None, 1.0):
+        if call.negative_prompt_ids is not None or call.negative_prompt_attention_mask is not None:
+            raise GenerationError("negative_prompt_ids", "need a guidance_scale", "CFGG-01", "For instance 1.5.")
+        return None, None
+    ids = prompts.ids[:, -1:] if call.negative_prompt_ids is None else call.negative_prompt_ids
+    mask = np.ones_like(ids) if call.negative_prompt_ids is None else call.negative_prompt_attention_mask
+    negative = fitting(fitted(gpt2, prepare(ids, mask, config)), len(prompts.ids), n, steps, gpt2.config.n_positions)
+    cache = None if config.use_cache is False else Cache()
+    return after_negative_prompt(by_forward(gpt2, cache), negative, prompts.width), cache
 
 
-def without_foreign_ids(model_config: GenerationConfig, vocab_size: int) -> GenerationConfig:
-    """STOP-08. Small models often carry GPT-2's end id, 50256, which they cannot say: left out, with a warning."""
-    eos_ids = tuple(token_id for token_id in model_config.eos_ids if token_id < vocab_size)
-    pad = model_config.pad_token_id
-    kept_pad = pad if pad is None or pad < vocab_size else None
-    if eos_ids == model_config.eos_ids and kept_pad == pad:
-        return model_config
-    warnings.warn(
-        f"the model's own eos_token_id={list(model_config.eos_ids)} or pad_token_id={pad} is outside its vocabulary of "
-        f"{vocab_size} and is left out [STOP-08]",
-        IgnoredSettingWarning,
-        stacklevel=4,
+def watched(config: GenerationConfig, n_layer: int) -> list[str]:
+    """OUT-04. The stages that the result will hold."""
+    wanted = bool(config.return_dict_in_generate)
+    return (hidden_states(n_layer) if wanted and config.output_hidden_states else []) + (
+        attentions(n_layer) if wanted and config.output_attentions else []
     )
-    return replace(model_config, eos_token_id=eos_ids or None, pad_token_id=kept_pad)
+
+
+def reader(
+    gpt2: GPT2,
+    config: GenerationConfig,
+    call: Call,
+    prompt: Prompt,
+    cache: Cache | None,
+    processing: list[Processor],
+    stages: Stages,
+    limit: int,
+) -> NextLogits:
+    """ASSIST-01. How the run reads its logits: one pass a token, or one for several that a draft foresees."""
+    assistant = call.assistant
+    if assistant is None and config.prompt_lookup_num_tokens is None:
+        return by_forward(gpt2, cache, stages.note if watched(config, gpt2.config.n_layer) else silent)
+    check_assistance(config, len(prompt.ids), gpt2, assistant)
+    draft = (
+        partial(prompt_lookup, longest=config.max_matching_ngram_size or 2)
+        if assistant is None
+        else draft_model(assistant, processing, config.assistant_confidence_threshold or 0.0)
+    )
+    return by_draft(gpt2, Cache() if cache is None else cache, draft, config, limit)
+
+
+def beam_settings(config: GenerationConfig, max_columns: int) -> BeamSettings:
+    """BEAM-06, BEAM-07, BEAM-10. What a search is told."""
+    return BeamSettings(
+        num_beams=config.beams,
+        length_penalty=1.0 if config.length_penalty is None else config.length_penalty,
+        early_stopping=config.early_stopping or False,
+        max_length=max_columns,
+        n_ends=len(config.eos_ids),
+        pad=config.pad_token_id if config.pad_token_id is not None else next(iter(config.eos_ids), 0),
+    )
+
+
+def fill_id(config: GenerationConfig, prompt: Prompt, limit: int, n_positions: int, call: Call) -> int | None:
+    """STOP-05, STOP-07. What finished rows are filled with: the pad id, else the first end token."""
+    if config.pad_token_id is not None:
+        return config.pad_token_id
+    if config.eos_ids:
+        return config.eos_ids[0]
+    tokens = prompt.mask.sum(axis=1)
+    fill_context = tokens.min() != tokens.max() and tokens.max() + limit - prompt.width > n_positions + 1
+    if len(tokens) > 1 and (fill_context or config.stop_strings or call.stopping_criteria):
+        raise GenerationError(
+            "pad_token_id=None", "rows can end at different steps and need filling", "STOP-07", "Set pad_token_id."
+        )
+    return None
+
+
+# --- After it ---------------------------------------------------------------------------------------------
 
 
 def generate(run: Run, streamer: Streamer | None = None) -> ndarray | GenerateOutput:
@@ -166,8 +254,11 @@ def generate(run: Run, streamer: Streamer | None = None) -> ndarray | GenerateOu
     if streamer is not None:
         streamer.put(run.prompt.ids.copy())
     columns, scores, logits = [run.prompt.ids], [], []
+    lengths, running = np.full(len(run.prompt.ids), run.prompt.width), np.ones(len(run.prompt.ids), dtype=bool)
     for step in run.steps:
         columns.append(step.tokens[:, None])
+        lengths += running
+        running = np.array([reason is None for reason in step.finish])
         if run.config.output_scores:
             scores.append(step.scores)
         if run.config.output_logits:
@@ -177,14 +268,13 @@ def generate(run: Run, streamer: Streamer | None = None) -> ndarray | GenerateOu
     if streamer is not None:
         streamer.end()
     sequences = np.concatenate(columns, axis=1)
+    if run.cache is not None:
+        run.cache.crop(min(len(run.cache), sequences.shape[1] - 1))  # a draft may have looked further (CACHE-01)
     if not run.config.return_dict_in_generate:
         return sequences
+    finish = tuple(reason or "" for reason in step.finish)
     return GenerateOutput(
-        sequences=sequences,
-        finish=tuple(reason or "" for reason in step.finish),
-        seed=run.seed,
-        scores=tuple(scores) if run.config.output_scores else None,
-        logits=tuple(logits) if run.config.output_logits else None,
+        sequences=sequences, lengths=lengths, finish=finish, seed=run.seed, **collected(run, scores, logits)
     )
 
 
@@ -207,56 +297,22 @@ def best_of(result: BeamResult, run: Run) -> ndarray | GenerateOutput:
         return sequences
     return GenerateOutput(
         sequences=sequences,
+        lengths=result.lengths[:, :n].ravel(),
         finish=tuple(reason for reasons in result.finish for reason in reasons[:n]),
         seed=run.seed,
-        scores=tuple(result.scores) if run.config.output_scores else None,
-        logits=tuple(result.logits) if run.config.output_logits else None,
         sequences_scores=result.sequences_scores[:, :n].ravel(),
         beam_indices=result.beam_indices[:, :n, : width - run.prompt.width].reshape(len(sequences), -1),
+        **collected(run, result.scores, result.logits),
     )
 
 
-def max_length(config: GenerationConfig, prompt: Prompt, n_positions: int) -> int:
-    """LEN-01 to LEN-03. The number of columns at which the batch is as long as asked for; 20 new ones by default."""
-    if config.max_new_tokens is not None:
-        return prompt.width + config.max_new_tokens
-    limit = min(prompt.width + 20, n_positions) if config.max_length is None else config.max_length
-    if prompt.width >= limit:
-        asked = "the default length" if config.max_length is None else f"max_length={limit}"
-        raise GenerationError(
-            asked,
-            f"ends at {limit} columns, and the prompt already has {prompt.width}",
-            "LEN-02",
-            "Set max_new_tokens, which does not count the prompt.",
-        )
-    return limit
-
-
-def refuse_unreachable_minimum(config: GenerationConfig, prompt: Prompt, limit: int) -> None:
-    """LEN-07, LEN-08. A minimum beyond the limit cannot be kept."""
-    for name, least, rule in (
-        ("min_new_tokens", prompt.width + (config.min_new_tokens or 0), "LEN-07"),
-        ("min_length", config.min_length or 0, "LEN-08"),
-    ):
-        if least > limit:
-            raise GenerationError(
-                f"{name}={getattr(config, name)}",
-                f"cannot be reached: the limit is {limit - prompt.width} new tokens",
-                rule,
-                "Raise max_new_tokens.",
-            )
-
-
-def fill_id(config: GenerationConfig, prompt: Prompt, limit: int, n_positions: int, call: Call) -> int | None:
-    """STOP-05, STOP-07. What finished rows are filled with: the pad id, else the first end token."""
-    if config.pad_token_id is not None:
-        return config.pad_token_id
-    if config.eos_ids:
-        return config.eos_ids[0]
-    tokens = prompt.mask.sum(axis=1)
-    fill_context = tokens.min() != tokens.max() and tokens.max() + limit - prompt.width > n_positions + 1
-    if len(tokens) > 1 and (fill_context or config.stop_strings or call.stopping_criteria):
-        raise GenerationError(
-            "pad_token_id=None", "rows can end at different steps and need filling", "STOP-07", "Set pad_token_id."
-        )
-    return None
+def collected(run: Run, scores: list[ndarray], logits: list[ndarray]) -> dict[str, Any]:
+    """OUT-02, OUT-04. What the settings ask to be kept of every step, by the names of the result."""
+    config, n_layer = run.config, run.n_layer
+    return {
+        "scores": tuple(scores) if config.output_scores else None,
+        "logits": tuple(logits) if config.output_logits else None,
+        "hidden_states": run.stages.of(hidden_states(n_layer)) if config.output_hidden_states else None,
+        "attentions": run.stages.of(attentions(n_layer)) if config.output_attentions else None,
+        "past_key_values": run.cache,
+    }

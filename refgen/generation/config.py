@@ -8,7 +8,7 @@ import difflib
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -57,12 +57,21 @@ class GenerationConfig:
     suppress_tokens: Any = None  # ids
     begin_suppress_tokens: Any = None  # ids
     renormalize_logits: bool | None = None
+    guidance_scale: float | None = None
+    watermarking_config: Any = None  # {name: value}, of a green list or of SynthID
+    prompt_lookup_num_tokens: int | None = None
+    max_matching_ngram_size: int | None = None
+    num_assistant_tokens: int | None = None
+    num_assistant_tokens_schedule: str | None = None
+    assistant_confidence_threshold: float | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | tuple[int, ...] | None = None
     pad_token_id: int | None = None
     return_dict_in_generate: bool | None = None
     output_scores: bool | None = None
     output_logits: bool | None = None
+    output_hidden_states: bool | None = None
+    output_attentions: bool | None = None
 
     def __post_init__(self) -> None:
         for name, (check, rule, remedy) in CHECKS.items():
@@ -233,7 +242,10 @@ def warn_of_ignored(config: GenerationConfig, call: GenerationConfig) -> None:
     if config.beams == 1:
         needs |= dict.fromkeys(("length_penalty", "early_stopping"), "num_beams above 1")
     if not config.return_dict_in_generate:
-        needs |= dict.fromkeys(("output_scores", "output_logits"), "return_dict_in_generate=True")
+        outputs = ("output_scores", "output_logits", "output_hidden_states", "output_attentions")
+        needs |= dict.fromkeys(outputs, "return_dict_in_generate=True")
+    if config.prompt_lookup_num_tokens is None:
+        needs["max_matching_ngram_size"] = "prompt_lookup_num_tokens"
     ignored = [
         (name, needed) for name, needed in needs.items() if getattr(call, name) not in neutral.get(name, (None, False))
     ]
@@ -241,5 +253,37 @@ def warn_of_ignored(config: GenerationConfig, call: GenerationConfig) -> None:
         warnings.warn(
             f"{name}={getattr(call, name)!r} has no effect without {needed} [CFG-09]",
             IgnoredSettingWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
+
+
+# --- What the model's vocabulary allows -----------------------------------------------------------------------
+
+
+def refuse_foreign_ids(config: GenerationConfig, vocab_size: int) -> None:
+    """STOP-08. Every id in a setting is one of the model's tokens."""
+    for name in ID_FIELDS:
+        for token_id in ids_of(config, name):
+            if token_id >= vocab_size:
+                raise GenerationError(
+                    f"{name}={token_id}",
+                    f"token ids of this model run from 0 to {vocab_size - 1}",
+                    "STOP-08",
+                    f"Pass {name}=None to do without.",
+                )
+
+
+def without_foreign_ids(model_config: GenerationConfig, vocab_size: int) -> GenerationConfig:
+    """STOP-08. Small models often carry GPT-2's end id, 50256, which they cannot say: left out, with a warning."""
+    eos_ids = tuple(token_id for token_id in model_config.eos_ids if token_id < vocab_size)
+    pad = model_config.pad_token_id
+    kept_pad = pad if pad is None or pad < vocab_size else None
+    if eos_ids == model_config.eos_ids and kept_pad == pad:
+        return model_config
+    warnings.warn(
+        f"the model's own eos_token_id={list(model_config.eos_ids)} or pad_token_id={pad} is outside its vocabulary of "
+        f"{vocab_size} and is left out [STOP-08]",
+        IgnoredSettingWarning,
+        stacklevel=5,
+    )
+    return replace(model_config, eos_token_id=eos_ids or None, pad_token_id=kept_pad)

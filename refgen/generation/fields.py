@@ -91,6 +91,65 @@ def start_and_factor(value: Any) -> tuple[int, float]:
     return whole(0)(value[0]), real(lambda factor: 1 <= factor < math.inf, "must have a factor of at least 1")(value[1])
 
 
+def one_of(*words: str) -> Callable[[Any], str]:
+    """One of these words."""
+
+    def check(value: Any) -> str:
+        if value not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return str(value)
+
+    return check
+
+
+def entries(value: Any, checks: Mapping[str, Callable[[Any], Any]], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Named entries, each checked; those without a default must be there."""
+    for name in value.keys() - checks.keys():
+        raise ValueError(f"holds {name!r}, which is none of {', '.join(checks)}")
+    for name in checks.keys() - defaults.keys() - value.keys():
+        raise ValueError(f"must hold {name}")
+    checked = {}
+    for name, entry in ({**defaults} | {**value}).items():
+        try:
+            checked[name] = checks[name](entry)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"holds {name}={entry!r}, which {error}") from None
+    return checked
+
+
+GREEN_LIST: Mapping[str, Callable[[Any], Any]] = {
+    "greenlist_ratio": real(lambda r: 0 < r < 1, "must be a number above 0, below 1"),
+    "bias": real(math.isfinite, "must be a finite number"),
+    "hashing_key": whole(0),
+    "seeding_scheme": one_of("lefthash", "selfhash"),
+    "context_width": whole(1),
+}
+SYNTHID: Mapping[str, Callable[[Any], Any]] = {
+    "ngram_len": whole(2),
+    "keys": tokens,
+    "context_history_size": whole(1),
+    "sampling_table_seed": whole(0),
+    "sampling_table_size": whole(1),
+    "skip_first_ngram_calls": flag,
+}
+
+
+def watermarking(value: Any) -> dict[str, Any]:
+    """The settings of one of the two watermarks, all of them (WMARK-01, WMARK-03)."""
+    if not isinstance(value, Mapping):
+        raise ValueError("must be {name: value}")  # noqa: TRY004 - its text is the message
+    value = {name: entry for name, entry in value.items() if (name, entry) != ("debug_mode", False)}
+    if value.keys() & {"ngram_len", "keys"}:
+        defaults: dict[str, Any] = {
+            "context_history_size": 1024,
+            "sampling_table_seed": 0,
+            "sampling_table_size": 2**16,
+        }
+        return entries(value, SYNTHID, defaults | {"skip_first_ngram_calls": False})
+    defaults = {"greenlist_ratio": 0.25, "bias": 2.0, "hashing_key": 15485863, "seeding_scheme": "lefthash"}
+    return entries(value, GREEN_LIST, defaults | {"context_width": 1})
+
+
 NO_LIMIT = "Pass None to leave it out."
 GREEDY = "For greedy decoding use temperature=0 or do_sample=False."
 
@@ -126,6 +185,13 @@ CHECKS: Mapping[str, tuple[Callable[[Any], Any], str, str]] = {
     "suppress_tokens": (tokens, "SUP-01", ""),
     "begin_suppress_tokens": (tokens, "SUP-02", ""),
     "renormalize_logits": (flag, "PROC-04", ""),
+    "guidance_scale": (real(math.isfinite, "must be a finite number"), "CFGG-01", "1 is no guidance."),
+    "watermarking_config": (watermarking, "WMARK-01", "For instance {'greenlist_ratio': 0.25, 'bias': 2.0}."),
+    "prompt_lookup_num_tokens": (whole(1), "ASSIST-07", "None is no lookup."),
+    "max_matching_ngram_size": (whole(1), "ASSIST-07", "Default: 2."),
+    "num_assistant_tokens": (whole(1), "ASSIST-03", "Default: 20."),
+    "num_assistant_tokens_schedule": (one_of("constant", "heuristic", "heuristic_transient"), "ASSIST-03", ""),
+    "assistant_confidence_threshold": (real(lambda c: 0 <= c <= 1, "must be a number from 0 to 1"), "ASSIST-03", "0 never stops a draft."),
     "repetition_penalty": (real(lambda r: 0 < r < math.inf, "must be a finite number above 0"), "REP-03", "1 is no penalty."),
     "bos_token_id": (token, "IN-02", ""),
     "eos_token_id": (tokens, "STOP-03", "Pass None to stop at the length limit only."),
@@ -133,6 +199,8 @@ CHECKS: Mapping[str, tuple[Callable[[Any], Any], str, str]] = {
     "return_dict_in_generate": (flag, "OUT-01", ""),
     "output_scores": (flag, "OUT-02", ""),
     "output_logits": (flag, "OUT-02", ""),
+    "output_hidden_states": (flag, "OUT-04", ""),
+    "output_attentions": (flag, "OUT-04", ""),
 }  # fmt: skip
 
 DEFAULTS: Mapping[str, Any] = {
@@ -141,6 +209,8 @@ DEFAULTS: Mapping[str, Any] = {
     "temperature": 1.0, "top_k": 50, "top_p": 1.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0,
     "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "remove_invalid_values": False, "renormalize_logits": False,
     "return_dict_in_generate": False, "output_scores": False, "output_logits": False,
+    "output_hidden_states": False, "output_attentions": False, "guidance_scale": 1.0, "max_matching_ngram_size": 2,
+    "num_assistant_tokens": 20, "num_assistant_tokens_schedule": "constant", "assistant_confidence_threshold": 0.4,
 }  # fmt: skip
 
 # Settings of transformers that refgen refuses unless their value asks for nothing: (such values, why, remedy).
@@ -188,15 +258,6 @@ REFUSED: Mapping[str, Refused] = {
     "speculation_type": ((), OTHER_DRAFTS, "Use assistant_model or prompt_lookup_num_tokens."),
     "use_mtp": ((False,), OTHER_DRAFTS, "Use assistant_model or prompt_lookup_num_tokens."),
     "is_assistant": ((False,), "is what transformers tells itself about the draft model", LEAVE_OUT),
-    "guidance_scale": ((1.0,), "is not there yet", LEAVE_OUT),
-    "watermarking_config": ((), "is not there yet", LEAVE_OUT),
-    "output_attentions": ((False,), "is not there yet", LEAVE_OUT),
-    "output_hidden_states": ((False,), "is not there yet", LEAVE_OUT),
-    "num_assistant_tokens": ((20,), "is not there yet", LEAVE_OUT),
-    "num_assistant_tokens_schedule": (("constant",), "is not there yet", LEAVE_OUT),
-    "assistant_confidence_threshold": ((0.4,), "is not there yet", LEAVE_OUT),
-    "prompt_lookup_num_tokens": ((), "is not there yet", LEAVE_OUT),
-    "max_matching_ngram_size": ((), "is not there yet", LEAVE_OUT),
     "compile_config": ((), RUNTIME, LEAVE_OUT),
     "disable_compile": ((False, True), RUNTIME, LEAVE_OUT),
     "continuous_batching_config": ((), RUNTIME, LEAVE_OUT),

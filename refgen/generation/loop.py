@@ -18,7 +18,7 @@ from refgen.generation.pick import Pick
 from refgen.generation.processors import Processor
 from refgen.generation.prompt import Prompt
 from refgen.generation.stopping import Stop
-from refgen.model import GPT2, forward
+from refgen.model import GPT2, Note, forward, silent
 
 NextLogits = Callable[[ndarray, ndarray], ndarray]  # (ids [B S], mask [B S]) -> [B V]
 
@@ -88,13 +88,11 @@ def check_scores(scores: ndarray, logits: ndarray, running: ndarray) -> None:
         )
 
 
-def by_forward(gpt2: GPT2, use_cache: bool, cache: Cache | None = None) -> NextLogits:
+def by_forward(gpt2: GPT2, cache: Cache | None, note: Note = silent) -> NextLogits:
     """CACHE-02, SAMP-06. The model as a function from ids to the next token's logits, with a memory or without."""
-    memory = Cache() if cache is None else cache
 
     def next_logits(ids: ndarray, mask: ndarray) -> ndarray:
-        if not use_cache:
-            return forward(gpt2, ids, mask, logits_to_keep=1)[:, -1]
-        return forward(gpt2, ids[:, len(memory) :], mask, cache=memory, logits_to_keep=1)[:, -1]
+        fresh = ids if cache is None else ids[:, len(cache) :]
+        return forward(gpt2, fresh, mask, cache=cache, note=note, logits_to_keep=1)[:, -1]
 
     return next_logits

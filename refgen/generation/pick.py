@@ -30,12 +30,16 @@ class TorchStream:
     def __init__(self, seed: int) -> None:
         self._words = np.random.RandomState(seed & 0xFFFFFFFF)
 
+    def words(self, count: int) -> ndarray:
+        """The next `count` outputs, uint32."""
+        return self._words.randint(0, 2**32, size=count, dtype=np.uint32)
+
     def exponentials(self, count: int) -> ndarray:
         """The next `count` draws of `torch.empty(count).exponential_()`, float32.
 
         Each takes two 32-bit words, the first as the high half; their low 53 bits are the uniform u.
         """
-        high, low = self._words.randint(0, 2**32, size=(count, 2), dtype=np.uint32).astype(np.uint64).T
+        high, low = self.words(2 * count).reshape(count, 2).astype(np.uint64).T
         u = ((high << np.uint64(32) | low) & np.uint64(2**53 - 1)) * 2.0**-53
         return (-np.log1p(-u)).astype(np.float32)
 

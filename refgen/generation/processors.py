@@ -7,7 +7,7 @@ without the padding before them, so that padding counts for nothing (REP-02, NGR
 Axes    B rows, V tokens, S columns so far.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,8 +17,10 @@ from numpy import ndarray
 from refgen.errors import GenerationError
 from refgen.generation.config import GenerationConfig
 from refgen.generation.prompt import Prompt, contexts
+from refgen.generation.watermark import green_list, synthid
 from refgen.model import softmax
 
+Unguided = Callable[[ndarray], ndarray]  # ids [B S] -> logits [B V] behind the negative prompt
 Processor = Callable[[ndarray, ndarray], ndarray]  # (ids [B S], scores [B V]) -> scores [B V]
 AllowedTokens = Callable[[int, ndarray], Sequence[int]]  # (row, its ids [S]) -> the ids that may come next
 
@@ -29,17 +31,23 @@ def processors(
     limit: int,
     prefix_allowed_tokens_fn: AllowedTokens | None = None,
     logits_processor: Iterable[Processor] = (),
+    unguided: Unguided | None = None,
 ) -> Iterator[Processor]:
     """PROC-01. The processors that `config` asks for, in order; those that shape chance only when sampling (GREEDY-05).
 
-    `limit` is the number of columns at which the batch is full; the last two are functions of the caller's own.
+    `limit` is the number of columns at which the batch is full; the next two are functions of the caller's own;
+    `unguided` is the model behind the negative prompt.
     """
+    if unguided is not None and config.guidance_scale not in (None, 1.0):
+        yield partial(guidance, scale=config.guidance_scale, unguided=unguided)
     yield from penalties_and_bans(config, prompt)
     yield from first_and_last(config, prompt, limit, prefix_allowed_tokens_fn)
     for function in logits_processor:
         yield partial(custom, function=function)
     if config.samples:
         yield from shapes_of_chance(config)
+    if config.watermarking_config is not None:
+        yield watermark(config.watermarking_config, prompt)
     if config.renormalize_logits:
         yield renormalize
 
@@ -102,6 +110,22 @@ def shapes_of_chance(config: GenerationConfig) -> Iterator[Processor]:
         yield partial(epsilon_cutoff, epsilon=config.epsilon_cutoff, keep=keep)
     if config.eta_cutoff:
         yield partial(eta_cutoff, epsilon=config.eta_cutoff, keep=keep)
+
+
+def watermark(settings: Mapping[str, Any], prompt: Prompt) -> Processor:
+    """WMARK-01 to WMARK-03. One of the two kinds, by the names of its settings."""
+    if "keys" in settings:
+        return partial(synthid, settings=settings, width=prompt.width)
+    return partial(green_list, settings=settings, prompt_mask=prompt.mask)
+
+
+# --- Guidance ---------------------------------------------------------------------------------------------
+
+
+def guidance(ids: ndarray, scores: ndarray, *, scale: float, unguided: Unguided) -> ndarray:
+    """CFGG-01. Log-probabilities, moved away from those behind the negative prompt: n + scale (p - n)."""
+    with_prompt, with_negative = log_softmax(scores), log_softmax(unguided(ids).astype(np.float32))
+    return np.float32(scale) * (with_prompt - with_negative) + with_negative
 
 
 # --- Penalties and bans -----------------------------------------------------------------------------------

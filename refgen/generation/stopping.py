@@ -22,7 +22,7 @@ from numpy import ndarray
 
 from refgen.errors import GenerationError
 from refgen.generation.config import GenerationConfig
-from refgen.generation.prompt import contexts
+from refgen.generation.prompt import Prompt, contexts
 from refgen.tokenizer import Tokenizer
 
 Stop = Callable[[ndarray, ndarray], ndarray]  # (ids [B S], mask [B S]) -> [B]
@@ -101,3 +101,37 @@ def context(ids: ndarray, mask: ndarray, *, n_positions: int) -> ndarray:
 def out_of_time(ids: ndarray, mask: ndarray, *, deadline: float) -> ndarray:
     """LEN-09. Asked after each token, so there is always one."""
     return np.full(len(ids), time.monotonic() > deadline)
+
+
+# --- How long at most, how long at least ---------------------------------------------------------------------
+
+
+def max_length(config: GenerationConfig, prompt: Prompt, n_positions: int) -> int:
+    """LEN-01 to LEN-03. The number of columns at which the batch is as long as asked for; 20 new ones by default."""
+    if config.max_new_tokens is not None:
+        return prompt.width + config.max_new_tokens
+    limit = min(prompt.width + 20, n_positions) if config.max_length is None else config.max_length
+    if prompt.width >= limit:
+        asked = "the default length" if config.max_length is None else f"max_length={limit}"
+        raise GenerationError(
+            asked,
+            f"ends at {limit} columns, and the prompt already has {prompt.width}",
+            "LEN-02",
+            "Set max_new_tokens, which does not count the prompt.",
+        )
+    return limit
+
+
+def refuse_unreachable_minimum(config: GenerationConfig, prompt: Prompt, limit: int) -> None:
+    """LEN-07, LEN-08. A minimum beyond the limit cannot be kept."""
+    for name, least, rule in (
+        ("min_new_tokens", prompt.width + (config.min_new_tokens or 0), "LEN-07"),
+        ("min_length", config.min_length or 0, "LEN-08"),
+    ):
+        if least > limit:
+            raise GenerationError(
+                f"{name}={getattr(config, name)}",
+                f"cannot be reached: the limit is {limit - prompt.width} new tokens",
+                rule,
+                "Raise max_new_tokens.",
+            )
