@@ -8,14 +8,13 @@ from refgen import __version__, spec
 ROOT = Path(__file__).parents[2]
 SPEC = (ROOT / "SPEC.md").read_text(encoding="utf-8")
 RULES = spec.parse(SPEC)
-ID = rf"\b(?:{'|'.join(sorted({rule.family for rule in RULES.values()}))})-\d\d\b"
-CITATION = r"\[([A-Z]+-\d+)\]"
+ID = r"\b[A-Z]{2,}-\d\d\b"
 
 
 def cited(folder):
     """The rules that Python files name; "FWD-05 to FWD-08" names all of them."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / folder).rglob("*.py"))
-    found = set(re.findall(ID, text)) | set(re.findall(CITATION, text))
+    found = set(re.findall(ID, text))
     for family, first, last in re.findall(r"\b([A-Z]+)-(\d\d) to \1-(\d\d)\b", text):
         found |= {f"{family}-{number:02}" for number in range(int(first), int(last) + 1)} & RULES.keys()
     return found
