@@ -18,7 +18,7 @@ from refgen.errors import (
     SpecError,
     TokenizerError,
 )
-from refgen.generation import GenerateOutput, GenerationConfig, Step, TextStreamer
+from refgen.generation import GenerateOutput, GenerationConfig, Step, TextIteratorStreamer, TextStreamer
 from refgen.tokenizer import Encoding, Tokenizer
 
 __version__ = "0.1.0"
@@ -41,6 +41,7 @@ __all__ = [
     "RefgenError",
     "SpecError",
     "Step",
+    "TextIteratorStreamer",
     "TextStreamer",
     "Tokenizer",
     "TokenizerError",

@@ -173,7 +173,12 @@ class GPT2LMHeadModel:
             stopping_criteria=stopping_criteria,
             settings=settings,
         )
-        result: ndarray | GenerateOutput = generate(prepare_run(self.gpt2, self.generation_config, call), streamer)
+        try:
+            result: ndarray | GenerateOutput = generate(prepare_run(self.gpt2, self.generation_config, call), streamer)
+        except BaseException:
+            if hasattr(streamer, "end"):
+                streamer.end()  # whoever waits for text need not wait longer (STREAM-05)
+            raise
         return result
 
     def compute_transition_scores(

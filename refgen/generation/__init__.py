@@ -4,6 +4,15 @@ from refgen.generation.call import generate
 from refgen.generation.config import GenerationConfig
 from refgen.generation.loop import Step, decode
 from refgen.generation.output import GenerateOutput
-from refgen.generation.streaming import TextDecoder, TextStreamer
+from refgen.generation.streaming import TextDecoder, TextIteratorStreamer, TextStreamer
 
-__all__ = ["GenerateOutput", "GenerationConfig", "Step", "TextDecoder", "TextStreamer", "decode", "generate"]
+__all__ = [
+    "GenerateOutput",
+    "GenerationConfig",
+    "Step",
+    "TextDecoder",
+    "TextIteratorStreamer",
+    "TextStreamer",
+    "decode",
+    "generate",
+]

@@ -253,7 +253,7 @@ REFUSED: Mapping[str, Refused] = {
     "assistant_tokenizer": ((), "is for a draft model with another vocabulary", "Use one with the same vocabulary."),
     "assistant_lookbehind": ((10,), "is for a draft model with another vocabulary", LEAVE_OUT),
     "target_lookbehind": ((10,), "is for a draft model with another vocabulary", LEAVE_OUT),
-    "assistant_ensemble_weight": ((), "lets the draft change the result", "Use assistant_model alone."),
+    "assistant_ensemble_weight": ((), "lets the draft change the result", "Use assistant_model alone."),  # ASSIST-06
     "assistant_early_exit": ((), OTHER_DRAFTS, "Use assistant_model or prompt_lookup_num_tokens."),
     "speculation_type": ((), OTHER_DRAFTS, "Use assistant_model or prompt_lookup_num_tokens."),
     "use_mtp": ((False,), OTHER_DRAFTS, "Use assistant_model or prompt_lookup_num_tokens."),

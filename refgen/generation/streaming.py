@@ -1,15 +1,16 @@
-"""Streaming: text as it comes. Rules STREAM-01 to STREAM-04 of SPEC.md.
+"""Streaming: text as it comes. Rules STREAM-01 to STREAM-05 of SPEC.md.
 
 A token may end in the middle of a UTF-8 character, so bytes wait until their character is whole. What is
 streamed, joined, is what `tokenizer.decode` gives for all the ids at once.
 """
 
 import codecs
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from queue import Empty, SimpleQueue
 
 from numpy import ndarray
 
-from refgen.errors import InputError
+from refgen.errors import GenerationError, InputError
 from refgen.tokenizer import Tokenizer
 
 
@@ -64,3 +65,34 @@ class TextStreamer:
     def _emit(self, text: str) -> None:
         if text:
             self._write(text)
+
+
+class TextIteratorStreamer(TextStreamer):
+    """STREAM-05. A streamer to iterate over, in another thread than the one that generates.
+
+    Iteration ends with the text, or when generation fails. With a `timeout` in seconds, waiting longer for the next
+    piece raises `GenerationError`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        skip_prompt: bool = False,
+        timeout: float | None = None,
+        skip_special_tokens: bool = False,
+    ) -> None:
+        self._pieces: SimpleQueue[str | None] = SimpleQueue()
+        self._timeout = timeout
+        super().__init__(tokenizer, skip_prompt, skip_special_tokens, write=self._pieces.put)
+
+    def end(self) -> None:
+        """Hands over what is left, and that it was the last."""
+        super().end()
+        self._pieces.put(None)
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            while (piece := self._pieces.get(timeout=self._timeout)) is not None:
+                yield piece
+        except Empty:
+            raise GenerationError(f"timeout={self._timeout}", "no text came in so many seconds", "STREAM-05") from None
