@@ -15,6 +15,7 @@ from refgen.errors import (
     IgnoredSettingWarning,
     InputError,
     RefgenError,
+    SpecError,
     TokenizerError,
 )
 from refgen.generation import GenerateOutput, GenerationConfig, Step, TextIteratorStreamer, TextStreamer
@@ -38,6 +39,7 @@ __all__ = [
     "IgnoredSettingWarning",
     "InputError",
     "RefgenError",
+    "SpecError",
     "Step",
     "TextIteratorStreamer",
     "TextStreamer",

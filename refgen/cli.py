@@ -1,4 +1,4 @@
-"""The command line: `refgen generate PROMPT`. Results go to stdout, everything else to stderr.
+"""The command line: `refgen generate PROMPT`, `refgen spec RULE`. Results go to stdout, everything else to stderr.
 
 Exit codes: 0 done · 1 an error in the input, said in one line · 2 wrong usage · 130 interrupted · 141 nobody
 reads the output any more.
@@ -10,11 +10,13 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from numpy import ndarray
 
 import refgen
+from refgen import spec
 from refgen.auto import BUILT_IN, GPT2LMHeadModel, find_model
 from refgen.errors import IgnoredSettingWarning, InputError, RefgenError
 from refgen.generation import GenerateOutput, TextStreamer
@@ -55,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"refgen {refgen.__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_generate(commands)
+    add_spec(commands)
     return top
 
 
@@ -176,6 +179,30 @@ def run_generate(options: argparse.Namespace) -> None:
             )
     if streams:
         print()
+
+
+def add_spec(commands: Any) -> None:
+    """`refgen spec`: the rules, from the SPEC.md that belongs to this version."""
+    command = commands.add_parser(
+        "spec",
+        help="show the rules",
+        description="List all rules; show those of a FAMILY, or the one with this ID, in full.",
+        epilog="Example: refgen spec TOPP-01",
+    )
+    command.set_defaults(run=run_spec)
+    command.add_argument("name", nargs="?", metavar="ID|FAMILY", help="such as TOPP-01 or TOPP")
+    command.add_argument("--json", action="store_true", help="an array with one object a rule")
+
+
+def run_spec(options: argparse.Namespace) -> None:
+    """Rules out."""
+    found = spec.find(options.name)
+    if options.json:
+        print(json.dumps([asdict(rule) for rule in found], ensure_ascii=False, indent=2))
+    elif options.name is None:
+        print(spec.index(found))
+    else:
+        print("\n\n\n".join(map(spec.show, found)))
 
 
 def read_prompt(options: argparse.Namespace) -> str | None:

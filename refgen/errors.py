@@ -5,7 +5,8 @@
     ├── CheckpointError    a model folder is missing, broken, or not the model its config describes
     ├── TokenizerError     text or ids that this tokenizer cannot turn into one another
     ├── InputError         ids, masks, positions or a cache that the forward pass cannot take
-    └── GenerationError    a setting of `generate()` that is wrong, unknown or contradicts another
+    ├── GenerationError    a setting of `generate()` that is wrong, unknown or contradicts another
+    └── SpecError          a rule that SPEC.md does not have, or does not write as it writes rules
 
 A setting that is right but has no effect is no error: it is an `IgnoredSettingWarning`.
 """
@@ -39,6 +40,10 @@ class InputError(RefgenError):
 
 class GenerationError(RefgenError):
     """A setting of `generate()` outside its rule."""
+
+
+class SpecError(RefgenError):
+    """A rule that nobody wrote, or that is not written as SPEC.md writes rules."""
 
 
 class IgnoredSettingWarning(UserWarning):

@@ -224,7 +224,7 @@ def forward(
     note: Note = silent,
     logits_to_keep: int = 0,
 ) -> Float[ndarray, "B T V"]:
-    """FWD-01 to FWD-04. The logits of the token that follows each of `input_ids`.
+    """FWD-01 to FWD-04, FWD-21, PAD-05, BATCH-01. The logits of the token that follows each of `input_ids`.
 
     `attention_mask` (1 real, 0 padding; default all 1) covers cached and new positions; `position_ids` follow
     from it unless given. `cache` holds the positions before these and gains these. `note` is offered every

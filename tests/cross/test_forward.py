@@ -28,7 +28,7 @@ def largest_difference(model, ids, mask):
 
 @pytest.mark.parametrize(("dtype", "bound"), [("float64", FLOAT64_BOUND), ("float32", FLOAT32_BOUND)])
 def test_logits_equal_torch(dtype, bound, figures):
-    """Logits agree with torch to rounding, over all switches, activations, paddings and batches."""
+    """FWD-01 to FWD-17: logits agree with torch to rounding, over all switches, activations, paddings and batches."""
     worst, runs = 0.0, 0
 
     @settings(max_examples=max(10, settings().max_examples // 6))

@@ -3,14 +3,12 @@
 import re
 from pathlib import Path
 
+from refgen import __version__, spec
+
 ROOT = Path(__file__).parents[2]
-FAMILIES = (
-    "FWD CKPT CFG IN LEN LOOP GREEDY SAMP TEMP TOPK TOPP TOPH MINP TYP EPS ETA WARP PROC REP BIAS NGRAM BAD PREF FORCE INV "
-    "EXPD SUP CFGG WMARK BEAM ASSIST STOP SSTR PAD BATCH CACHE OUT STREAM TOK"
-)
-ID = rf"\b(?:{FAMILIES.replace(' ', '|')})-\d\d\b"
 SPEC = (ROOT / "SPEC.md").read_text(encoding="utf-8")
-RULES = dict(re.findall(rf"^### ({ID}) [^\n]+\n(.*?)(?=^##|\Z)", SPEC, re.MULTILINE | re.DOTALL))
+RULES = spec.parse(SPEC)
+ID = r"\b[A-Z]{2,}-\d\d\b"
 
 
 def cited(folder):
@@ -22,13 +20,32 @@ def cited(folder):
     return found
 
 
-def test_every_rule_is_whole():
-    """A rule has a sentence, an example that is run, and a source; no id is given twice."""
-    assert len(RULES) == len(re.findall(r"^### ", SPEC, re.MULTILINE)) >= 150
-    for name, body in RULES.items():
-        assert re.match(r"\S.+?\.", body, re.DOTALL), f"{name} has no sentence"
-        assert ">>>" in body, f"{name} has no example"
-        assert re.search(r"^Source: [RPD(]", body, re.MULTILINE), f"{name} has no source"
+def test_every_rule_is_read():
+    """No heading of SPEC.md escapes the parser, which refuses a rule that is not whole; all belong to a section."""
+    assert list(RULES) == re.findall(r"^### (\S+)", SPEC, re.MULTILINE)
+    assert len(RULES) >= 150
+    assert {rule.section for rule in RULES.values()} <= set(re.findall(r"^## (.+)$", SPEC, re.MULTILINE))
+
+
+def test_no_rule_is_younger_than_the_specification():
+    """`Since` names a version of refgen that there is."""
+    present = tuple(map(int, __version__.split(".")[:2]))
+    assert all(tuple(map(int, rule.since.split("."))) <= present for rule in RULES.values())
+
+
+def test_stacks_name_options():
+    """`Stacks` is `name=option (who) | option (who); …`, each name once in SPEC.md, each option once under a name."""
+    option = r"[a-z0-9_.]*[a-z0-9]+(?:-\d+)? \([^();|]+\)"
+    names = []
+    for rule in filter(lambda rule: rule.stacks, RULES.values()):
+        for choice in rule.stacks.removesuffix(".").split("; "):
+            assert re.fullmatch(rf"[a-z_]+={option}(?: \| {option})+", choice), f"{rule.id}: {choice}"
+            name, _, options = choice.partition("=")
+            found = [each.split(" (")[0] for each in options.split(" | ")]
+            assert len(set(found)) == len(found), f"{rule.id}: {choice}"
+            names.append(name)
+        assert rule.stacks.endswith(").")
+    assert len(set(names)) == len(names) >= 75
 
 
 def test_code_cites_only_rules():

@@ -201,6 +201,17 @@ def test_steps_and_result_object_agree(run, do_sample, chance, seed):
     assert output.finish == steps[-1].finish
 
 
+@given(runs(), SEEDS)
+def test_chance_is_the_same_without_a_cache(run, seed):
+    """SAMP-06: the same seed draws the same tokens with and without a cache; in float64 rounding does not decide."""
+    model, ids, mask, settings = run
+    cached, fresh = (
+        model.generate(ids, mask, do_sample=True, seed=seed, use_cache=use_cache, **settings)
+        for use_cache in (True, False)
+    )
+    np.testing.assert_array_equal(cached, fresh)
+
+
 @given(runs())
 def test_a_seed_is_reported_when_none_was_given(run):
     """SAMP-05: without a seed the run draws a fresh one, says it, and can be repeated with it."""

@@ -142,7 +142,7 @@ def test_saving_and_loading_gives_the_same_bits(fresh, config, other, seed, dtyp
 
 @given(config=gpt2_configs(), seed=SEEDS, dtype=DTYPES)
 def test_the_tied_head_is_the_embedding(fresh, config, seed, dtype):
-    """A tied head is no tensor of its own, in memory or in the file; an untied one is."""
+    """FWD-17: a tied head is no tensor of its own, in memory or in the file; an untied one is."""
     model, folder = random_model(config, seed, dtype), fresh()
     model.save_pretrained(folder)
     loaded = GPT2LMHeadModel.from_pretrained(folder, dtype=dtype).gpt2

@@ -94,6 +94,28 @@ def test_attend_averages_what_it_sees():
     np.testing.assert_allclose(z[0, 0], [[1, 0], [2, 0], [4, 1]])
 
 
+@pytest.mark.parametrize("huge", [1e4, 1e10, 1e30])
+def test_a_hidden_key_weighs_nothing(huge):
+    """FWD-10: a key that is hidden changes no bit of what a query sees, however large its score."""
+    keys, values = np.array([[[[1.0], [huge]]]]), np.array([[[[5.0], [7.0]]]])
+    z = attend(np.ones((1, 1, 2, 1)), keys, values, visibility(np.ones((1, 2), int), 2), 1.0)
+    assert z[0, 0, 0, 0] == 5.0
+
+
+def test_two_residual_lines():
+    """FWD-01, FWD-03, FWD-04: the stream is embedding plus position, grows by each layer's two answers, and ends at the head."""
+    config = GPT2Config(vocab_size=8, n_positions=6, n_embd=4, n_layer=2, n_head=2)
+    model, stages = random_model(config, seed=1), {}
+    logits = model([[3, 0, 5]], note=lambda name, array: stages.update({name: array}))
+    stream = model.gpt2.wte[[[3, 0, 5]]] + model.gpt2.wpe[[[0, 1, 2]]]
+    for layer in range(model.config.n_layer):
+        stream = stream + stages[f"h.{layer}.attn.c_proj"]
+        stream = stream + stages[f"h.{layer}.mlp.c_proj"]
+        np.testing.assert_array_equal(stages[f"h.{layer}"], stream)
+    normed = layer_norm(stream, model.gpt2.ln_f, model.config.layer_norm_epsilon)
+    np.testing.assert_allclose(logits.logits, normed @ model.gpt2.lm_head.T, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize(("by_width", "by_layer", "expected"), [
     (True, False, 0.5), (False, False, 1.0), (True, True, 0.5 / 3), (False, True, 1 / 3),
 ])  # fmt: skip

@@ -1,5 +1,7 @@
 """Picking a token: greedy ties, torch's random stream, inverse CDF."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -62,6 +64,16 @@ def test_multinomial_law():
     values = np.tile(np.log(p).astype(np.float32), (n, 1))
     frequency = np.bincount(draw(shared_exponentials(1))(values), minlength=5) / n
     assert (np.abs(frequency - p) <= 5 * np.sqrt(p * (1 - p) / n)).all()
+
+
+@given(scores(rows=2), st.integers(0, 2**32))
+def test_multinomial_is_a_race(values, seed):
+    """SAMP-02: the token drawn has the largest probability divided by its own exponential, and never probability 0."""
+    exponentials = np.random.default_rng(seed).exponential(size=values.shape).astype(np.float32)
+    for row, own, token in zip(values, exponentials, multinomial(values, exponentials), strict=True):
+        chances = [math.exp(score - row.max()) for score in row.tolist()]
+        race = [chance / time for chance, time in zip(chances, own.tolist(), strict=True)]
+        assert race[token] >= max(race) * (1 - 1e-5)  # float32 here, float64 there
 
 
 @pytest.mark.parametrize(("u", "token"), [

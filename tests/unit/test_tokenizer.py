@@ -512,6 +512,12 @@ def test_skip_special(tokenizer):
     assert tokenizer.decode([ids], skip_special_tokens=True) == ["hello world"]
 
 
+@pytest.mark.parametrize("text", ["a , b  .", "do n't", "' s", "x ?", " , . !"])
+def test_no_cleaning_up(tokenizer, text):
+    """TOK-12: decoding moves and removes no space, where older tokenizers cleaned up before marks."""
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
 def test_broken_characters(tokenizer):
     """Bytes that are no whole character are shown as U+FFFD, and a character split over two tokens is whole."""
     first, second = VOCAB["Ã"], VOCAB["©"]

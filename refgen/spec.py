@@ -1,0 +1,110 @@
+"""The rules of SPEC.md as data: `rules()` reads them, `find` looks some up, `show` prints one.
+
+SPEC.md is the contract: its head says how a rule is written, `RULE` is the same as a pattern, and a rule that is
+not written so is an error, never left out.
+"""
+
+import difflib
+import re
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from refgen.errors import SpecError
+
+RULE = re.compile(
+    r"""
+    (?P<id>[A-Z]+-\d\d)\ (?P<title>[^\n]+)\n
+    (?P<sentence>[^\n`].*?|`[^`].*?)\n\n
+    ```python\n(?P<example>>>>.*?)\n+```\n
+    Source:\ (?P<source>[RPD](?:\ \([^)]+\))?(?:,\ [RPD](?:\ \([^)]+\))?)*)\.
+    \sSince:\ (?P<since>\d+\.\d+)\.
+    (?:\s\*Stacks\*:\ (?P<stacks>\S(?:[^\n]|\n(?!\n))*))?
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+FORM = "must have a title, sentences, one ```python block with an example, and `Source: R. Since: 0.1.`"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule. `source` are the letters of SPEC.md's head; `stacks` is empty where implementations agree."""
+
+    id: str
+    title: str
+    sentence: str  # one or more
+    example: str  # a doctest, in the session that SPEC.md begins with
+    source: str
+    since: str  # the version of the specification in which the rule took its present form
+    stacks: str  # name=option (who) | option (who); …
+    section: str
+
+    @property
+    def family(self) -> str:
+        """What the id begins with, such as TOPP."""
+        return self.id.partition("-")[0]
+
+
+def parse(text: str) -> dict[str, Rule]:
+    """The rules of a document by id, in its order; raises `SpecError` for one not written as rules are."""
+    found: dict[str, Rule] = {}
+    for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        section, *chunks = re.split(r"^### ", part, flags=re.MULTILINE)
+        for chunk in chunks:
+            match = RULE.fullmatch(chunk.rstrip())
+            if match is None:
+                raise SpecError(f"SPEC.md, {chunk.split(maxsplit=1)[0]}", FORM)
+            if match["id"] in found:
+                raise SpecError(f"SPEC.md, {match['id']}", "stands there twice")
+            entries = {name: value or "" for name, value in match.groupdict().items()}
+            for name in ("sentence", "source", "stacks"):
+                entries[name] = " ".join(entries[name].split())
+            found[match["id"]] = Rule(**entries, section=section.partition("\n")[0])
+    return found
+
+
+@cache
+def rules() -> Mapping[str, Rule]:
+    """All rules of this version, by id."""
+    # In the wheel SPEC.md lies in the package, in a checkout beside it.
+    places = [Path(__file__).parents[i] / "SPEC.md" for i in (0, 1)]
+    return parse(next(place for place in places if place.is_file()).read_text(encoding="utf-8"))
+
+
+def find(name: str | None = None) -> list[Rule]:
+    """The rule with this id, the rules of this family, or all; upper and lower case are one."""
+    if name is None:
+        return list(rules().values())
+    found = [rule for rule in rules().values() if name.upper() in (rule.id, rule.family)]
+    if not found:
+        names = [*rules(), *dict.fromkeys(rule.family for rule in rules().values())]
+        close = difflib.get_close_matches(name.upper(), names, n=3)
+        nearest = f"Did you mean {' or '.join(close)}?" if close else "`refgen spec` lists all rules."
+        raise SpecError(name[:200], "is neither a rule nor a family of rules", remedy=nearest)
+    return found
+
+
+def show(rule: Rule) -> str:
+    """A rule in full, as text for a terminal."""
+    tail = f"Source: {rule.source}. Since: {rule.since}."
+    parts = [f"{rule.id} {rule.title}", fill(rule.sentence), textwrap.indent(rule.example, "    "), fill(tail)]
+    return "\n\n".join([*parts, fill(f"Stacks: {rule.stacks}")] if rule.stacks else parts)
+
+
+def index(several: list[Rule]) -> str:
+    """Ids and titles under the names of their sections."""
+    lines: list[str] = []
+    section = ""
+    for rule in several:
+        if rule.section != section:
+            section = rule.section
+            lines += [""] * bool(lines) + [section]
+        lines.append(f"  {rule.id:<9} {rule.title}")
+    return "\n".join(lines)
+
+
+def fill(text: str) -> str:
+    """Lines of up to 88 characters."""
+    return textwrap.fill(text, 88, break_long_words=False, break_on_hyphens=False)
