@@ -206,7 +206,9 @@ def reader(
     """ASSIST-01. How the run reads its logits: one pass a token, or one for several that a draft foresees."""
     assistant = call.assistant
     if assistant is None and config.prompt_lookup_num_tokens is None:
-        return by_forward(gpt2, cache, stages.note if watched(config, gpt2.config.n_layer) else silent)
+        return by_forward(
+            gpt2, cache, stages.note if watched(config, gpt2.config.n_layer) else silent, config.prefill_chunk_size
+        )
     check_assistance(config, len(prompt.ids), gpt2, assistant)
     draft = (
         partial(prompt_lookup, longest=config.max_matching_ngram_size or 2)

@@ -34,6 +34,7 @@ class GenerationConfig:
     stop_strings: Any = None  # a text or several
     do_sample: bool | None = None
     use_cache: bool | None = None
+    prefill_chunk_size: int | None = None  # columns
     num_return_sequences: int | None = None
     num_beams: int | None = None
     length_penalty: float | None = None
@@ -189,40 +190,53 @@ def settle(model: GenerationConfig, passed: GenerationConfig | None, call: Mappi
 
 
 def refuse_contradictions(config: GenerationConfig) -> None:
-    """Pairs of settings that cannot both be meant."""
-    for one, other in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
+    """Settings that cannot be meant together."""
+    for one, other, rule, remedy in (
+        ("max_length", "max_new_tokens", "LEN-01", "Keep max_new_tokens, which does not count the prompt."),
+        ("min_length", "min_new_tokens", "LEN-01", "Keep min_new_tokens, which does not count the prompt."),
+        ("prefill_chunk_size", "output_hidden_states", "CACHE-03", "States are kept of whole passes."),
+        ("prefill_chunk_size", "output_attentions", "CACHE-03", "States are kept of whole passes."),
+    ):
         if getattr(config, one) and getattr(config, other):
-            raise GenerationError(
-                f"{one}={getattr(config, one)}, {other}={getattr(config, other)}",
-                "contradict each other",
-                "LEN-01",
-                f"Keep {other}, which does not count the prompt.",
-            )
-    if config.beams > 1 and (config.num_return_sequences or 1) > config.beams:
+            values = f"{one}={getattr(config, one)}, {other}={getattr(config, other)}"
+            raise GenerationError(values, "contradict each other", rule, remedy)
+    if config.prefill_chunk_size and config.use_cache is False:
+        values = f"prefill_chunk_size={config.prefill_chunk_size}, use_cache=False"
+        raise GenerationError(values, "contradict each other", "CACHE-03")
+    refuse_impossible_numbers(config)
+    refuse_contradicting_ids(config)
+
+
+def refuse_impossible_numbers(config: GenerationConfig) -> None:
+    """BEAM-09, GREEDY-07. More results than there can be."""
+    n = config.num_return_sequences or 1
+    if config.beams > 1 and n > config.beams:
+        raise GenerationError(f"num_return_sequences={n}", f"there are num_beams={config.beams}", "BEAM-09")
+    if n > 1 and not config.samples and config.beams == 1:
         raise GenerationError(
-            f"num_return_sequences={config.num_return_sequences}", f"there are num_beams={config.beams}", "BEAM-09"
-        )
-    if (config.num_return_sequences or 1) > 1 and not config.samples and config.beams == 1:
-        raise GenerationError(
-            f"num_return_sequences={config.num_return_sequences}",
+            f"num_return_sequences={n}",
             "greedy decoding has one result",
             "GREEDY-07",
             "Use do_sample=True with a temperature above 0, or num_beams.",
         )
-    for forced, suppressed in (("forced_bos_token_id", "suppress_tokens"), ("forced_eos_token_id", "suppress_tokens")):
-        both = set(ids_of(config, forced)) & set(ids_of(config, suppressed))
+
+
+def refuse_contradicting_ids(config: GenerationConfig) -> None:
+    """SUP-01, BAD-01, EXPD-01. Tokens that are asked for and forbidden, or asked for and not named."""
+    for name in ("forced_bos_token_id", "forced_eos_token_id"):
+        both = set(ids_of(config, name)) & set(ids_of(config, "suppress_tokens"))
         if both:
-            raise GenerationError(f"{forced} and {suppressed} both hold {min(both)}", "contradict each other", "SUP-01")
-    banned_ends = [
-        sequence for sequence in config.bad_words_ids or () if len(sequence) == 1 and sequence[0] in config.eos_ids
-    ]
-    if banned_ends:
-        raise GenerationError(
-            f"bad_words_ids hold the end token {list(banned_ends[0])}",
-            "transformers drops it without a word",
-            "BAD-01",
-            "To never end early use eos_token_id=None.",
-        )
+            raise GenerationError(
+                f"{name} and suppress_tokens both hold {min(both)}", "contradict each other", "SUP-01"
+            )
+    for sequence in config.bad_words_ids or ():
+        if len(sequence) == 1 and sequence[0] in config.eos_ids:
+            raise GenerationError(
+                f"bad_words_ids hold the end token {list(sequence)}",
+                "transformers drops it without a word",
+                "BAD-01",
+                "To never end early use eos_token_id=None.",
+            )
     if config.exponential_decay_length_penalty is not None and not config.eos_ids:
         raise GenerationError(
             f"exponential_decay_length_penalty={config.exponential_decay_length_penalty}",

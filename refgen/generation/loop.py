@@ -88,10 +88,16 @@ def check_scores(scores: ndarray, logits: ndarray, running: ndarray) -> None:
         )
 
 
-def by_forward(gpt2: GPT2, cache: Cache | None, note: Note = silent) -> NextLogits:
-    """CACHE-02, SAMP-06. The model as a function from ids to the next token's logits, with a memory or without."""
+def by_forward(gpt2: GPT2, cache: Cache | None, note: Note = silent, chunk: int | None = None) -> NextLogits:
+    """CACHE-02, SAMP-06. The model as a function from ids to the next token's logits, with a memory or without.
+
+    CACHE-03. With `chunk`, no pass takes more columns than that.
+    """
 
     def next_logits(ids: ndarray, mask: ndarray) -> ndarray:
+        while cache is not None and chunk is not None and ids.shape[1] - len(cache) > chunk:
+            end = len(cache) + chunk
+            forward(gpt2, ids[:, len(cache) : end], mask[:, :end], cache=cache, logits_to_keep=1)
         fresh = ids if cache is None else ids[:, len(cache) :]
         return forward(gpt2, fresh, mask, cache=cache, note=note, logits_to_keep=1)[:, -1]
 

@@ -33,7 +33,7 @@ def processors(
     logits_processor: Iterable[Processor] = (),
     unguided: Unguided | None = None,
 ) -> Iterator[Processor]:
-    """PROC-01. The processors that `config` asks for, in order; those that shape chance only when sampling (GREEDY-05).
+    """PROC-01, PROC-06. The processors that `config` asks for, in order; those that shape chance only when sampling (GREEDY-05).
 
     `limit` is the number of columns at which the batch is full; the next two are functions of the caller's own;
     `unguided` is the model behind the negative prompt.

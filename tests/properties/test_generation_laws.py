@@ -13,6 +13,7 @@ from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from refgen import Cache, GPT2LMHeadModel, IgnoredSettingWarning
+from refgen.generation import loop
 from tests.strategies import models, prompts, random_model, sampling_settings
 
 MARGIN = 1e-4  # float32 scores of size 10: a hundred times their rounding
@@ -325,3 +326,23 @@ def test_one_beam_is_greedy(run, seed):
     if settings["eos_token_id"] is None:
         forced = model.generate(ids, mask, num_beams=2, prefix_allowed_tokens_fn=only, **settings)
         np.testing.assert_array_equal(forced, model.generate(ids, mask, prefix_allowed_tokens_fn=only, **settings))
+
+
+@given(runs(), st.integers(1, 5))
+def test_prompts_in_chunks(run, chunk):
+    """CACHE-03: taken in chunks of any size, prompts and their padding give the tokens that one pass gives."""
+    model, ids, mask, settings = run
+    whole = greedy(model, ids, mask, **settings)
+    assume(decided(whole))
+    widths = []
+    with pytest.MonkeyPatch.context() as patch:
+        original = loop.forward
+        patch.setattr(
+            loop,
+            "forward",
+            lambda gpt2, fresh, *rest, **more: widths.append(fresh.shape[1]) or original(gpt2, fresh, *rest, **more),
+        )
+        chunked = greedy(model, ids, mask, prefill_chunk_size=chunk, **settings)
+    assert max(widths) <= chunk
+    np.testing.assert_array_equal(chunked.sequences, whole.sequences)
+    np.testing.assert_allclose(np.stack(chunked.scores), np.stack(whole.scores), rtol=1e-4, atol=1e-4)
