@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from refgen.cli import main
+from refgen.commands.generate import OPTIONS
+from refgen.generation.fields import CHECKS
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -59,10 +61,82 @@ def test_json_tells_everything(capsys, shakespeare):
 def test_beams(capsys, shakespeare):
     """--num-beams prints the best of a search."""
     model, tokenizer = shakespeare
-    _, out, _ = run(capsys, "generate", "ROMEO:", "--num-beams", "3", "--max-new-tokens", "8", "--early-stopping")
+    _, out, _ = run(
+        capsys, "generate", "ROMEO:", "--num-beams", "3", "--max-new-tokens", "8", "--early-stopping", "true"
+    )
     ids = tokenizer(["ROMEO:"], return_tensors="np")["input_ids"]
     expected = model.generate(ids, num_beams=3, max_new_tokens=8, early_stopping=True)
     assert out == tokenizer.decode(expected[0], skip_special_tokens=True) + "\n"
+
+
+def test_every_setting_has_an_option():
+    """CFG-10: each field of GenerationConfig that changes text can be set, and no option sets anything else."""
+    options = {option.setting for group in OPTIONS.values() for option in group}
+    about_the_result = {name for name in CHECKS if name.startswith(("output_", "return_dict"))}
+    assert options == CHECKS.keys() - about_the_result
+
+
+@pytest.mark.parametrize(("arguments", "settings"), [
+    (["--suppress-token", "11", "--suppress-token", "25"], {"suppress_tokens": [11, 25]}),
+    (["--begin-suppress-token", "198"], {"begin_suppress_tokens": [198]}),
+    (["--forced-eos", "11"], {"forced_eos_token_id": [11]}),
+    (["--exponential-decay-length-penalty", "2,1.5"], {"exponential_decay_length_penalty": (2, 1.5)}),
+    (["--bias", ",=-4", "--bias", " th=2.5"], {"sequence_bias": "biases"}),
+    (["--bad-word", "I", "--bad-word", " the"], {"bad_words_ids": "words"}),
+    (["--guidance-scale", "2", "--negative-prompt", "JULIET:"], {"guidance_scale": 2.0, "negative_prompt_ids": "negative"}),
+    (["--watermark", '{"bias": 4}'], {"watermarking_config": {"bias": 4}}),
+    (["--prompt-lookup-num-tokens", "3"], {"prompt_lookup_num_tokens": 3}),
+    (["--assistant-model", "shakespeare", "--num-assistant-tokens", "4"], {}),
+    (["--no-cache"], {"use_cache": False}),
+    (["--prefill-chunk-size", "2"], {}),
+    (["--do-sample", "--seed", "3", "--renormalize-logits"], {"do_sample": True, "seed": 3}),
+    (["--eos", "none", "--stop-string", "I"], {"eos_token_id": None, "stop_strings": ["I"]}),
+])  # fmt: skip
+def test_options_are_settings(capsys, shakespeare, arguments, settings):
+    """CFG-10: what an option does is what its setting does."""
+    model, tokenizer = shakespeare
+    texts = {
+        "biases": [[tokenizer.encode(","), -4], [tokenizer.encode(" th"), 2.5]],
+        "words": [tokenizer.encode("I"), tokenizer.encode(" the")],
+        "negative": [tokenizer.encode("JULIET:")],
+    }
+    settings = {name: texts[value] if isinstance(value, str) else value for name, value in settings.items()}
+    code, out, err = run(capsys, "generate", "ROMEO:", "--max-new-tokens", "9", *arguments)
+    expected = model.generate([tokenizer.encode("ROMEO:")], max_new_tokens=9, tokenizer=tokenizer, **settings)
+    assert (code, err) == (0, "")
+    assert out == tokenizer.decode(expected[0], skip_special_tokens=True) + "\n"
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--bias", "x"], "--bias x: must be TEXT=NUMBER [BIAS-01]"),
+    (["--bias", "x=y"], "--bias x=y: must be TEXT=NUMBER"),
+    (["--watermark", "{"], "--watermark {: is no JSON"),
+    (["--exponential-decay-length-penalty", "3"], "must be START,FACTOR [EXPD-01]"),
+    (["--suppress-token", "nonsense"], "--suppress-token nonsense: is neither an id nor a token"),
+    (["--logprobs"], "--logprobs: are told in JSON [OUT-08]. Add --json."),
+    (["--early-stopping", "perhaps"], "early_stopping='perhaps': must be True, False or"),
+])  # fmt: skip
+def test_options_that_are_refused(capsys, arguments, message):
+    """CFG-10: a value that cannot be read is one line with the option, the value and what it must be."""
+    code, out, err = run(capsys, "generate", "A", *arguments)
+    assert (code, out) == (1, "")
+    assert err.startswith("refgen: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_logprobs_of_the_new_ids(capsys, shakespeare):
+    """OUT-08: --json --logprobs tells one number for each new id, the end included, the filling not."""
+    _, tokenizer = shakespeare
+    arguments = ["--json", "--logprobs", "--do-sample", "--seed", "1", "--num-return-sequences", "3", "--eos", "."]
+    _, out, _ = run(capsys, "generate", "ROMEO:", "--max-new-tokens", "20", *arguments)
+    width = len(tokenizer.encode("ROMEO:"))
+    lengths = set()
+    for row in map(json.loads, out.splitlines()):
+        assert len(row["logprobs"]) == len(row["ids"]) - width
+        assert (row["finish"] == "eos") == (row["ids"][-1] == tokenizer.get_vocab()["."])
+        lengths.add(len(row["ids"]))
+    assert len(lengths) > 1
 
 
 def test_several_continuations_are_separated(capsys):
@@ -183,7 +257,7 @@ def test_ctrl_c_ends_quietly(capsys, monkeypatch):
         streamer.put(np.array([[5]]))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("refgen.cli.GPT2LMHeadModel.generate", interrupted)
+    monkeypatch.setattr("refgen.commands.generate.GPT2LMHeadModel.generate", interrupted)
     code, out, err = run(capsys, "generate", "A")
     assert (code, err) == (130, "\n")
     assert out

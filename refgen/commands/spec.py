@@ -1,0 +1,32 @@
+"""`refgen spec`: the rules, from the SPEC.md that belongs to this version."""
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from refgen import spec
+
+
+def add(commands: Any) -> None:
+    """Declares the command."""
+    command = commands.add_parser(
+        "spec",
+        help="show the rules",
+        description="List all rules; show those of a FAMILY, or the one with this ID, in full.",
+        epilog="Example: refgen spec TOPP-01",
+    )
+    command.set_defaults(run=run)
+    command.add_argument("name", nargs="?", metavar="ID|FAMILY", help="such as TOPP-01 or TOPP")
+    command.add_argument("--json", action="store_true", help="an array with one object a rule")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Rules out."""
+    found = spec.find(options.name)
+    if options.json:
+        print(json.dumps([asdict(rule) for rule in found], ensure_ascii=False, indent=2))
+    elif options.name is None:
+        print(spec.index(found))
+    else:
+        print("\n\n\n".join(map(spec.show, found)))
