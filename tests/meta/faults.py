@@ -43,7 +43,7 @@ FAULTS = [
     Fault("FWD-02", "model.py", "position_ids = positions(attention_mask, T)",
           "position_ids = positions(np.ones_like(attention_mask), T)", FORWARD + "test_a_row_is_what_it_would_be_alone"),
     Fault("FWD-03", "model.py", "return x + mlp(normed, f.mlp,", "return mlp(normed, f.mlp,", SPEC),
-    Fault("FWD-04", "model.py", "project(x, gpt2.lm_head.T)", "project(x, gpt2.lm_head.T) * 1.01", SPEC),
+    Fault("FWD-04", "model.py", "gpt2.lm_head.T)", "gpt2.lm_head.T * 1.01)", SPEC),
     Fault("FWD-05", "model.py", "np.sqrt(variance + epsilon)", "(np.sqrt(variance) + epsilon)",
           MODEL + "test_layer_norm_by_hand"),
     Fault("FWD-05", "model.py", "(centred * centred).mean(axis=-1, keepdims=True)",

@@ -55,9 +55,8 @@ def run_one(fault):
                 "-p",
                 "no:cacheprovider",
                 "--no-header",
+                "--assert=plain",
                 "--no-summary",
-                "-W",
-                "ignore::pytest.PytestAssertRewriteWarning",
                 fault["test"],
             ]
         )
@@ -85,8 +84,9 @@ def main():
     faults = json.load(sys.stdin)
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
-    import hypothesis  # noqa: F401
-    import numpy as np  # noqa: F401
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # others' plugins take longer to load than most tests to run
+    import hypothesis.strategies  # noqa: F401
+    import numpy.testing  # noqa: F401
     import pytest  # noqa: F401
     import safetensors.numpy  # noqa: F401
     import tokenizers  # noqa: F401
