@@ -252,9 +252,8 @@ def forward(
         note(f"h.{i}", x)
     x = layer_norm(x, gpt2.ln_f, gpt2.config.layer_norm_epsilon)
     note("ln_f", x)
-    logits = project(
-        x[:, -logits_to_keep:], gpt2.lm_head.T
-    )  # the output matrix is the embedding, unless the head is its own
+    # The output matrix is the embedding, unless the head is its own.
+    logits = project(x[:, -logits_to_keep:], gpt2.lm_head.T)
     note("lm_head", logits)
     cache.advance(T)
     return logits
