@@ -213,7 +213,7 @@ def unlike(request: Request, ours: Answer, theirs: Answer) -> str:
         if ours_list and len(ours_list) != len(theirs_list):
             return f"{len(ours_list)} steps, not {len(theirs_list)}"
         for step, rows in told(request, theirs) if ours_list else ():
-            bound = NEAR * (1 + np.abs(theirs.logits[step][rows]).max(initial=0)) * enlarged
+            bound = NEAR * (1 + float(np.abs(theirs.logits[step][rows]).max(initial=0))) * enlarged
             if wrong := off(ours_list[step][rows], theirs_list[step][rows], bound):
                 return f"{name} of step {step}, rows {rows.tolist()}: {wrong}"
     return ""
