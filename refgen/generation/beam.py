@@ -87,6 +87,7 @@ def beam_search(
                 scores = processor(flat, scores)
             check_scores(scores, logits, (sums > NEVER / 2).ravel() & is_open.repeat(K))
             totals = (scores.reshape(B, K, -1) + sums[:, :, None]).reshape(B, -1)
+            totals = np.where(np.isnan(totals), -np.inf, totals)  # of a beam that has nothing left, and cannot win
             chosen = choose(totals, M)
         beam, token = np.divmod(chosen, logits.shape[1])
         chosen_sums = np.take_along_axis(totals, chosen, axis=1)
@@ -101,11 +102,11 @@ def beam_search(
         sums = np.take_along_axis(running, going_on, axis=1)
         for cache in caches:
             cache.select(rows[:, :, -1].ravel())
-        mask = np.column_stack([mask, is_open.repeat(K)])
 
         new = candidates.shape[2] - prompt.width
         pool = updated(pool, candidates, origins, reasons, chosen_sums, is_open, new, settings)
         is_open &= can_improve(pool, sums, new, prompt.width, settings)
+        mask = np.column_stack([mask, is_open.repeat(K)])  # what follows a closed prompt takes no position (STOP-05)
         full = settings.early_stopping is True and pool.done.all()
         over = bool(not is_open.any() or full or ends.all())
         all_scores.append(scores)

@@ -93,7 +93,7 @@ def first_and_last(
 
 def shapes_of_chance(config: GenerationConfig) -> Iterator[Processor]:
     """What makes sampling narrower or wider. Beams need a token that goes on: one more is kept for each end (WARP-01)."""
-    keep = 1 if config.beams == 1 else 1 + len(config.eos_ids)
+    keep = 1 if config.beams == 1 else 1 + max(1, len(config.eos_ids))
     if config.temperature not in (None, 1.0):
         yield partial(temperature, value=config.temperature)
     if config.top_h is not None:

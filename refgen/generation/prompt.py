@@ -45,6 +45,8 @@ def prepare(input_ids: Any, attention_mask: Any, config: GenerationConfig) -> Pr
     """The prompt a caller means; raises `InputError` where it could mean two things."""
     ids = read_ids(input_ids, config)
     if attention_mask is None:
+        if input_ids is None:
+            return Prompt(ids, np.ones_like(ids))  # the begin token is text, also where it pads (IN-02)
         return Prompt(ids, inferred_mask(ids, config))
     mask = whole_numbers("attention_mask", attention_mask)
     if mask.shape != ids.shape:

@@ -1,5 +1,6 @@
 """Beam search against exhaustive search, and its pieces one by one."""
 
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -8,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refgen import GenerationError, GPT2Config, InputError
-from refgen.generation.beam import best
+from refgen.cache import Cache
+from refgen.generation import stopping
+from refgen.generation.beam import BeamSettings, beam_search, best, drawn
 from refgen.generation.processors import log_softmax, min_p, top_p, typical_p
+from refgen.generation.prompt import Prompt
 from tests.strategies import models, prompts, random_model
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -159,3 +163,102 @@ def test_what_beams_refuse(shakespeare):
             model.generate([[5]], num_beams=2, max_new_tokens=2, **call)
     with pytest.raises(InputError, match="the prompt is empty"):
         model.generate([[]], num_beams=2)
+
+
+# --- Against a table that says by hand what follows what ---------------------------------------------------
+
+
+def following(table, V):
+    """A `next_logits` that gives every next token the probability the table names after the last one; else 1e-9."""
+
+    def next_logits(ids, mask):
+        p = np.full((len(ids), V), 1e-9)
+        for row, last in enumerate(ids[:, -1]):
+            for token, probability in table.get(int(last), {}).items():
+                p[row, token] = probability
+        return np.log(p)
+
+    return next_logits
+
+
+def search(table, V=6, choose=best, eos=(1,), new=6, prompt=((0,),), **settings):
+    """Two beams from each prompt, by the table."""
+    ids = np.repeat(np.array(prompt), 2, axis=0)
+    conditions = {"eos": partial(stopping.eos, eos_ids=eos), "length": partial(stopping.length, max_length=1 + new)}
+    settings = {"num_beams": 2, "length_penalty": 1.0, "early_stopping": False, "max_length": 1 + new, "n_ends": 1,
+                "pad": 1} | settings  # fmt: skip
+    prompt = Prompt(ids, np.ones_like(ids))
+    return beam_search(following(table, V), [Cache()], prompt, [], choose, conditions, BeamSettings(**settings))
+
+
+# By hand, with 1 the end. In steps: 2 .5, 3 .3 | 31 .27 ends, 24 .26 | 245 .156, 241 .104 ends | 2451 .156 ends.
+SLOWLY = {0: {2: 0.5, 3: 0.3, 4: 0.2}, 2: {4: 0.52, 1: 0.48}, 3: {1: 0.9, 4: 0.1}, 4: {5: 0.6, 1: 0.4}, 5: {1: 1.0}}
+# 2 .5, 3 .3 | 21 .45 ends, 31 .27 ends, and 24 .05, 34 .03 go on for ever, which pays if length does.
+AT_ONCE = {0: {2: 0.5, 3: 0.3, 4: 0.2}, 2: {1: 0.9, 4: 0.1}, 3: {1: 0.9, 4: 0.1}, 4: {4: 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("table", "early_stopping", "length_penalty", "steps", "sums", "lengths"),
+    [
+        (SLOWLY, True, 1.0, 3, (0.27, 0.104), (2, 3)),  # the pool is full
+        (SLOWLY, False, 1.0, 4, (0.156, 0.27), (4, 2)),  # log .156 / 3 beats log .104 / 3, and then there is nothing
+        (SLOWLY, False, 0.0, 4, (0.27, 0.156), (2, 4)),
+        (SLOWLY, False, -1.0, 4, (0.27, 0.104), (2, 3)),  # 3 log .156 beats 3 log .104, but 4 log .156 does not
+        (AT_ONCE, False, 1.0, 2, (0.45, 0.27), (2, 2)),  # log .05 / 2 does not beat log .27 / 2
+        (AT_ONCE, "never", 1.0, 6, (0.45, 0.05), (2, 6)),  # but log .05 / 6 does
+        (AT_ONCE, "never", 0.0, 2, (0.45, 0.27), (2, 2)),
+    ],
+)
+def test_when_a_prompt_is_closed(table, early_stopping, length_penalty, steps, sums, lengths):
+    """BEAM-05 to BEAM-08: worked out by hand: which sequences end, which of them are kept, and when the search is over."""
+    result = search(table, early_stopping=early_stopping, length_penalty=length_penalty)
+    assert len(result.scores) == steps
+    assert result.lengths[0].tolist() == [1 + length for length in lengths]
+    expected = [np.log(p) / length**length_penalty for p, length in zip(sums, lengths, strict=True)]
+    np.testing.assert_allclose(result.sequences_scores[0], expected, rtol=1e-5)
+
+
+def test_candidates_are_drawn_by_probability():
+    """BEAM-11: worked out by hand: probabilities over exponentials, the largest first; of probability 0 in order."""
+    sums = np.log(np.array([[0.5, 0.3, 0.2, 1e-99, 1e-99]]))
+    choose = drawn(lambda shape: np.array([[2.0, 0.5, 0.1, 1.0, 1.0]]))  # .25, .6, 2, 0, 0
+    assert choose(sums.astype(np.float32), 4).tolist() == [[2, 1, 0, 3]]
+
+
+def test_beams_keep_one_that_goes_on_though_nothing_ends(shakespeare):
+    """WARP-01: without end tokens beam sampling keeps two tokens, as with one."""
+    model, _ = shakespeare
+    call = {"num_beams": 2, "do_sample": True, "max_new_tokens": 1, "pad_token_id": 0, "output_scores": True}
+    for eos, kept in ((None, 2), (5, 2), ([5, 6], 3)):
+        output = model.generate([[9]], top_k=1, seed=1, eos_token_id=eos, return_dict_in_generate=True, **call)
+        assert np.isfinite(output.scores[0]).sum(axis=1).tolist() == [kept, kept]
+
+
+def test_a_full_prompt_waits_for_the_others(shakespeare):
+    """LEN-04, BATCH-01: a prompt whose beams fill the positions is closed; a shorter one in its batch goes on."""
+    model, _ = shakespeare
+    ids = np.arange(510).reshape(2, 255) % 900
+    mask = (np.arange(255) >= [[0], [2]]).astype(np.int64)
+    call = {"num_beams": 2, "max_new_tokens": 9, "eos_token_id": None, "pad_token_id": 0}
+    together = model.generate(ids, mask, **call)
+    assert together.shape == (2, 259)
+    np.testing.assert_array_equal(together[0, :257], model.generate(ids[:1], mask[:1], **call)[0])
+    np.testing.assert_array_equal(together[1, 2:], model.generate(ids[1:, 2:], mask[1:, 2:], **call)[0])
+
+
+def test_a_beam_with_nothing_left_spoils_no_other():
+    """BEAM-11, SAMP-08: renormalised, a beam that cannot win has no numbers; the beam that can is drawn from as ever."""
+
+    def only_two(ids, scores):
+        first = np.where(np.arange(6) == 2, scores, -np.inf)
+        return first if ids.shape[1] == 1 else np.where(ids[:, -1:] == 2, scores, np.nan)
+
+    ids = np.zeros((2, 1), dtype=np.int64)
+    conditions = {"length": partial(stopping.length, max_length=3)}
+    settings = BeamSettings(2, 1.0, False, 3, 0, 0)
+    table = {0: {2: 1.0}, 2: {4: 1.0}}
+    choose = drawn(np.ones)
+    result = beam_search(
+        following(table, 6), [Cache()], Prompt(ids, np.ones_like(ids)), [only_two], choose, conditions, settings
+    )
+    assert result.sequences[0, 0].tolist() == [0, 2, 4]

@@ -22,8 +22,9 @@ def test_ids_are_copied_as_int64():
 
 
 def test_no_prompt_is_the_beginning_of_text():
-    """IN-02: without ids the prompt is one bos token."""
+    """IN-02: without ids the prompt is one bos token, which is text, also where it pads."""
     assert prepare(None, None, config(bos_token_id=7)).ids.tolist() == [[7]]
+    assert prepare(None, None, config(bos_token_id=7, pad_token_id=7)).mask.tolist() == [[1]]
     with pytest.raises(InputError, match=r"input_ids=None: there is no bos_token_id.*IN-02.*Pass a prompt"):
         prepare(None, None, config())
 
