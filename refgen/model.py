@@ -24,8 +24,10 @@ from numpy import ndarray
 from refgen.cache import Cache
 from refgen.config import GPT2Config
 from refgen.errors import InputError
+from refgen.products import product
 
 Note = Callable[[str, ndarray], None]
+QUERIES, ROWS = 128, 32  # how many at a time in `attend_in_blocks` and `by_rows`
 
 
 def silent(name: str, array: ndarray) -> None:
@@ -87,7 +89,7 @@ class GPT2:
 
 def project(x: Float[ndarray, "... I"], weight: Float[ndarray, "I O"]) -> Float[ndarray, "... O"]:
     """FWD-04, FWD-06. x W, with the leading axes made one, so that any batch is one matrix product."""
-    return (x.reshape(-1, x.shape[-1]) @ weight).reshape(*x.shape[:-1], -1)
+    return product(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], -1)
 
 
 def linear(x: Float[ndarray, "... I"], f: Affine) -> Float[ndarray, "... O"]:
@@ -150,6 +152,35 @@ def attend(
     return pattern @ v
 
 
+def attend_in_blocks(
+    q: Float[ndarray, "B H T D"],
+    k: Float[ndarray, "B H S D"],
+    v: Float[ndarray, "B H S D"],
+    attention_mask: Int[ndarray, "B S"],
+    scale: float,
+    note: Note = silent,
+) -> Float[ndarray, "B H T D"]:
+    """FWD-09. The same, some queries at a time with the keys up to the last of them: a long prompt needs no T x S."""
+    T, S = q.shape[2], k.shape[2]
+    if T <= QUERIES:
+        return attend(q, k, v, visibility(attention_mask, T), scale, note)
+    z = np.empty_like(q)
+    parts: dict[str, list[ndarray]] = {"scores": [], "pattern": []}
+    keep = silent if note is silent else lambda name, array: parts[name].append(array)
+    for t in range(0, T, QUERIES):
+        block = q[:, :, t : t + QUERIES]
+        end = S - T + t + block.shape[2]
+        visible = visibility(attention_mask[:, :end], block.shape[2])
+        z[:, :, t : t + QUERIES] = attend(block, k[:, :, :end], v[:, :, :end], visible, scale, keep)
+    for name, hidden in (("scores", -np.inf), ("pattern", 0.0)):
+        if parts[name]:
+            whole = [
+                np.pad(part, [(0, 0)] * 3 + [(0, S - part.shape[3])], constant_values=hidden) for part in parts[name]
+            ]
+            note(name, np.concatenate(whole, axis=2))
+    return z
+
+
 def attention_scale(config: GPT2Config, layer: int) -> float:
     """FWD-08. 1 / sqrt(D), and 1 / (layer + 1) more if the model asks for it; the two switches are independent."""
     scale = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
@@ -161,7 +192,7 @@ def attention(
     f: Attention,
     config: GPT2Config,
     layer: int,
-    visible: Bool[ndarray, "B 1 T S"],
+    attention_mask: Int[ndarray, "B S"],
     cache: Cache,
     note: Note = silent,
 ) -> Float[ndarray, "B T C"]:
@@ -173,18 +204,29 @@ def attention(
     note("k", k)
     note("v", v)
     k, v = cache.append(layer, k, v)  # [B H S D]
-    z = merge_heads(attend(q, k, v, visible, attention_scale(config, layer), note))
+    z = merge_heads(attend_in_blocks(q, k, v, attention_mask, attention_scale(config, layer), note))
     note("z", z)
     y = linear(z, f.c_proj)
     note("c_proj", y)
     return y
 
 
+def by_rows(act: Callable[[ndarray], ndarray], x: Float[ndarray, "B T I"]) -> Float[ndarray, "B T I"]:
+    """FWD-14. Activations look at one number at a time, so some rows at a time, which stay in the processor's cache."""
+    rows = x.reshape(-1, x.shape[-1])
+    if len(rows) <= ROWS:
+        return act(x)
+    bent = np.empty_like(rows)
+    for start in range(0, len(rows), ROWS):
+        bent[start : start + ROWS] = act(rows[start : start + ROWS])
+    return bent.reshape(x.shape)
+
+
 def mlp(x: Float[ndarray, "B T C"], f: MLP, note: Note = silent) -> Float[ndarray, "B T C"]:
     """FWD-14. Up, bend, down."""
     up = linear(x, f.c_fc)
     note("c_fc", up)
-    bent = f.act(up)
+    bent = by_rows(f.act, up)
     note("act", bent)
     y = linear(bent, f.c_proj)
     note("c_proj", y)
@@ -196,14 +238,14 @@ def run_block(
     f: Block,
     config: GPT2Config,
     layer: int,
-    visible: Bool[ndarray, "B 1 T S"],
+    attention_mask: Int[ndarray, "B S"],
     cache: Cache,
     note: Note = silent,
 ) -> Float[ndarray, "B T C"]:
     """FWD-03. Attention reads the stream and adds to it, then the MLP does: the two lines that are GPT-2."""
     normed = layer_norm(x, f.ln_1, config.layer_norm_epsilon)
     note("ln_1", normed)
-    x = x + attention(normed, f.attn, config, layer, visible, cache, under(note, "attn"))
+    x = x + attention(normed, f.attn, config, layer, attention_mask, cache, under(note, "attn"))
     note("resid_mid", x)
     normed = layer_norm(x, f.ln_2, config.layer_norm_epsilon)
     note("ln_2", normed)
@@ -244,11 +286,10 @@ def forward(
         position_ids = positions(attention_mask, T)
     check_positions(position_ids, B, T, gpt2.config)
 
-    visible = visibility(attention_mask, T)
     x = gpt2.wte[input_ids] + gpt2.wpe[position_ids]
     note("drop", x)  # the name of the dropout whose output this is; it does nothing outside training
     for i, block in enumerate(gpt2.h):
-        x = run_block(x, block, gpt2.config, i, visible, cache, under(note, f"h.{i}"))
+        x = run_block(x, block, gpt2.config, i, attention_mask, cache, under(note, f"h.{i}"))
         note(f"h.{i}", x)
     x = layer_norm(x, gpt2.ln_f, gpt2.config.layer_norm_epsilon)
     note("ln_f", x)

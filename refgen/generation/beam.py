@@ -85,7 +85,9 @@ def beam_search(
             scores = log_softmax(logits)
             for processor in processors:
                 scores = processor(flat, scores)
-            check_scores(scores, logits, (sums > NEVER / 2).ravel() & is_open.repeat(K))
+            # A beam that cannot win may have nothing left, but no infinite score either: with that it would win.
+            alive = (sums > NEVER / 2).ravel() | np.isposinf(scores.max(axis=1))
+            check_scores(scores, logits, alive & is_open.repeat(K))
             totals = (scores.reshape(B, K, -1) + sums[:, :, None]).reshape(B, -1)
             totals = np.where(np.isnan(totals), -np.inf, totals)  # of a beam that has nothing left, and cannot win
             chosen = choose(totals, M)

@@ -1,9 +1,12 @@
 """Laws of the forward pass that need no second implementation."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refgen import Cache
+from refgen import model as model_module
 from tests.strategies import models, prompts
 
 ROUNDING = 1e-12  # float64 logits of size 10, summed in another order
@@ -91,3 +94,29 @@ def test_float32_is_close_to_float64(data):
     exact = GPT2LMHeadModel(assemble(model.config, wide))(ids, mask).logits[mask.astype(bool)]
     narrow = model(ids, mask).logits[mask.astype(bool)]
     assert np.abs(narrow - exact).max() <= 2e-5 * np.abs(exact).max()
+
+
+@given(models(), st.data())
+def test_blocks_are_the_whole(model, data):
+    """FWD-09, FWD-14: some queries or rows at a time give the logits and the stages of all at once, with a cache too."""
+    ids, mask = data.draw(prompts(model.config.vocab_size, width=16))
+    cut, size = data.draw(st.integers(0, ids.shape[1] - 1)), data.draw(st.integers(1, 5))
+    whole, parts = {}, {}
+
+    def run(stages):
+        cache = Cache()
+        if cut:
+            model(ids[:, :cut], mask[:, :cut], past_key_values=cache)
+        return model(ids[:, cut:], mask, past_key_values=cache, note=stages.__setitem__).logits
+
+    expected = run(whole)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model_module, "QUERIES", size)
+        patch.setattr(model_module, "ROWS", size)
+        logits = run(parts)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-11 * np.abs(expected).max())
+    assert whole.keys() == parts.keys()
+    for name, stage in whole.items():
+        np.testing.assert_allclose(
+            parts[name], stage, rtol=0, atol=1e-11 * max(1, np.abs(stage[np.isfinite(stage)]).max(initial=0))
+        )

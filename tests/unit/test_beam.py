@@ -262,3 +262,19 @@ def test_a_beam_with_nothing_left_spoils_no_other():
         following(table, 6), [Cache()], Prompt(ids, np.ones_like(ids)), [only_two], choose, conditions, settings
     )
     assert result.sequences[0, 0].tolist() == [0, 2, 4]
+
+
+def test_a_beam_that_cannot_win_does_not_win_by_infinity():
+    """SAMP-08: an infinite score is refused also where the beam has ended and runs on only as a filler."""
+
+    def two_or_end(ids, scores):
+        if ids.shape[1] == 1:
+            return np.where(np.isin(np.arange(6), (2, 3)), scores, -np.inf)
+        return np.where((np.arange(6) == 4) & (ids[:, -1:] == 3), np.inf, scores)
+
+    ids = np.zeros((2, 1), dtype=np.int64)
+    conditions = {"eos": partial(stopping.eos, eos_ids=(3,)), "length": partial(stopping.length, max_length=3)}
+    settings = BeamSettings(2, 1.0, False, 3, 1, 0)
+    prompt, caches = Prompt(ids, np.ones_like(ids)), [Cache()]
+    with pytest.raises(GenerationError, match=r"\[SAMP-08\]"):
+        beam_search(following({0: {2: 1.0}}, 6), caches, prompt, [two_or_end], best, conditions, settings)

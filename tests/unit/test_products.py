@@ -1,0 +1,80 @@
+"""Products of a few rows: equal to the exact ones within their bound, in every shape, order and number of threads."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refgen import products
+from refgen.products import divisor, product, threads
+
+
+def bound(x, weight):
+    """What a float32 or float64 sum of I products may be off: I u sum |x w|."""
+    u = np.finfo(x.dtype).eps / 2
+    return len(weight) * u * (np.abs(x).astype(np.float64) @ np.abs(weight).astype(np.float64)) * 1.01
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@given(st.data())
+def test_tiles_are_the_product(workers, data):
+    """FWD-06: any shape and memory order gives x W within the bound of a sum, however it is cut."""
+    M, width, depth = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 400)), 16 * data.draw(st.integers(1, 20))
+    dtype = data.draw(st.sampled_from(["float32", "float64"]))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    x, weight = rng.normal(size=(M, depth)).astype(dtype), rng.normal(size=(depth, width)).astype(dtype)
+    if data.draw(st.booleans()):
+        weight = np.asfortranarray(weight)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "LARGE", 1)
+        patch.setattr(products, "threads", lambda: workers)
+        result = product(x, weight)
+    assert result.dtype == x.dtype
+    exact = x.astype(np.longdouble) @ weight.astype(np.longdouble)
+    assert (np.abs(result - exact) <= bound(x, weight)).all()
+
+
+def test_tiles_lie_within_the_product(monkeypatch):
+    """FWD-06: a product of a few rows is cut, and no tile is so large that OpenBLAS would start threads in a thread."""
+    sizes = []
+    original = np.matmul
+    monkeypatch.setattr(
+        np, "matmul", lambda a, b, **k: sizes.append(a.shape[-2] * b.shape[-2] * b.shape[-1]) or original(a, b, **k)
+    )
+    rng = np.random.default_rng(0)
+    for M in (2, 8, 32):
+        product(rng.normal(size=(M, 768)).astype(np.float32), rng.normal(size=(768, 3072)).astype(np.float32))
+    assert len(sizes) == 3 * threads()
+    assert max(sizes) <= products.TILE
+
+
+def test_one_row_and_many_rows_are_left_to_the_blas(monkeypatch):
+    """FWD-06: where the BLAS is at its best it is used as it is."""
+    monkeypatch.setattr(products, "by_tiles", None)
+    weight = np.ones((768, 768), np.float32)
+    for M in (1, 33, 100):
+        assert (product(np.ones((M, 768), np.float32), weight) == 768).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "found"), [(768, 128), (3072, 128), (1600, 100), (1280, 128), (16, 16), (37, 37), (257, None), (14, None)]
+)
+def test_depths(size, found):
+    """FWD-06: tiles are as deep as divides the inner size, and not shallow."""
+    assert divisor(size) == found
+
+
+@pytest.mark.parametrize(("environment", "count"), [
+    ({"OPENBLAS_NUM_THREADS": "3", "OMP_NUM_THREADS": "5"}, 3), ({"OMP_NUM_THREADS": "5"}, 5), ({"OMP_NUM_THREADS": "x"}, None),
+])  # fmt: skip
+def test_threads_are_those_of_openblas(monkeypatch, environment, count):
+    """The same variables that OpenBLAS reads, in its order; else the cores this process may use."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    threads.cache_clear()
+    try:
+        assert threads() == count if count else threads() >= 1
+    finally:
+        threads.cache_clear()
