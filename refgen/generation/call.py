@@ -206,9 +206,10 @@ def reader(
     """ASSIST-01. How the run reads its logits: one pass a token, or one for several that a draft foresees."""
     assistant = call.assistant
     if assistant is None and config.prompt_lookup_num_tokens is None:
-        return by_forward(
-            gpt2, cache, stages.note if watched(config, gpt2.config.n_layer) else silent, config.prefill_chunk_size
-        )
+        note = stages.note if watched(config, gpt2.config.n_layer) else silent
+        # Rows may leave a cache that nobody sees, and that no beams are sorted in.
+        leave = config.beams == 1 and call.past_key_values is None and not config.return_dict_in_generate
+        return by_forward(gpt2, cache, note, config.prefill_chunk_size, leave)
     check_assistance(config, len(prompt.ids), gpt2, assistant)
     draft = (
         partial(prompt_lookup, longest=config.max_matching_ngram_size or 2)

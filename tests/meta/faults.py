@@ -339,6 +339,8 @@ FAULTS = [
           OUTPUT + "test_logprobs_by_hand"),
     Fault("STREAM-05", "auto.py", "                streamer.end()  # whoever", "                pass  # whoever",
           STREAMING + "test_iterating_ends_when_generation_fails"),
+    Fault("BATCH-03", "generation/loop.py", "cache.select(np.searchsorted(held, rows))", "cache.select(rows)",
+          LAWS + "test_finished_rows_leave"),
     Fault("CACHE-03", "generation/loop.py", "- len(cache) > chunk:", "- len(cache) > chunk + 1:", LAWS + "test_prompts_in_chunks"),
     Fault("CACHE-05", "generation/call.py", "if len(given) >= prompts.width:", "if len(given) > prompts.width:",
           OUTPUT + "test_caches_that_are_refused"),

@@ -346,3 +346,24 @@ def test_prompts_in_chunks(run, chunk):
     assert max(widths) <= chunk
     np.testing.assert_array_equal(chunked.sequences, whole.sequences)
     np.testing.assert_allclose(np.stack(chunked.scores), np.stack(whole.scores), rtol=1e-4, atol=1e-4)
+
+
+@given(runs(), st.booleans(), SEEDS, st.booleans(), st.lists(st.integers(1, 8), min_size=4, max_size=4))
+def test_finished_rows_leave(run, do_sample, seed, use_cache, ends):
+    """BATCH-03: tokens are those of a run in which all rows stay, and no pass computes a row that is finished."""
+    model, ids, mask, settings = run
+    by_and_by = lambda seen, _: np.array(ends[: len(ids)]) <= seen.shape[1] - ids.shape[1]  # noqa: E731
+    settings |= {"do_sample": do_sample, "seed": seed, "use_cache": use_cache, "stopping_criteria": [by_and_by]}
+    stayed = greedy(model, ids, mask, **settings)
+    assume(do_sample or decided(stayed))
+    rows = []
+    with pytest.MonkeyPatch.context() as patch:
+        original = loop.forward
+        patch.setattr(
+            loop,
+            "forward",
+            lambda gpt2, fresh, *rest, **more: rows.append(len(fresh)) or original(gpt2, fresh, *rest, **more),
+        )
+        np.testing.assert_array_equal(model.generate(ids, mask, **settings), stayed.sequences)
+    new = stayed.lengths - ids.shape[1]
+    assert rows == [int((new > step).sum()) for step in range(new.max())]
