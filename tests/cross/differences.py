@@ -274,14 +274,24 @@ def equal_sums_in_order(request: Request) -> Iterator[None]:
 
 @contextmanager
 def equal_scores_in_order(request: Request) -> Iterator[None]:
-    """TOPP-03. A top-p and a top-h that keep the lowest ids where torch keeps any."""
+    """TOPP-03. Processors that keep the lowest ids where torch keeps any."""
 
     class TopP(logits_process.TopPLogitsWarper):
         def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
             with patch.object(torch, "sort", partial(torch.sort, stable=True)):
                 return super().__call__(input_ids, scores.flip(-1)).flip(-1)
 
-    with equal_sums_in_order(request), patch.object(theirs, "TopPLogitsWarper", TopP):
+    def in_order(warper: Any) -> Any:
+        class InOrder(warper):  # type: ignore[misc]
+            def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+                stable = {name: partial(getattr(torch, name), stable=True) for name in ("sort", "argsort")}
+                with patch.multiple(torch, **stable):
+                    return super().__call__(input_ids, scores)
+
+        return InOrder
+
+    others = {name: in_order(getattr(theirs, name)) for name in ("MinPLogitsWarper", "TypicalLogitsWarper")}
+    with equal_sums_in_order(request), patch.multiple(theirs, TopPLogitsWarper=TopP, **others):
         yield
 
 
@@ -353,7 +363,8 @@ def sums_may_tie(request: Request) -> bool:
 def scores_may_tie(request: Request) -> bool:
     """TOPP-03. Whether tokens are made to score alike: all forced ones 0, all removed ones the smallest number."""
     alike = len(each(request.get("forced_eos_token_id"))) > 1 or request.get("remove_invalid_values")
-    return request.samples and bool(alike) and not {"top_p", "top_h"}.isdisjoint(request.active())
+    cut = {"top_p", "top_h", "min_p", "typical_p"}
+    return request.samples and bool(alike) and not cut.isdisjoint(request.active())
 
 
 # --- The table --------------------------------------------------------------------------------------------
