@@ -6,7 +6,8 @@ it, in which order, on how many threads. How it is found quickly:
 1. Compute in float64, with a bound on the error.
 2. If all numbers within the bound round to the same float32, the exact value rounds to it too, because rounding
    never changes the order of two numbers.
-3. Compute the few others exactly: sums with `math.fsum`, functions to 60 digits with `decimal`.
+3. Compute the few others more exactly: sums in pieces, which errs less, and where that leaves a doubt with
+   `math.fsum`; functions to 60 digits with `decimal`.
 
 The bound of a sum. Let u = 2**-53. The product of two float32 numbers has at most 48 significant bits and lies
 between 2**-298 and 2**256 in size, so it is exact in float64. Adding K terms t in any order, with or without fused
@@ -25,7 +26,7 @@ Axes    M rows, K terms of a sum, N columns.
 
 import math
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from typing import Annotated as Float
@@ -37,23 +38,25 @@ UNIT = 2.0**-53
 LIBRARY = 2.0**-40  # how far off a float64 function may be, relative to its value
 DIGITS = 60
 DOUBT = Decimal("1e-40")  # what is left of them after the cancellation in `tanh` and `log1p`
+Index = tuple[ndarray, ...]  # as `np.nonzero` gives it
 
 
 # --- Rounding once ----------------------------------------------------------------------------------------
 
 
-def settle(value: ndarray, error: ndarray, exactly: Callable[..., np.float32]) -> ndarray:
-    """CANON-02. The float32 nearest to numbers that lie within `error` of `value`; `exactly(*index)` decides if need be.
+def settle(value: ndarray, error: ndarray, exactly: Callable[[Index], Sequence[np.float32] | ndarray]) -> ndarray:
+    """CANON-02. The float32 nearest to numbers that lie within `error` of `value`; the doubtful ones are done `exactly`.
 
     A zero is +0: its sign would depend on the order of the additions.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         low, high = (value - error).astype(np.float32), (value + error).astype(np.float32)
-        open_ones = np.nonzero(low != high)
-        low[open_ones] = value[open_ones]  # infinity and NaN stay what they are
-        for index in zip(*open_ones, strict=True):
-            if math.isfinite(value[index]):
-                low[index] = exactly(*index)
+        doubtful = np.nonzero(low != high)
+        low[doubtful] = value[doubtful]  # infinity and NaN stay what they are
+        finite = np.isfinite(value[doubtful])
+        for start in range(0, finite.sum(), 256):
+            some = tuple(axis[finite][start : start + 256] for axis in doubtful)
+            low[some] = exactly(some)
     low += np.float32(0)
     return low
 
@@ -81,19 +84,30 @@ def slack(terms: int) -> float:
     return (terms + 2) * UNIT * 1.001
 
 
-def exact_sum(terms: Iterable[float]) -> np.float32:
+def exact_sum(terms: ndarray) -> np.float32:
     """CANON-02. The sum of float64 numbers, rounded once to float32."""
-    terms = list(terms)
-    nearest = math.fsum(terms)  # fsum keeps all bits and rounds once, to float64
-    return round_once(nearest, lambda: math.fsum([*terms, -nearest]))
+    each = terms.tolist()
+    nearest = math.fsum(each)  # fsum keeps all bits and rounds once, to float64
+    return round_once(nearest, lambda: math.fsum([*each, -nearest]))
+
+
+def exact_sums(terms: Float[ndarray, "M K"]) -> Float[ndarray, "M"]:
+    """CANON-02. The sum of every row, rounded once: first added in pieces, which settles nearly all.
+
+    With pieces of n terms, a term takes part in no more than n + K / n additions, which take the place of K.
+    """
+    K = terms.shape[1]
+    starts = np.arange(0, K, math.isqrt(K))
+    value = np.add.reduceat(terms, starts, axis=1).sum(axis=1)
+    error = slack(math.isqrt(K) + len(starts)) * np.abs(terms).sum(axis=1)
+    return settle(value, error, lambda at: [exact_sum(row) for row in terms[at]])
 
 
 def total(x: Float[ndarray, "... K"]) -> Float[ndarray, "... 1"]:
     """CANON-02. The sum over the last axis, rounded once."""
-    wide = x.astype(np.float64)
-    value = wide.sum(axis=-1)
-    error = slack(x.shape[-1]) * np.abs(wide).sum(axis=-1)
-    return settle(value, error, lambda *at: exact_sum(wide[at].tolist()))[..., None]
+    wide = x.reshape(-1, x.shape[-1]).astype(np.float64)
+    error = slack(x.shape[-1]) * np.abs(wide).sum(axis=1)
+    return settle(wide.sum(axis=1), error, lambda at: exact_sums(wide[at])).reshape(*x.shape[:-1], 1)
 
 
 @dataclass(frozen=True)
@@ -115,11 +129,8 @@ def matmul(x: Float[ndarray, "... M K"], y: Wide) -> Float[ndarray, "... M N"]:
     wide = x.astype(np.float64)
     norms = slack(x.shape[-1]) * np.sqrt(np.einsum("...mk,...mk->...m", wide, wide))
     error = norms[..., :, None] * y.norms[..., None, :]
-    return settle(
-        wide @ y.numbers,
-        error,
-        lambda *at: exact_sum((wide[at[:-1]] * y.numbers[(*at[:-2], slice(None), at[-1])]).tolist()),
-    )
+    columns = y.numbers.swapaxes(-1, -2)  # [... N K]
+    return settle(wide @ y.numbers, error, lambda at: exact_sums(wide[at[:-1]] * columns[(*at[:-2], at[-1])]))
 
 
 _KEPT: dict[tuple[int, bool], Wide] = {}
@@ -145,14 +156,14 @@ def evaluate(x: ndarray, fast: Callable[[ndarray], ndarray], slow: Callable[[Dec
     """CANON-03. A function's value, rounded once: `fast` in float64, `slow` where that leaves a doubt."""
     value = fast(x.astype(np.float64))
 
-    def exactly(*index: int) -> np.float32:
-        with localcontext(prec=DIGITS):
-            digits = slow(Decimal(float(x[index])))
-            # Two answers would mean that 40 digits cannot tell; none of the 2**32 arguments should come that close.
-            (answer,) = {rounded(digits * (1 + doubt)) for doubt in (-DOUBT, DOUBT)}
+    def exactly(z: np.float32) -> np.float32:
+        digits = slow(Decimal(float(z)))
+        # Two answers would mean that 40 digits cannot tell; none of the 2**32 arguments should come that close.
+        (answer,) = {rounded(digits * (1 + doubt)) for doubt in (-DOUBT, DOUBT)}
         return answer
 
-    return settle(value, LIBRARY * np.abs(value), exactly)
+    with localcontext(prec=DIGITS):
+        return settle(value, LIBRARY * np.abs(value), lambda at: [exactly(z) for z in x[at]])
 
 
 def rounded(digits: Decimal) -> np.float32:
