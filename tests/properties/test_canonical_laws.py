@@ -1,13 +1,14 @@
 """CANON-09: what changes no bit of canonical logits, for random models of all switches."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refgen import Cache, GPT2LMHeadModel
+from refgen import Cache, GPT2Config, GPT2LMHeadModel, rounding
 from refgen.canonical import canonical
 from refgen.checkpoint import assemble, disassemble
-from tests.strategies import models, prompts
+from tests.strategies import models, prompts, random_model
 
 
 def canonical_models(**fixed):
@@ -84,6 +85,34 @@ def test_generated_logits_are_those_of_a_forward_pass(data):
     for step, logits in enumerate(output.logits):
         assert_same_bits(logits, whole[:, P - 1 + step])
     np.testing.assert_array_equal(output.sequences[:, P:], whole[:, P - 1 : -1].argmax(axis=-1))
+
+
+def test_whatever_float64_says_within_its_bounds():
+    """CANON-02, CANON-03: with every float64 value moved at random within its bound, not a bit of any stage changes."""
+    model = canonical(
+        random_model(GPT2Config(vocab_size=50, n_positions=32, n_embd=24, n_layer=2, n_head=2), 8, "float32").gpt2
+    )
+    rng, settle, moved = np.random.default_rng(9), rounding.settle, []
+
+    def disturbed(value, error, exactly):
+        moved.append(value.size)
+        with np.errstate(over="ignore"):
+            return settle(value + error * rng.uniform(-0.9, 0.9, value.shape), 2 * error, exactly)
+
+    def stages():
+        found = {}
+        GPT2LMHeadModel(model)(ids, note=lambda name, array: found.update({name: array}))
+        return found
+
+    ids = rng.integers(0, 50, (2, 20))
+    expected = stages()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rounding, "settle", disturbed)
+        patch.setattr(rounding, "LIBRARY", 1e-8)  # so large that many are done again
+        got = stages()
+    assert sum(moved) > 20_000
+    for name, array in expected.items():
+        assert_same_bits(array, got[name])
 
 
 @given(st.data())
