@@ -154,6 +154,7 @@ def run(
     note("ln_f", x)
     logits = project(x[:, -logits_to_keep:], kept(gpt2.lm_head, transposed=True))
     note("lm_head", logits)
+    cache.advance(input_ids.shape[1])
     return logits
 
 

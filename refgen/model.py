@@ -250,9 +250,7 @@ def forward(
 
     visible = visibility(attention_mask, T)
     if gpt2.arithmetic is not None:
-        logits = gpt2.arithmetic(gpt2, input_ids, position_ids, visible, cache, note, logits_to_keep)
-        cache.advance(T)
-        return logits
+        return gpt2.arithmetic(gpt2, input_ids, position_ids, visible, cache, note, logits_to_keep)
     x = gpt2.wte[input_ids] + gpt2.wpe[position_ids]
     note("drop", x)  # the name of the dropout whose output this is; it does nothing outside training
     for i, block in enumerate(gpt2.h):

@@ -148,6 +148,20 @@ def test_the_slow_way_is_right_alone(name, monkeypatch):
     assert [exact_twin.function(name, Fraction(float(each))) for each in z] == expected.tolist()
 
 
+@pytest.mark.parametrize(
+    ("name", "library"), [("exp", np.exp), ("tanh", np.tanh), ("log1p", np.log1p), ("erf", np.vectorize(math.erf))]
+)
+def test_the_library_is_as_good_as_asked(name, library, monkeypatch):
+    """CANON-03: this machine's float64 functions err a hundred times less than they may."""
+    monkeypatch.setattr(exact_twin, "nearest", lambda exact: exact)  # unrounded
+    z = np.random.default_rng(13).normal(0, 2, 200).astype(np.float32)
+    z = np.abs(np.concatenate([z, z[:100] * np.float32(1e-4), np.linspace(10, 80, 30, dtype=np.float32)]))
+    z = z[z < 6] if name == "erf" else z
+    for each, value in zip(z.tolist(), library(z.astype(np.float64)).tolist(), strict=True):
+        exact = exact_twin.function(name, Fraction(each))
+        assert abs(Fraction(value) - exact) <= abs(exact) * Fraction(rounding.LIBRARY) / 200
+
+
 def hard_arguments(function, count, pool=400_000):
     """The arguments whose values lie closest to the middle between two float32."""
     z = np.random.default_rng(11).uniform(0.01, 3, pool).astype(np.float32)
