@@ -20,7 +20,7 @@ from refgen import AutoModelForCausalLM, Cache, GPT2Config, GPT2LMHeadModel, rou
 from refgen.canonical import canonical  # noqa: E402
 from refgen.checkpoint import assemble, tensor_shapes  # noqa: E402
 
-TURNS = 7
+TURNS = 5
 
 
 def seconds(run: Callable[[], object]) -> float:
