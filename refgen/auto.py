@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike
 from refgen import checkpoint
 from refgen.arrays import whole_numbers
 from refgen.cache import Cache
+from refgen.canonical import with_arithmetic
 from refgen.config import GPT2Config
 from refgen.errors import CheckpointError, GenerationError, InputError
 from refgen.generation.call import CALL_ARGUMENTS, Call, Streamer, generate, prepare_run
@@ -72,13 +73,16 @@ class GPT2LMHeadModel:
         self.generation_config = generation_config or GenerationConfig.from_model_config(gpt2.config.to_dict())
 
     @classmethod
-    def from_pretrained(cls, path_or_name: str | Path, dtype: DTypeLike = "float32") -> Self:
+    def from_pretrained(
+        cls, path_or_name: str | Path, dtype: DTypeLike = "float32", arithmetic: str = "native"
+    ) -> Self:
         """A model folder, or "shakespeare", computing in float32 or float64.
 
+        `arithmetic="canonical"` gives the same float32 bits on every machine, at a price (CANON-01).
         Raises `CheckpointError`, `ConfigError` or `GenerationError`, never fills anything in.
         """
         folder = find_model(path_or_name)
-        gpt2 = checkpoint.load(folder, dtype)
+        gpt2 = with_arithmetic(checkpoint.load(folder, dtype), arithmetic)
         has_own = (folder / "generation_config.json").exists()
         return cls(gpt2, GenerationConfig.from_pretrained(folder) if has_own else None)
 
@@ -100,6 +104,11 @@ class GPT2LMHeadModel:
     def dtype(self) -> np.dtype[Any]:
         """What the network computes in."""
         return self.gpt2.wte.dtype
+
+    @property
+    def arithmetic(self) -> str:
+        """CANON-01. "native" or "canonical"."""
+        return "native" if self.gpt2.arithmetic is None else "canonical"
 
     def __call__(
         self,

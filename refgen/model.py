@@ -74,7 +74,10 @@ class Block:
 
 @dataclass(frozen=True)
 class GPT2:
-    """A whole network. `lm_head` is `wte` itself when the head is tied (FWD-17)."""
+    """A whole network. `lm_head` is `wte` itself when the head is tied (FWD-17).
+
+    `arithmetic` stands in for all that `forward` does after its checks (CANON-01); None is the arithmetic of this file.
+    """
 
     config: GPT2Config
     wte: Float[ndarray, "V C"]
@@ -82,6 +85,7 @@ class GPT2:
     h: tuple[Block, ...]
     ln_f: Affine
     lm_head: Float[ndarray, "V C"]
+    arithmetic: Callable[..., ndarray] | None = None
 
 
 # --- The mathematics, from the bottom up ------------------------------------------------------------------
@@ -286,6 +290,9 @@ def forward(
         position_ids = positions(attention_mask, T)
     check_positions(position_ids, B, T, gpt2.config)
 
+    if gpt2.arithmetic is not None:
+        visible = visibility(attention_mask, T)
+        return gpt2.arithmetic(gpt2, input_ids, position_ids, visible, cache, note, logits_to_keep)
     x = gpt2.wte[input_ids] + gpt2.wpe[position_ids]
     note("drop", x)  # the name of the dropout whose output this is; it does nothing outside training
     for i, block in enumerate(gpt2.h):

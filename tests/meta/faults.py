@@ -37,6 +37,10 @@ CONFIG = "tests/unit/test_config.py"
 TOKENIZER = "tests/unit/test_tokenizer.py"
 SPEC = "tests/docs/test_documents.py::test_every_block_runs[SPEC.md]"
 
+ROUNDING = "tests/unit/test_rounding.py::"
+CANONICAL = "tests/unit/test_canonical.py::"
+BITS = "tests/golden/test_canonical_bits.py::test_bits_are_the_golden_ones"
+
 FAULTS = [
     # The forward pass
     Fault("FWD-01", "model.py", "gpt2.wte[input_ids] + gpt2.wpe[position_ids]", "gpt2.wte[input_ids]", SPEC),
@@ -81,6 +85,35 @@ FAULTS = [
           MODEL + "test_what_the_forward_pass_refuses"),
     Fault("FWD-27", "auto.py", "return CausalLMOutput(logits, cache)", "return CausalLMOutput(logits, Cache())", SPEC),
     Fault("FWD-29", "config.py", 'if entries.get("add_cross_attention"):', 'if entries.get("cross_attention"):', SPEC),
+    # Canonical arithmetic
+    Fault("CANON-01", "canonical.py", "if gpt2.wte.dtype != np.float32:", "if False:", CANONICAL + "test_what_is_refused"),
+    Fault("CANON-01", "model.py", "if gpt2.arithmetic is not None:", "if False:", BITS),
+    Fault("CANON-02", "rounding.py", "low += np.float32(0)", "pass", ROUNDING + "test_hard_sums"),
+    Fault("CANON-02", "rounding.py", "np.float32(nearest if left == 0 or not is_even else above if left > 0 else below)",
+          "np.float32(nearest)", ROUNDING + "test_nothing_is_rounded_twice"),
+    Fault("CANON-02", "rounding.py", "error = norms[..., :, None] * y.norms[..., None, :]",
+          "error = 0 * norms[..., :, None] * y.norms[..., None, :]",
+          ROUNDING + "test_dot_products_are_exact_ones_rounded_once"),
+    Fault("CANON-02", "rounding.py", "(terms + 2) * UNIT * 1.001", "math.sqrt(terms) * UNIT", ROUNDING + "test_the_bound_holds"),
+    Fault("CANON-02", "rounding.py", "low[some] = exactly(some)", "exactly(some)", ROUNDING + "test_a_wrong_float64_sum_is_mended"),
+    Fault("CANON-03", "rounding.py", "fast(x.astype(np.float64))", "fast(x).astype(np.float64)", ROUNDING + "test_hard_arguments"),
+    Fault("CANON-03", "rounding.py", "return (square - 1) / (square + 1)", "return (square - 1) / (square + 2)",
+          ROUNDING + "test_the_slow_way_is_right_alone"),
+    Fault("CANON-04", "canonical.py", "return project(x, kept(f.weight)) + f.bias",
+          "return (x.astype(float) @ f.weight + f.bias).astype(np.float32)",
+          CANONICAL + "test_linear_rounds_the_product_and_then_the_sum"),
+    Fault("CANON-04", "rounding.py", "weight.flags.writeable = False", "pass", ROUNDING + "test_kept_weights_stay_true"),
+    Fault("CANON-05", "canonical.py", "return total(x) / np.float32(x.shape[-1])",
+          "return (x.astype(float).sum(axis=-1, keepdims=True) / x.shape[-1]).astype(np.float32)",
+          CANONICAL + "test_a_mean_is_rounded_twice"),
+    Fault("CANON-06", "canonical.py", "matmul(q, widen(k.swapaxes(-1, -2))) * scale", "matmul(q * scale, widen(k.swapaxes(-1, -2)))",
+          CANONICAL + "test_scores_are_rounded_before_they_are_scaled"),
+    Fault("CANON-07", "canonical.py", "np.maximum(total(e), np.float32(1.0))",
+          "np.maximum(e.sum(axis=-1, keepdims=True), np.float32(1.0))", CANONICAL + "test_hidden_keys_change_no_bit"),
+    Fault("CANON-08", "canonical.py", "0.044715 * (x * x * x)", "0.044715 * x * x * x",
+          CANONICAL + "test_gelu_new_is_nine_operations"),
+    Fault("CANON-09", "canonical.py", "[matmul(rows[start : start + 128], weight)",
+          "[rows[start : start + 128] @ weight.numbers.astype(np.float32)", BITS),
     # The cache
     Fault("CACHE-01", "cache.py", "room[1, :, :, self._length : end] = v", "room[1, :, :, self._length : end] = k",
           MODEL + "test_cache_grows_without_losing_anything"),
