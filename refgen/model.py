@@ -24,10 +24,11 @@ from numpy import ndarray
 from refgen.cache import Cache
 from refgen.config import GPT2Config
 from refgen.errors import InputError
+from refgen.parallel import by_rows
 from refgen.products import product
 
 Note = Callable[[str, ndarray], None]
-QUERIES, ROWS = 128, 32  # how many at a time in `attend_in_blocks` and `by_rows`
+QUERIES = 128  # how many at a time in `attend_in_blocks`
 
 
 def silent(name: str, array: ndarray) -> None:
@@ -98,14 +99,20 @@ def project(x: Float[ndarray, "... I"], weight: Float[ndarray, "I O"]) -> Float[
 
 def linear(x: Float[ndarray, "... I"], f: Affine) -> Float[ndarray, "... O"]:
     """FWD-06. x W + b, with W stored `[in, out]`, so there is nothing to transpose."""
-    return project(x, f.weight) + f.bias
+    y = project(x, f.weight)
+    y += f.bias
+    return y
 
 
 def layer_norm(x: Float[ndarray, "... C"], f: Affine, epsilon: float) -> Float[ndarray, "... C"]:
     """FWD-05. Subtract the mean, divide by sqrt(mean square + epsilon), scale, shift."""
-    centred = x - x.mean(axis=-1, keepdims=True)
-    variance = (centred * centred).mean(axis=-1, keepdims=True)
-    return centred / np.sqrt(variance + epsilon) * f.weight + f.bias
+
+    def normed(x: ndarray) -> ndarray:
+        centred = x - x.mean(axis=-1, keepdims=True)
+        variance = (centred * centred).mean(axis=-1, keepdims=True)
+        return centred / np.sqrt(variance + epsilon) * f.weight + f.bias
+
+    return by_rows(normed, x)
 
 
 def gelu_new(x: Float[ndarray, "..."]) -> Float[ndarray, "..."]:
@@ -115,9 +122,11 @@ def gelu_new(x: Float[ndarray, "..."]) -> Float[ndarray, "..."]:
 
 def softmax(x: Float[ndarray, "... S"]) -> Float[ndarray, "... S"]:
     """FWD-13. Shifted by the row's maximum, so exp never overflows; a row that is all -inf gives zeros (FWD-11)."""
-    e = np.exp(x - x.max(axis=-1, keepdims=True, initial=np.finfo(x.dtype).min))
+    e = x - x.max(axis=-1, keepdims=True, initial=np.finfo(x.dtype).min)
+    np.exp(e, out=e)
     # The maximum contributes exp(0), so the sum is at least 1, unless nothing at all was visible.
-    return e / np.maximum(e.sum(axis=-1, keepdims=True), 1.0)
+    e /= np.maximum(e.sum(axis=-1, keepdims=True), 1.0)
+    return e
 
 
 def split_heads(x: Float[ndarray, "B T C"], n_head: int) -> Float[ndarray, "B H T D"]:
@@ -150,7 +159,7 @@ def attend(
 ) -> Float[ndarray, "B H T D"]:
     """FWD-08, FWD-10. Each query takes the average of the values, weighted by how well their keys match it."""
     scores = np.where(visible, q @ k.swapaxes(-1, -2) * scale, -np.inf)  # [B H T S]
-    pattern = softmax(scores)
+    pattern = by_rows(softmax, scores)
     note("scores", scores)
     note("pattern", pattern)
     return pattern @ v
@@ -213,17 +222,6 @@ def attention(
     y = linear(z, f.c_proj)
     note("c_proj", y)
     return y
-
-
-def by_rows(act: Callable[[ndarray], ndarray], x: Float[ndarray, "B T I"]) -> Float[ndarray, "B T I"]:
-    """FWD-14. Activations look at one number at a time, so some rows at a time, which stay in the processor's cache."""
-    rows = x.reshape(-1, x.shape[-1])
-    if len(rows) <= ROWS:
-        return act(x)
-    bent = np.empty_like(rows)
-    for start in range(0, len(rows), ROWS):
-        bent[start : start + ROWS] = act(rows[start : start + ROWS])
-    return bent.reshape(x.shape)
 
 
 def mlp(x: Float[ndarray, "B T C"], f: MLP, note: Note = silent) -> Float[ndarray, "B T C"]:

@@ -8,13 +8,10 @@ products for each element, in another order: within I 2^-24 sum |x w| of the exa
 Axes    M rows, I in, O out; d and w of a tile, deep and wide.
 """
 
-import os
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
-
 import numpy as np
 from numpy import ndarray
+
+from refgen.parallel import share, threads
 
 FEW = range(2, 33)  # rows; of more, a copied weight is used often enough
 LARGE = 2**16  # weights; of fewer, the product is over before a thread has begun
@@ -31,10 +28,12 @@ def product(x: ndarray, weight: ndarray) -> ndarray:
     wide = max(16, TILE // (M * deep) // 16 * 16)
     out = np.empty((M, O), x.dtype)
     edges = [O * part // (threads() * wide) * wide for part in range(threads())] + [O]
-    tasks = [(x, weight[:, a:b], out[:, a:b], deep, wide) for a, b in pairwise(edges) if b > a]
-    others = [workers().submit(by_tiles, *task) for task in tasks[1:]]
-    by_tiles(*tasks[0])
-    finish(others)
+
+    def fill(part: int) -> None:
+        columns = slice(edges[part], edges[part + 1])
+        by_tiles(x, weight[:, columns], out[:, columns], deep, wide)
+
+    share(fill, threads())
     return out
 
 
@@ -53,31 +52,3 @@ def divisor(size: int) -> int | None:
     """The largest divisor of `size` up to DEEP, if it is not tiny."""
     found = next(each for each in range(min(DEEP, size), 0, -1) if size % each == 0)
     return found if found >= 16 else None
-
-
-# --- Threads ----------------------------------------------------------------------------------------------
-
-
-@cache
-def threads() -> int:
-    """How many threads OpenBLAS uses: OPENBLAS_NUM_THREADS, else OMP_NUM_THREADS, else one for each core it may use."""
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
-        if os.environ.get(name, "").isdecimal() and int(os.environ[name]) > 0:
-            return int(os.environ[name])
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@cache
-def workers() -> ThreadPoolExecutor:
-    """Threads that wait for products, one fewer than `threads()`: the caller works too."""
-    return ThreadPoolExecutor(max(1, threads() - 1), thread_name_prefix="refgen-product")
-
-
-def finish(others: list[Future[None]]) -> None:
-    """Waits for all; the first failure is raised."""
-    for each in others:
-        each.result()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=workers.cache_clear)  # threads do not live on in a child

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refgen import Cache
+from refgen import Cache, parallel
 from refgen import model as model_module
 from tests.strategies import models, prompts
 
@@ -112,7 +112,7 @@ def test_blocks_are_the_whole(model, data):
     expected = run(whole)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model_module, "QUERIES", size)
-        patch.setattr(model_module, "ROWS", size)
+        patch.setattr(parallel, "BLOCK", size)
         logits = run(parts)
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-11 * np.abs(expected).max())
     assert whole.keys() == parts.keys()

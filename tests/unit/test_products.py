@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refgen import products
-from refgen.products import divisor, product, threads
+from refgen.parallel import threads
+from refgen.products import divisor, product
 
 
 def bound(x, weight):
@@ -62,19 +63,3 @@ def test_one_row_and_many_rows_are_left_to_the_blas(monkeypatch):
 def test_depths(size, found):
     """FWD-06: tiles are as deep as divides the inner size, and not shallow."""
     assert divisor(size) == found
-
-
-@pytest.mark.parametrize(("environment", "count"), [
-    ({"OPENBLAS_NUM_THREADS": "3", "OMP_NUM_THREADS": "5"}, 3), ({"OMP_NUM_THREADS": "5"}, 5), ({"OMP_NUM_THREADS": "x"}, None),
-])  # fmt: skip
-def test_threads_are_those_of_openblas(monkeypatch, environment, count):
-    """The same variables that OpenBLAS reads, in its order; else the cores this process may use."""
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    threads.cache_clear()
-    try:
-        assert threads() == count if count else threads() >= 1
-    finally:
-        threads.cache_clear()
