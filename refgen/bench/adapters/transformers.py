@@ -19,7 +19,7 @@ def version() -> str:
     return f"{transformers.__version__}, torch {torch.__version__}"
 
 
-class Ticker(BaseStreamer):  # type: ignore[misc]
+class Ticker(BaseStreamer):
     """A streamer that only tells that a step is done; the first thing it is given is the prompt."""
 
     def __init__(self, tick: Callable[[], None]) -> None:
@@ -41,7 +41,7 @@ class Model:
     def __init__(self, path: Path, threads: int, **arguments: Any) -> None:
         torch.set_num_threads(threads)
         arguments = {"dtype": torch.float32, "attn_implementation": "sdpa"} | arguments
-        self._model = transformers.AutoModelForCausalLM.from_pretrained(path, **arguments)  # in eval mode
+        self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, **arguments)  # in eval mode
 
     def generate(
         self, ids: list[list[int]], count: int, tick: Callable[[], None] | None = None, **settings: Any
