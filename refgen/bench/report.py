@@ -62,13 +62,16 @@ def tables_of(entries: Mapping[str, Any]) -> list[Table]:
 
 
 def render(entries: Mapping[str, Any]) -> str:
-    """The whole report."""
+    """The whole report: the tables, then what they were measured on."""
+    return "\n\n".join([*map(render_table, tables_of(entries)), render_machine(entries)])
+
+
+def render_machine(entries: Mapping[str, Any]) -> str:
+    """What it was measured on and with, and who is missing."""
     facts = [f"{name:<10} {value}" for name, value in entries["machine"].items() if value and name != "versions"]
     facts += [f"{name:<10} {value}" for name, value in entries["machine"].get("versions", {}).items()]
-    parts = ["\n".join(facts)]
-    if entries["skipped"]:
-        parts.append("\n".join(f"skipped: {name}: {reason}" for name, reason in entries["skipped"].items()))
-    return "\n\n".join(parts + [render_table(table) for table in tables_of(entries)])
+    facts += [f"{'rounds':<10} {entries['settings']['rounds']}"]
+    return "\n".join(facts + [f"skipped: {name}: {reason}" for name, reason in entries["skipped"].items()])
 
 
 def render_table(table: Table) -> str:

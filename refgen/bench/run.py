@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from refgen.auto import BUILT_IN
 from refgen.bench import machine, report
-from refgen.bench.sections import SECTIONS, Bench, Sizes
+from refgen.bench.sections import SECTIONS, Bench, Sizes, Table
 from refgen.bench.subjects import PEERS, Subject, chosen
 from refgen.bench.weights import endless_folder, random_folder, shape_config
 from refgen.config import GPT2Config
@@ -18,6 +18,7 @@ from refgen.errors import BenchError
 from refgen.json_files import read_object
 
 MODELS = ("random", *BUILT_IN)
+Done = Callable[[dict[str, Any], list[Table]], None]
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,11 @@ def at_least_one(flag: str, number: int) -> int:
     return number
 
 
-def run(options: Options, known_peers: Sequence[Subject] = PEERS) -> dict[str, Any]:
-    """Everything measured, as `report.as_json` tells it. Raises `BenchError` for what cannot be."""
+def run(options: Options, known_peers: Sequence[Subject] = PEERS, done: Done | None = None) -> dict[str, Any]:
+    """Everything measured, as `report.as_json` tells it; `done` is told all so far, and what is new, after each section.
+
+    Raises `BenchError` for what cannot be.
+    """
     sections = several("--only", options.only, list(SECTIONS))
     models = several("--models", options.models, MODELS)
     peers, skipped = chosen(options.peers, known_peers)
@@ -63,8 +67,17 @@ def run(options: Options, known_peers: Sequence[Subject] = PEERS) -> dict[str, A
     shape = shape_config(options.shape)
     if shape.n_positions < 16:
         raise BenchError(f"--shape {options.shape}", "must have at least 16 positions")
+    settings = {
+        "sections": sections,
+        "models": models,
+        "shape": options.shape,
+        "rounds": rounds,
+        "prompts": options.prompts,
+        "quick": options.quick,
+    }
     versions: dict[str, str] = {}
-    tables = []
+    tables: list[Table] = []
+    found: dict[str, Any] = {}
     with ExitStack() as stack:
         stack.callback(tell, "")
         parent = options.weights or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="refgen-bench-")))
@@ -87,20 +100,15 @@ def run(options: Options, known_peers: Sequence[Subject] = PEERS) -> dict[str, A
             stack.callback(bench.close)
             for section in sections:
                 bench.progress = lambda text, at=f"{bench.model}, {section}": tell(f"{at}: {text}")  # type: ignore[misc]
-                tables += SECTIONS[section](bench)
+                new = SECTIONS[section](bench)
+                tell("")
+                tables += new
+                told = {peer.name: versions[peer.name] for peer in peers if peer.name in versions}
+                found = report.as_json(machine.facts(threads) | {"versions": told}, settings, tables, skipped)
+                if done is not None:
+                    done(found, new)
             bench.close()
-    facts = machine.facts(threads) | {
-        "versions": {peer.name: versions[peer.name] for peer in peers if peer.name in versions}
-    }
-    settings = {
-        "sections": sections,
-        "models": models,
-        "shape": options.shape,
-        "rounds": rounds,
-        "prompts": options.prompts,
-        "quick": options.quick,
-    }
-    return report.as_json(facts, settings, tables, skipped)
+    return found
 
 
 def tell(text: str) -> None:

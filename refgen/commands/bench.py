@@ -53,22 +53,18 @@ def run(options: argparse.Namespace) -> None:
         found = read_object(options.show, BenchError, "")
         if "tables" not in found:
             raise BenchError(str(options.show), "is no report of refgen bench")
+        print(report.render(found))
     else:
-        found = measure(
-            Options(
-                only=options.only,
-                models=options.models,
-                peers=options.peers,
-                shape=options.shape,
-                rounds=options.rounds,
-                prompts=options.prompts,
-                threads=options.threads,
-                quick=options.quick,
-                weights=options.weights,
-            )
-        )
-    if options.json is not None:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(report.render(found))
+
+        def done(found: dict[str, Any], new: list[Any]) -> None:
+            """Told and kept as it comes: the whole takes long, and what is measured is measured."""
+            if options.json is not None:
+                options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            for table in new:
+                print(report.render_table(table), end="\n\n", flush=True)
+
+        names = Options.__dataclass_fields__.keys() & vars(options).keys()
+        found = measure(Options(**{name: getattr(options, name) for name in names}), done=done)
+        print(report.render_machine(found))
     if options.plot is not None:
         plot.save(report.tables_of(found), options.plot)
