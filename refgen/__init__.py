@@ -9,6 +9,7 @@ from refgen.auto import AutoModelForCausalLM, AutoTokenizer, CausalLMOutput, GPT
 from refgen.cache import Cache
 from refgen.config import GPT2Config
 from refgen.errors import (
+    BenchError,
     CheckpointError,
     ConfigError,
     GenerationError,
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AutoModelForCausalLM",
     "AutoTokenizer",
+    "BenchError",
     "Cache",
     "CausalLMOutput",
     "CheckpointError",

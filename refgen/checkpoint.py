@@ -1,11 +1,13 @@
 """A Hugging Face folder ↔ `GPT2`: `config.json` and safetensors. Rules CKPT-01 to CKPT-13 of SPEC.md.
 
 Strict: every tensor the configuration calls for is there once, in its shape, finite; nothing else is there;
-nothing is filled in, cut off or rounded. F32 weights are used where they lie in the file (memory-mapped), so
-loading costs one look at every number; F16 and BF16 are widened, which is exact.
+nothing is filled in, cut off or rounded. F32 embeddings are used where they lie in the file (memory-mapped), the
+weights of linear maps are laid out for fast products, so loading costs one look at every number and no number is in
+memory twice; F16 and BF16 are widened, which is exact.
 """
 
 import json
+import mmap
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +26,7 @@ from refgen.config import GPT2Config
 from refgen.errors import CheckpointError
 from refgen.json_files import read_object
 from refgen.model import GPT2, MLP, Affine, Attention, Block
+from refgen.products import laid_out
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 STORED: Mapping[str, np.dtype[Any]] = {
@@ -53,7 +56,8 @@ def assemble(config: GPT2Config, tensors: Mapping[str, ndarray]) -> GPT2:
     """The network made of tensors named and shaped as in `tensor_shapes(config)`, all of one dtype."""
 
     def affine(name: str) -> Affine:
-        return Affine(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+        weight = tensors[f"{name}.weight"]
+        return Affine(weight if weight.ndim == 1 else laid_out(weight), tensors[f"{name}.bias"])
 
     act = activation(config.activation_function)
     blocks = tuple(
@@ -96,6 +100,16 @@ class Stored:
     dtype: str
     shape: tuple[int, ...]
     data: ndarray  # bytes
+    pages: mmap.mmap  # of the whole file
+    start: int  # of these bytes in it
+
+    def let_go(self) -> None:
+        """Takes the bytes out of this process's memory; the file, and the system's copy of it, stay."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            first = -(-self.start // mmap.PAGESIZE) * mmap.PAGESIZE
+            whole = (self.start + len(self.data)) // mmap.PAGESIZE * mmap.PAGESIZE - first
+            if whole > 0:
+                self.pages.madvise(mmap.MADV_DONTNEED, first, whole)
 
 
 def load(folder: Path, dtype: DTypeLike = "float32") -> GPT2:
@@ -107,7 +121,7 @@ def load(folder: Path, dtype: DTypeLike = "float32") -> GPT2:
     shapes = tensor_shapes(config)
     head = stored.pop("lm_head.weight", None) if config.tie_word_embeddings else None
     check_names(stored, shapes, folder)
-    tensors = {name: widened(stored[name], shape, wanted) for name, shape in shapes.items()}
+    tensors = {name: in_place(stored[name], shape, wanted) for name, shape in shapes.items()}
     if head is not None and not np.array_equal(widened(head, shapes["wte.weight"], wanted), tensors["wte.weight"]):
         raise CheckpointError(
             f"{head.file.name}: tensor {head.name}",
@@ -116,6 +130,16 @@ def load(folder: Path, dtype: DTypeLike = "float32") -> GPT2:
             "If the head is its own, set tie_word_embeddings to false in config.json.",
         )
     return assemble(config, tensors)
+
+
+def in_place(tensor: Stored, shape: tuple[int, ...], dtype: np.dtype[Any]) -> ndarray:
+    """CKPT-14. The tensor as the network wants it in memory; of linear maps a copy is laid out, and the file let go."""
+    array = widened(tensor, shape, dtype)
+    if len(shape) == 1 or not tensor.name.removeprefix("transformer.").startswith("h."):
+        return array
+    weight = laid_out(array)
+    tensor.let_go()
+    return weight
 
 
 def computing_dtype(dtype: DTypeLike) -> np.dtype[Any]:
@@ -162,12 +186,22 @@ def read_safetensors(path: Path) -> Iterator[Stored]:
         raise CheckpointError(
             str(path), f"is not a whole safetensors file ({error})", "CKPT-09", "Fetch it again."
         ) from None
-    data = np.memmap(path, mode="r").view(ndarray)
+    with path.open("rb") as file:
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    data = np.frombuffer(pages, np.uint8)
     start = 8 + int.from_bytes(data[:8].tobytes(), "little")
     for name, entry in json.loads(data[8:start].tobytes()).items():
         if name != "__metadata__":
             begin, end = entry["data_offsets"]
-            yield Stored(path, name, entry["dtype"], tuple(entry["shape"]), data[start + begin : start + end])
+            yield Stored(
+                path,
+                name,
+                entry["dtype"],
+                tuple(entry["shape"]),
+                data[start + begin : start + end],
+                pages,
+                start + begin,
+            )
 
 
 def without_prefix_and_buffers(tensors: list[Stored], config: GPT2Config) -> dict[str, Stored]:

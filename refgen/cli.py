@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import refgen
-from refgen.commands import generate, spec
+from refgen.commands import bench, generate, spec
 from refgen.errors import IgnoredSettingWarning, RefgenError
 
-COMMANDS = (generate, spec)
+COMMANDS = (generate, spec, bench)
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
 

@@ -6,7 +6,8 @@
     ├── TokenizerError     text or ids that this tokenizer cannot turn into one another
     ├── InputError         ids, masks, positions or a cache that the forward pass cannot take
     ├── GenerationError    a setting of `generate()` that is wrong, unknown or contradicts another
-    └── SpecError          a rule that SPEC.md does not have, or does not write as it writes rules
+    ├── SpecError          a rule that SPEC.md does not have, or does not write as it writes rules
+    └── BenchError         an option of the benchmark that cannot be, or a subject that fails in it
 
 A setting that is right but has no effect is no error: it is an `IgnoredSettingWarning`.
 """
@@ -44,6 +45,10 @@ class GenerationError(RefgenError):
 
 class SpecError(RefgenError):
     """A rule that nobody wrote, or that is not written as SPEC.md writes rules."""
+
+
+class BenchError(RefgenError):
+    """A benchmark that cannot be run as asked."""
 
 
 class IgnoredSettingWarning(UserWarning):

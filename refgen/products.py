@@ -1,9 +1,11 @@
 """Matrix products for a few rows, as fast as the weights can be read. Nothing else than x W: rule FWD-06 of SPEC.md.
 
-A BLAS multiplies one row by reading each weight once, which is as fast as memory allows; but for 2 to 32 rows, a batch
-that takes a step, it copies every weight before it uses it. So such a product is cut into tiles small enough that
-the BLAS takes them from where they lie, and shared among as many threads as the BLAS has. It is still a sum of I
-products for each element, in another order: within I 2^-24 sum |x w| of the exact one, like the BLAS's own.
+A BLAS multiplies one row by reading each weight once, which is as fast as memory allows; but for 2 to 48 rows, a batch
+that takes a step, it copies every weight before it uses it. So such a product is cut into tiles of up to 10^6
+multiplications, which OpenBLAS takes from where they lie, and shared among as many threads as the BLAS has. It is still
+a sum of I products for each element, in another order: within I 2^-24 sum |x w| of the exact one, as the BLAS's own is.
+
+`laid_out` puts the weights of an output one behind the other in memory, the order in which all of these read them.
 
 Axes    M rows, I in, O out; d and w of a tile, deep and wide.
 """
@@ -13,10 +15,9 @@ from numpy import ndarray
 
 from refgen.parallel import share, threads
 
-FEW = range(2, 33)  # rows; of more, a copied weight is used often enough
+FEW = range(2, 49)  # rows; of more, a copied weight is used often enough
 LARGE = 2**16  # weights; of fewer, the product is over before a thread has begun
-TILE = 2**18  # multiplications; of more, OpenBLAS would start threads of its own
-DEEP = 128
+DEEP, STRIP = 768, 128
 
 
 def product(x: ndarray, weight: ndarray) -> ndarray:
@@ -25,7 +26,7 @@ def product(x: ndarray, weight: ndarray) -> ndarray:
     deep = divisor(I)
     if M not in FEW or weight.size < LARGE or deep is None:
         return x @ weight
-    wide = max(16, TILE // (M * deep) // 16 * 16)
+    wide = 32 if M <= 32 else 16
     out = np.empty((M, O), x.dtype)
     edges = [O * part // (threads() * wide) * wide for part in range(threads())] + [O]
 
@@ -52,3 +53,19 @@ def divisor(size: int) -> int | None:
     """The largest divisor of `size` up to DEEP, if it is not tiny."""
     found = next(each for each in range(min(DEEP, size), 0, -1) if size % each == 0)
     return found if found >= 16 else None
+
+
+def laid_out(weight: ndarray) -> ndarray:
+    """`weight` `[I O]`, each output's I numbers one behind the other; copied if they are not so yet."""
+    if weight.flags.f_contiguous:
+        return weight
+    turned = np.empty(weight.shape[::-1], weight.dtype)
+    strips = range(0, len(weight), STRIP)  # of rows that a core's cache holds while they are turned
+    parts = min(threads(), len(strips)) if weight.size >= LARGE else 1
+
+    def fill(part: int) -> None:
+        for start in strips[part::parts]:
+            turned[:, start : start + STRIP] = weight[start : start + STRIP].T
+
+    share(fill, parts)
+    return turned.T
