@@ -10,6 +10,8 @@ a sum of I products for each element, in another order: within I 2^-24 sum |x w|
 Axes    M rows, I in, O out; d and w of a tile, deep and wide.
 """
 
+from functools import cache
+
 import numpy as np
 from numpy import ndarray
 
@@ -23,8 +25,7 @@ DEEP, STRIP = 768, 128
 def product(x: ndarray, weight: ndarray) -> ndarray:
     """FWD-06. x `[M I]` times weight `[I O]`, in any memory order of the latter."""
     M, (I, O) = len(x), weight.shape  # noqa: E741
-    deep = divisor(I)
-    if M not in FEW or weight.size < LARGE or deep is None:
+    if M not in FEW or weight.size < LARGE or (deep := divisor(I)) is None:
         return x @ weight
     wide = 32 if M <= 32 else 16
     out = np.empty((M, O), x.dtype)
@@ -44,11 +45,16 @@ def by_tiles(x: ndarray, weight: ndarray, out: ndarray, deep: int, wide: int) ->
     n = O // wide * wide
     rows = x.reshape(M, I // deep, deep).swapaxes(0, 1)[:, None]  # [I/d 1 M d]
     tiles = weight[:, :n].reshape(I // deep, deep, n // wide, wide).swapaxes(1, 2)  # [I/d O/w d w]
-    out[:, :n].reshape(M, n // wide, wide).swapaxes(0, 1)[:] = np.matmul(rows, tiles).sum(axis=0)
+    target = out[:, :n].reshape(M, n // wide, wide).swapaxes(0, 1)  # [O/w M w]
+    if deep == I:
+        np.matmul(rows[0], tiles[0], out=target)
+    else:
+        np.matmul(rows, tiles).sum(axis=0, out=target)
     if n < O:
         out[:, n:] = x @ weight[:, n:]
 
 
+@cache
 def divisor(size: int) -> int | None:
     """The largest divisor of `size` up to DEEP, if it is not tiny."""
     found = next(each for each in range(min(DEEP, size), 0, -1) if size % each == 0)

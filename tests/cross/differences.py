@@ -281,6 +281,11 @@ def equal_scores_in_order(request: Request) -> Iterator[None]:
             with patch.object(torch, "sort", partial(torch.sort, stable=True)):
                 return super().__call__(input_ids, scores.flip(-1)).flip(-1)
 
+    class TopH(logits_process.TopHLogitsWarper):  # of scores that are all the smallest number its entropy would be 0
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            kept = super().__call__(input_ids, scores - scores.max(dim=-1, keepdim=True).values).isfinite()
+            return scores.masked_fill(~kept, -torch.inf)
+
     def in_order(warper: Any) -> Any:
         class InOrder(warper):  # type: ignore[misc]
             def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -291,7 +296,7 @@ def equal_scores_in_order(request: Request) -> Iterator[None]:
         return InOrder
 
     others = {name: in_order(getattr(theirs, name)) for name in ("MinPLogitsWarper", "TypicalLogitsWarper")}
-    with equal_sums_in_order(request), patch.multiple(theirs, TopPLogitsWarper=TopP, **others):
+    with equal_sums_in_order(request), patch.multiple(theirs, TopPLogitsWarper=TopP, TopHLogitsWarper=TopH, **others):
         yield
 
 
