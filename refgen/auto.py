@@ -203,7 +203,8 @@ class GPT2LMHeadModel:
     def steps(self, input_ids: Any = None, attention_mask: Any = None, **arguments: Any) -> Iterator[Step]:
         """Takes what `generate` takes, a streamer apart; gives one `Step` at a time: tokens, logits, scores, finishes."""
         own = {name: arguments.pop(name) for name in CALL_ARGUMENTS & arguments.keys()}
-        call = Call(input_ids=input_ids, attention_mask=attention_mask, **own, settings=arguments)
+        all_rows = {"return_dict_in_generate": True}  # steps show every row, so none may leave (BATCH-03)
+        call = Call(input_ids=input_ids, attention_mask=attention_mask, **own, settings=arguments | all_rows)
         run = prepare_run(self.gpt2, self.generation_config, call)
         if run.search is not None:
             raise GenerationError(

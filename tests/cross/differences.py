@@ -318,7 +318,7 @@ def drafts_cannot(request: Request) -> bool:
 
 
 def unassisted(request: Request) -> Request:
-    """ASSIST-01, ASSIST-02. Without a draft, which may change what chance gives there, and where a criterion ends a row."""
+    """ASSIST-01, ASSIST-02. Without a draft, which there may change what chance gives, where a criterion ends a row, and guidance."""
     own, passed, call = (
         {name: value for name, value in layer.items() if name != "prompt_lookup_num_tokens"} for layer in request.layers
     )
@@ -421,7 +421,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference("ASSIST-02", lambda request: request.get("prompt_lookup_num_tokens") is not None and request.samples,
                reworded=unassisted),
     Difference("ASSIST-04", lambda request: request.get("prompt_lookup_num_tokens") is not None and not request.samples and
-               {"stopping_criteria", "max_time"}.intersection(request.active()), reworded=unassisted),
+               {"stopping_criteria", "max_time", "guidance_scale"}.intersection(request.active()), reworded=unassisted),
     Difference("BEAM-03", sums_may_tie, perhaps=True, patched=equal_sums_in_order),
     Difference("TOPP-03", scores_may_tie, perhaps=True, patched=equal_scores_in_order),
 )  # fmt: skip

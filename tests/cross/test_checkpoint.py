@@ -74,7 +74,8 @@ def test_refgen_loads_what_transformers_saves(config, seed, dtype):
         loaded = GPT2LMHeadModel.from_pretrained(folder, dtype=dtype)
         assert_same_bits(disassemble(loaded.gpt2), their_tensors(network))
         assert_same_configuration(loaded.config, network.config)
-        assert loaded.generation_config == GenerationConfig(use_cache=True)
+        written = {"use_cache": True, "output_hidden_states": False, "output_attentions": False}
+        assert loaded.generation_config == GenerationConfig(**written)
         # That each tensor is also used where it belongs shows in the logits; the bounds are those of test_forward.
         ids = np.arange(8).reshape(2, 4) % config.vocab_size
         with torch.no_grad():
