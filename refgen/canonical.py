@@ -1,12 +1,12 @@
 """GPT-2's forward pass in canonical float32: the same bits on every machine. Rules CANON-01 to CANON-09 of SPEC.md.
 
-These are model.py's formulas, function by function and under the same names. What differs is that every operation
-is rounded once, to the nearest float32: + - * / and sqrt are so in any float32, exp and its kin and all sums and dot
+The network is model.py's; these are its steps that round numbers, under the same names and with the same formulas.
+What differs is that every operation is rounded once, to the nearest float32: + - * / and sqrt are so in any float32, exp and its kin and all sums and dot
 products come from `rounding.py`. Then no order of additions, no BLAS, no thread, no batch and no cache is left for
 the result to depend on. Operations are done in the order in which Python reads the formula; constants are rounded
 to float32.
 
-Axes    B rows of the batch, T new positions, S cached and new positions, C = n_embd, H heads, D = C / H, V tokens.
+Axes    B rows of the batch, T new positions, S cached and new positions, I in, O out, C = n_embd, H heads, D width, V tokens.
 """
 
 import math
@@ -15,15 +15,12 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Annotated as Bool
 from typing import Annotated as Float
-from typing import Annotated as Int
 
 import numpy as np
 from numpy import ndarray
 
-from refgen.cache import Cache
-from refgen.config import GPT2Config
 from refgen.errors import ConfigError
-from refgen.model import GPT2, MLP, Affine, Attention, Block, Note, merge_heads, silent, split_heads, under
+from refgen.model import GPT2, Affine, Arithmetic, Note, silent
 from refgen.rounding import Wide, erf, exp, kept, log1p, matmul, tanh, total, widen
 
 # --- The mathematics, from the bottom up ------------------------------------------------------------------
@@ -39,6 +36,11 @@ def project(x: Float[ndarray, "... I"], weight: Wide) -> Float[ndarray, "... O"]
 def linear(x: Float[ndarray, "... I"], f: Affine) -> Float[ndarray, "... O"]:
     """CANON-04. x W, rounded, and then + b."""
     return project(x, kept(f.weight)) + f.bias
+
+
+def head(x: Float[ndarray, "... C"], weight: Float[ndarray, "V C"]) -> Float[ndarray, "... V"]:
+    """CANON-04. x times each token's row."""
+    return project(x, kept(weight, transposed=True))
 
 
 def mean(x: Float[ndarray, "... C"]) -> Float[ndarray, "... 1"]:
@@ -59,103 +61,22 @@ def softmax(x: Float[ndarray, "... S"]) -> Float[ndarray, "... S"]:
     return e / np.maximum(total(e), np.float32(1.0))
 
 
-def attention_scale(config: GPT2Config, layer: int) -> np.float32:
-    """CANON-06. 1 / sqrt(D), perhaps / (layer + 1), in float64 operation by operation, then rounded to float32."""
-    scale = 1.0 / math.sqrt(config.n_embd // config.n_head) if config.scale_attn_weights else 1.0
-    return np.float32(scale / (layer + 1) if config.scale_attn_by_inverse_layer_idx else scale)
-
-
 def attend(
     q: Float[ndarray, "B H T D"],
     k: Float[ndarray, "B H S D"],
     v: Float[ndarray, "B H S D"],
     visible: Bool[ndarray, "B 1 T S"],
-    scale: np.float32,
+    scale: float,
     note: Note = silent,
 ) -> Float[ndarray, "B H T D"]:
     """CANON-06. q·k, rounded, times the scale; the pattern's average of the values, rounded once."""
-    scores = np.where(visible, matmul(q, widen(k.swapaxes(-1, -2))) * scale, np.float32(-np.inf))  # [B H T S]
+    scores = np.where(
+        visible, matmul(q, widen(k.swapaxes(-1, -2))) * np.float32(scale), np.float32(-np.inf)
+    )  # [B H T S]
     pattern = softmax(scores)
     note("scores", scores)
     note("pattern", pattern)
     return matmul(pattern, widen(v))
-
-
-def attention(
-    x: Float[ndarray, "B T C"],
-    f: Attention,
-    config: GPT2Config,
-    layer: int,
-    visible: Bool[ndarray, "B 1 T S"],
-    cache: Cache,
-    note: Note = silent,
-) -> Float[ndarray, "B T C"]:
-    """FWD-07. Project once, split in three, split in heads; remember keys and values; attend; merge; project."""
-    qkv = linear(x, f.c_attn)
-    q, k, v = (split_heads(part, config.n_head) for part in np.split(qkv, 3, axis=-1))
-    note("c_attn", qkv)
-    note("q", q)
-    note("k", k)
-    note("v", v)
-    k, v = cache.append(layer, k, v)  # [B H S D]
-    z = merge_heads(attend(q, k, v, visible, attention_scale(config, layer), note))
-    note("z", z)
-    y = linear(z, f.c_proj)
-    note("c_proj", y)
-    return y
-
-
-def mlp(x: Float[ndarray, "B T C"], f: MLP, note: Note = silent) -> Float[ndarray, "B T C"]:
-    """FWD-14. Up, bend, down."""
-    up = linear(x, f.c_fc)
-    note("c_fc", up)
-    bent = f.act(up)
-    note("act", bent)
-    y = linear(bent, f.c_proj)
-    note("c_proj", y)
-    return y
-
-
-def run_block(
-    x: Float[ndarray, "B T C"],
-    f: Block,
-    config: GPT2Config,
-    layer: int,
-    visible: Bool[ndarray, "B 1 T S"],
-    cache: Cache,
-    note: Note = silent,
-) -> Float[ndarray, "B T C"]:
-    """FWD-03. Attention reads the stream and adds to it, then the MLP does."""
-    normed = layer_norm(x, f.ln_1, config.layer_norm_epsilon)
-    note("ln_1", normed)
-    x = x + attention(normed, f.attn, config, layer, visible, cache, under(note, "attn"))
-    note("resid_mid", x)
-    normed = layer_norm(x, f.ln_2, config.layer_norm_epsilon)
-    note("ln_2", normed)
-    return x + mlp(normed, f.mlp, under(note, "mlp"))
-
-
-def run(
-    gpt2: GPT2,
-    input_ids: Int[ndarray, "B T"],
-    position_ids: Int[ndarray, "B T"],
-    visible: Bool[ndarray, "B 1 T S"],
-    cache: Cache,
-    note: Note = silent,
-    logits_to_keep: int = 0,
-) -> Float[ndarray, "B T V"]:
-    """CANON-09. What `model.forward` does once its arguments are checked, every operation rounded once."""
-    x = gpt2.wte[input_ids] + gpt2.wpe[position_ids]
-    note("drop", x)
-    for i, block in enumerate(gpt2.h):
-        x = run_block(x, block, gpt2.config, i, visible, cache, under(note, f"h.{i}"))
-        note(f"h.{i}", x)
-    x = layer_norm(x, gpt2.ln_f, gpt2.config.layer_norm_epsilon)
-    note("ln_f", x)
-    logits = project(x[:, -logits_to_keep:], kept(gpt2.lm_head, transposed=True))
-    note("lm_head", logits)
-    cache.advance(input_ids.shape[1])
-    return logits
 
 
 # --- Activations ------------------------------------------------------------------------------------------
@@ -243,7 +164,7 @@ def canonical(gpt2: GPT2) -> GPT2:
         )
     act = ACTIVATIONS[gpt2.config.activation_function]
     blocks = tuple(replace(block, mlp=replace(block.mlp, act=act)) for block in gpt2.h)
-    return replace(gpt2, h=blocks, arithmetic=run)
+    return replace(gpt2, h=blocks, arithmetic=Arithmetic(linear, layer_norm, attend, head))
 
 
 def with_arithmetic(gpt2: GPT2, name: str) -> GPT2:

@@ -74,10 +74,20 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Arithmetic:
+    """The steps of a forward pass that round numbers, each as its namesake below does or another way (CANON-01)."""
+
+    linear: Callable[..., ndarray]
+    layer_norm: Callable[..., ndarray]
+    attend: Callable[..., ndarray]
+    head: Callable[..., ndarray]
+
+
+@dataclass(frozen=True)
 class GPT2:
     """A whole network. `lm_head` is `wte` itself when the head is tied (FWD-17).
 
-    `arithmetic` stands in for all that `forward` does after its checks (CANON-01); None is the arithmetic of this file.
+    `arithmetic` is None for that of this file.
     """
 
     config: GPT2Config
@@ -86,7 +96,7 @@ class GPT2:
     h: tuple[Block, ...]
     ln_f: Affine
     lm_head: Float[ndarray, "V C"]
-    arithmetic: Callable[..., ndarray] | None = None
+    arithmetic: Arithmetic | None = None
 
 
 # --- The mathematics, from the bottom up ------------------------------------------------------------------
@@ -102,6 +112,11 @@ def linear(x: Float[ndarray, "... I"], f: Affine) -> Float[ndarray, "... O"]:
     y = project(x, f.weight)
     y += f.bias
     return y
+
+
+def head(x: Float[ndarray, "... C"], weight: Float[ndarray, "V C"]) -> Float[ndarray, "... V"]:
+    """FWD-04. x times each token's row: the output matrix is the embedding, unless the head is its own."""
+    return project(x, weight.T)
 
 
 def mean(x: Float[ndarray, "... C"]) -> Float[ndarray, "... 1"]:
@@ -176,9 +191,10 @@ def attend_in_blocks(
     v: Float[ndarray, "B H S D"],
     attention_mask: Int[ndarray, "B S"],
     scale: float,
+    attend: Callable[..., ndarray],
     note: Note = silent,
 ) -> Float[ndarray, "B H T D"]:
-    """FWD-09. The same, some queries at a time with the keys up to the last of them: a long prompt needs no T x S."""
+    """FWD-09. `attend`, some queries at a time with the keys up to the last of them: a long prompt needs no T x S."""
     T, S = q.shape[2], k.shape[2]
     if T <= QUERIES:
         return attend(q, k, v, visibility(attention_mask, T), scale, note)
@@ -201,7 +217,7 @@ def attend_in_blocks(
 
 def attention_scale(config: GPT2Config, layer: int) -> float:
     """FWD-08. 1 / sqrt(D), and 1 / (layer + 1) more if the model asks for it; the two switches are independent."""
-    scale = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
+    scale = 1.0 / math.sqrt(config.n_embd // config.n_head) if config.scale_attn_weights else 1.0
     return scale / (layer + 1) if config.scale_attn_by_inverse_layer_idx else scale
 
 
@@ -212,10 +228,11 @@ def attention(
     layer: int,
     attention_mask: Int[ndarray, "B S"],
     cache: Cache,
+    rounded: Arithmetic,
     note: Note = silent,
 ) -> Float[ndarray, "B T C"]:
     """FWD-07. Project once, split in three, split in heads; remember keys and values; attend; merge; project."""
-    qkv = linear(x, f.c_attn)
+    qkv = rounded.linear(x, f.c_attn)
     C = x.shape[-1]
     q, k, v = (split_heads(qkv[..., i * C : (i + 1) * C], config.n_head) for i in range(3))
     note("c_attn", qkv)
@@ -223,20 +240,20 @@ def attention(
     note("k", k)
     note("v", v)
     k, v = cache.append(layer, k, v)  # [B H S D]
-    z = merge_heads(attend_in_blocks(q, k, v, attention_mask, attention_scale(config, layer), note))
+    z = merge_heads(attend_in_blocks(q, k, v, attention_mask, attention_scale(config, layer), rounded.attend, note))
     note("z", z)
-    y = linear(z, f.c_proj)
+    y = rounded.linear(z, f.c_proj)
     note("c_proj", y)
     return y
 
 
-def mlp(x: Float[ndarray, "B T C"], f: MLP, note: Note = silent) -> Float[ndarray, "B T C"]:
+def mlp(x: Float[ndarray, "B T C"], f: MLP, rounded: Arithmetic, note: Note = silent) -> Float[ndarray, "B T C"]:
     """FWD-14. Up, bend, down."""
-    up = linear(x, f.c_fc)
+    up = rounded.linear(x, f.c_fc)
     note("c_fc", up)
     bent = by_rows(f.act, up)
     note("act", bent)
-    y = linear(bent, f.c_proj)
+    y = rounded.linear(bent, f.c_proj)
     note("c_proj", y)
     return y
 
@@ -248,16 +265,17 @@ def run_block(
     layer: int,
     attention_mask: Int[ndarray, "B S"],
     cache: Cache,
+    rounded: Arithmetic,
     note: Note = silent,
 ) -> Float[ndarray, "B T C"]:
     """FWD-03. Attention reads the stream and adds to it, then the MLP does: the two lines that are GPT-2."""
-    normed = layer_norm(x, f.ln_1, config.layer_norm_epsilon)
+    normed = rounded.layer_norm(x, f.ln_1, config.layer_norm_epsilon)
     note("ln_1", normed)
-    x = x + attention(normed, f.attn, config, layer, attention_mask, cache, under(note, "attn"))
+    x = x + attention(normed, f.attn, config, layer, attention_mask, cache, rounded, under(note, "attn"))
     note("resid_mid", x)
-    normed = layer_norm(x, f.ln_2, config.layer_norm_epsilon)
+    normed = rounded.layer_norm(x, f.ln_2, config.layer_norm_epsilon)
     note("ln_2", normed)
-    return x + mlp(normed, f.mlp, under(note, "mlp"))
+    return x + mlp(normed, f.mlp, rounded, under(note, "mlp"))
 
 
 def positions(attention_mask: Int[ndarray, "B S"], T: int) -> Int[ndarray, "B T"]:
@@ -294,18 +312,15 @@ def forward(
         position_ids = positions(attention_mask, T)
     check_positions(position_ids, B, T, gpt2.config)
 
-    if gpt2.arithmetic is not None:
-        visible = visibility(attention_mask, T)
-        return gpt2.arithmetic(gpt2, input_ids, position_ids, visible, cache, note, logits_to_keep)
+    rounded = gpt2.arithmetic or Arithmetic(linear, layer_norm, attend, head)
     x = gpt2.wte[input_ids] + gpt2.wpe[position_ids]
     note("drop", x)  # the name of the dropout whose output this is; it does nothing outside training
     for i, block in enumerate(gpt2.h):
-        x = run_block(x, block, gpt2.config, i, attention_mask, cache, under(note, f"h.{i}"))
+        x = run_block(x, block, gpt2.config, i, attention_mask, cache, rounded, under(note, f"h.{i}"))
         note(f"h.{i}", x)
-    x = layer_norm(x, gpt2.ln_f, gpt2.config.layer_norm_epsilon)
+    x = rounded.layer_norm(x, gpt2.ln_f, gpt2.config.layer_norm_epsilon)
     note("ln_f", x)
-    # The output matrix is the embedding, unless the head is its own.
-    logits = project(x[:, -logits_to_keep:], gpt2.lm_head.T)
+    logits = rounded.head(x[:, -logits_to_keep:], gpt2.lm_head)
     note("lm_head", logits)
     cache.advance(T)
     return logits
