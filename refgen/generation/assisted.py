@@ -15,7 +15,7 @@ from numpy import ndarray
 from refgen.cache import Cache
 from refgen.errors import GenerationError, InputError
 from refgen.generation.config import GenerationConfig
-from refgen.generation.loop import NextLogits
+from refgen.generation.next_logits import NextLogits
 from refgen.generation.processors import Processor
 from refgen.model import GPT2, forward, softmax
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy import ndarray
 
 from refgen.cache import Cache
-from refgen.generation.loop import NextLogits, check_scores
+from refgen.generation.loop import check_scores
+from refgen.generation.next_logits import NextLogits
 from refgen.generation.pick import Exponentials
 from refgen.generation.processors import Processor, log_softmax
 from refgen.generation.prompt import Prompt

@@ -18,7 +18,8 @@ from refgen.generation.beam import BeamResult, BeamSettings, beam_search
 from refgen.generation.chance import Seed, make_choose, make_pick
 from refgen.generation.config import GenerationConfig, refuse_foreign_ids, settle, without_foreign_ids
 from refgen.generation.guidance import after_negative_prompt, fitting
-from refgen.generation.loop import NextLogits, Step, by_forward, decode
+from refgen.generation.loop import Step, decode
+from refgen.generation.next_logits import NextLogits, by_forward
 from refgen.generation.output import GenerateOutput, Stages, attentions, hidden_states
 from refgen.generation.processors import AllowedTokens, Processor, Unguided, processors
 from refgen.generation.prompt import Prompt, prepare

@@ -7,7 +7,7 @@ import numpy as np
 from numpy import ndarray
 
 from refgen.errors import InputError
-from refgen.generation.loop import NextLogits
+from refgen.generation.next_logits import NextLogits
 from refgen.generation.processors import Unguided
 from refgen.generation.prompt import Prompt
 

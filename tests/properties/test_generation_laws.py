@@ -13,7 +13,7 @@ from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from refgen import Cache, GPT2LMHeadModel, IgnoredSettingWarning
-from refgen.generation import loop
+from refgen.generation import next_logits
 from tests.strategies import models, prompts, random_model, sampling_settings
 
 MARGIN = 1e-4  # float32 scores of size 10: a hundred times their rounding
@@ -336,9 +336,9 @@ def test_prompts_in_chunks(run, chunk):
     assume(decided(whole))
     widths = []
     with pytest.MonkeyPatch.context() as patch:
-        original = loop.forward
+        original = next_logits.forward
         patch.setattr(
-            loop,
+            next_logits,
             "forward",
             lambda gpt2, fresh, *rest, **more: widths.append(fresh.shape[1]) or original(gpt2, fresh, *rest, **more),
         )
@@ -358,9 +358,9 @@ def test_finished_rows_leave(run, do_sample, seed, use_cache, ends):
     assume(do_sample or decided(stayed))
     rows = []
     with pytest.MonkeyPatch.context() as patch:
-        original = loop.forward
+        original = next_logits.forward
         patch.setattr(
-            loop,
+            next_logits,
             "forward",
             lambda gpt2, fresh, *rest, **more: rows.append(len(fresh)) or original(gpt2, fresh, *rest, **more),
         )

@@ -9,7 +9,7 @@ from refgen import GenerationConfig, GPT2Config, RefgenError
 from refgen.cache import Cache
 from refgen.generation import assisted
 from refgen.generation.assisted import by_draft, draft_model, prompt_lookup
-from refgen.generation.loop import by_forward
+from refgen.generation.next_logits import by_forward
 from refgen.generation.processors import suppress
 from tests.strategies import random_model
 

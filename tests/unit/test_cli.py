@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from refgen.cli import main
-from refgen.commands.generate import OPTIONS
+from refgen.cli.generate import OPTIONS
 from refgen.generation.fields import CHECKS
 
 ROOT = Path(__file__).parents[2]
@@ -257,7 +257,7 @@ def test_ctrl_c_ends_quietly(capsys, monkeypatch):
         streamer.put(np.array([[5]]))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("refgen.commands.generate.GPT2LMHeadModel.generate", interrupted)
+    monkeypatch.setattr("refgen.cli.generate.GPT2LMHeadModel.generate", interrupted)
     code, out, err = run(capsys, "generate", "A")
     assert (code, err) == (130, "\n")
     assert out

@@ -1,4 +1,6 @@
-"""The command line: `refgen COMMAND`, one file each in `commands/`. Results go to stdout, everything else to stderr.
+"""The command line: `refgen COMMAND`. Results go to stdout, everything else to stderr.
+
+Each command has a file beside this one: `add(commands)` declares it, `run(options)` does it.
 
 Exit codes: 0 done · 1 an error in the input, said in one line · 2 wrong usage · 130 interrupted · 141 nobody
 reads the output any more.
@@ -12,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import refgen
-from refgen.commands import bench, generate, spec
+from refgen.cli import bench, generate, spec
 from refgen.errors import IgnoredSettingWarning, RefgenError
 
 COMMANDS = (generate, spec, bench)
@@ -53,7 +55,3 @@ def parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         command.add(commands)
     return top
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,45 @@
+"""The model as a function from ids to the next token's logits: all that the loop and the search know of it.
+
+Axes    B rows, S columns so far, V tokens.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy import ndarray
+
+from refgen.cache import Cache
+from refgen.model import GPT2, Note, forward, silent
+
+NextLogits = Callable[[ndarray, ndarray], ndarray]  # (ids [B S], mask [B S]) -> [B V]
+
+
+def by_forward(
+    gpt2: GPT2, cache: Cache | None, note: Note = silent, chunk: int | None = None, leave: bool = False
+) -> NextLogits:
+    """CACHE-02, SAMP-06. The model as a function from ids to the next token's logits, with a memory or without.
+
+    CACHE-03. With `chunk`, no pass takes more columns than that.
+    BATCH-03. With `leave`, rows that are finished, whose last column is masked, leave the cache; their logits are 0.
+    """
+    held = np.zeros(0, dtype=np.int64)  # the rows that the cache has
+
+    def next_logits(ids: ndarray, mask: ndarray) -> ndarray:
+        nonlocal held
+        rows = np.flatnonzero(mask[:, -1]) if leave else np.arange(len(ids))
+        if cache is not None and len(rows) < len(held):
+            cache.select(np.searchsorted(held, rows))
+        held = rows
+        logits = read(ids[rows], mask[rows])
+        whole = np.zeros((len(ids), logits.shape[1]), logits.dtype)
+        whole[rows] = logits
+        return whole
+
+    def read(ids: ndarray, mask: ndarray) -> ndarray:
+        while cache is not None and chunk is not None and ids.shape[1] - len(cache) > chunk:
+            end = len(cache) + chunk
+            forward(gpt2, ids[:, len(cache) : end], mask[:, :end], cache=cache, logits_to_keep=1)
+        fresh = ids if cache is None else ids[:, len(cache) :]
+        return forward(gpt2, fresh, mask, cache=cache, note=note, logits_to_keep=1)[:, -1]
+
+    return next_logits
