@@ -26,6 +26,7 @@ from refgen.generation.output import GenerateOutput, transition_scores
 from refgen.generation.processors import AllowedTokens, Processor
 from refgen.generation.stopping import Criterion
 from refgen.model import GPT2, Note, forward, silent
+from refgen.shipped import shipped
 from refgen.tokenizer import Tokenizer
 
 BUILT_IN = ("shakespeare",)
@@ -42,9 +43,7 @@ def find_model(path_or_name: str | Path) -> Path:
     except OSError as error:
         raise CheckpointError(str(path_or_name)[:200], f"cannot be looked at: {error.strerror}", "CKPT-09") from None
     if str(path_or_name) in BUILT_IN:
-        # In the wheel the weights lie in the package, in a checkout beside it.
-        places = [Path(__file__).parents[i] / "weights" / str(path_or_name) for i in (0, 1)]
-        return next(place for place in places if place.is_dir())
+        return shipped("weights") / str(path_or_name)
     problem = "is a file, not a folder" if folder.exists() else "is neither a folder nor a built-in model"
     raise CheckpointError(
         str(path_or_name),

@@ -338,21 +338,21 @@ def under(note: Note, prefix: str) -> Note:
     return note if note is silent else lambda name, array: note(f"{prefix}.{name}", array)
 
 
-def check_ids(input_ids: ndarray, config: GPT2Config) -> None:
+def check_ids(input_ids: ndarray, config: GPT2Config, name: str = "input_ids") -> None:
     """FWD-23, FWD-24. Whole numbers in `[B, T]`, at least one row and one column, each the id of a token."""
     if input_ids.ndim != 2 or 0 in input_ids.shape:
         raise InputError(
-            f"input_ids of shape {list(input_ids.shape)}",
+            f"{name} of shape {list(input_ids.shape)}",
             "must be [rows, tokens] with at least one of each",
             "FWD-24",
             "One sequence has shape [1, T]: add the axis with ids[None, :]." if input_ids.ndim == 1 else "",
         )
     if input_ids.dtype.kind not in "iu":
-        raise InputError(f"input_ids of dtype {input_ids.dtype}", "must be whole numbers", "FWD-24")
+        raise InputError(f"{name} of dtype {input_ids.dtype}", "must be whole numbers", "FWD-24")
     for worst in (input_ids.min(), input_ids.max()):
         if not 0 <= worst < config.vocab_size:
             raise InputError(
-                f"input_ids contain {worst}",
+                f"{name} contain {worst}",
                 f"token ids of this model run from 0 to {config.vocab_size - 1}",
                 "FWD-23",
                 "Use the tokenizer that belongs to the model.",

@@ -6,7 +6,7 @@ never more at work than that.
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
 from functools import cache
 
@@ -38,7 +38,10 @@ if hasattr(os, "register_at_fork"):
 def share(task: Callable[[int], None], parts: int) -> None:
     """Calls `task` with 0 to `parts` - 1, each in a thread; the first failure is raised when all are done."""
     others = [workers().submit(copy_context().run, task, part) for part in range(1, parts)]
-    task(0)
+    try:
+        task(0)
+    finally:
+        wait(others)
     for each in others:
         each.result()
 

@@ -10,9 +10,9 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from refgen.errors import SpecError
+from refgen.shipped import shipped
 
 RULE = re.compile(
     r"""
@@ -68,9 +68,7 @@ def parse(text: str) -> dict[str, Rule]:
 @cache
 def rules() -> Mapping[str, Rule]:
     """All rules of this version, by id."""
-    # In the wheel SPEC.md lies in the package, in a checkout beside it.
-    places = [Path(__file__).parents[i] / "SPEC.md" for i in (0, 1)]
-    return parse(next(place for place in places if place.is_file()).read_text(encoding="utf-8"))
+    return parse(shipped("SPEC.md").read_text(encoding="utf-8"))
 
 
 def find(name: str | None = None) -> list[Rule]:

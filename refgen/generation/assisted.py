@@ -15,6 +15,7 @@ from numpy import ndarray
 from refgen.cache import Cache
 from refgen.errors import GenerationError, InputError
 from refgen.generation.config import GenerationConfig
+from refgen.generation.fields import DEFAULTS
 from refgen.generation.next_logits import NextLogits
 from refgen.generation.processors import Processor
 from refgen.model import GPT2, forward, softmax
@@ -69,7 +70,7 @@ def by_draft(gpt2: GPT2, cache: Cache, draft: Draft, config: GenerationConfig, l
 
     A draft ends where the row does: at `limit` columns or at the end of the context.
     """
-    n_drafted = config.prompt_lookup_num_tokens or config.num_assistant_tokens or 20
+    n_drafted = config.prompt_lookup_num_tokens or config.num_assistant_tokens or DEFAULTS["num_assistant_tokens"]
     adapts = config.prompt_lookup_num_tokens is None and config.num_assistant_tokens_schedule != "constant"
     ahead: ndarray | None = None  # [n + 1, V], the logits after the first `start` columns and after each guess
     guess: list[int] = []
@@ -106,8 +107,6 @@ def check_assistance(config: GenerationConfig, rows: int, gpt2: GPT2, assistant:
         raise GenerationError(
             asked, f"is for one sequence, here are {rows} rows", "ASSIST-05", "Generate them one by one."
         )
-    if config.use_cache is False:
-        raise GenerationError(asked, "needs the cache", "ASSIST-05", "Leave out use_cache=False.")
     if config.output_hidden_states or config.output_attentions:
         raise GenerationError(
             asked, "checks several tokens in a pass, so there is no state a step", "OUT-07", "Ask without a draft."

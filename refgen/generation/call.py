@@ -17,6 +17,7 @@ from refgen.generation.assisted import by_draft, check_assistance, draft_model, 
 from refgen.generation.beam import BeamResult, BeamSettings, beam_search
 from refgen.generation.chance import Seed, make_choose, make_pick
 from refgen.generation.config import GenerationConfig, refuse_foreign_ids, settle, without_foreign_ids
+from refgen.generation.fields import DEFAULTS
 from refgen.generation.guidance import after_negative_prompt, fitting
 from refgen.generation.loop import Step, decode
 from refgen.generation.next_logits import NextLogits, by_forward
@@ -88,7 +89,6 @@ class Run:
     search: Callable[[], BeamResult] | None
     cache: Cache | None
     stages: Stages
-    n_layer: int
 
 
 # --- Before the loop --------------------------------------------------------------------------------------
@@ -114,12 +114,12 @@ def prepare_run(gpt2: GPT2, model_config: GenerationConfig, call: Call) -> Run:
         pick, seed_used = make_pick(config, len(prompt.ids), steps, call.seed, call.uniforms)
         pad = fill_id(config, prompt, limit, n_positions, call)
         taken = decode(next_logits, prompt, processing, pick, conditions, pad)
-        return Run(prompt, config, seed_used, taken, None, cache, stages, gpt2.config.n_layer)
+        return Run(prompt, config, seed_used, taken, None, cache, stages)
     choose, seed_used = make_choose(config, len(prompts.ids), call.seed, call.uniforms)
     caches = [each for each in (cache, unguided_cache) if each is not None]
     settings = beam_settings(config, min(limit, prompt.width + n_positions))
     search = partial(beam_search, next_logits, caches, prompt, processing, choose, conditions, settings)
-    return Run(prompt, config, seed_used, iter(()), search, cache, stages, gpt2.config.n_layer)
+    return Run(prompt, config, seed_used, iter(()), search, cache, stages)
 
 
 def settled(gpt2: GPT2, model_config: GenerationConfig, call: Call) -> GenerationConfig:
@@ -137,9 +137,9 @@ def settled(gpt2: GPT2, model_config: GenerationConfig, call: Call) -> Generatio
     return config
 
 
-def fitted(gpt2: GPT2, prompt: Prompt) -> Prompt:
+def fitted(gpt2: GPT2, prompt: Prompt, name: str = "input_ids") -> Prompt:
     """FWD-23. The prompt, if its ids and positions are the model's."""
-    check_ids(prompt.ids, gpt2.config)
+    check_ids(prompt.ids, gpt2.config, name)
     check_positions(positions(prompt.mask, prompt.width), len(prompt.ids), prompt.width, gpt2.config)
     return prompt
 
@@ -181,17 +181,20 @@ def guide(
         return None, None
     ids = prompts.ids[:, -1:] if call.negative_prompt_ids is None else call.negative_prompt_ids
     mask = np.ones_like(ids) if call.negative_prompt_ids is None else call.negative_prompt_attention_mask
-    negative = fitting(fitted(gpt2, prepare(ids, mask, config)), len(prompts.ids), n, steps, gpt2.config.n_positions)
+    names = ("negative_prompt_ids", "negative_prompt_attention_mask")
+    named = prepare(ids, mask, config, names)
+    negative = fitting(fitted(gpt2, named, names[0]), len(prompts.ids), n, steps, gpt2.config.n_positions)
     cache = None if config.use_cache is False else Cache()
     return after_negative_prompt(by_forward(gpt2, cache), negative, prompts.width), cache
 
 
-def watched(config: GenerationConfig, n_layer: int) -> list[str]:
-    """OUT-04. The stages that the result will hold."""
-    wanted = bool(config.return_dict_in_generate)
-    return (hidden_states(n_layer) if wanted and config.output_hidden_states else []) + (
-        attentions(n_layer) if wanted and config.output_attentions else []
-    )
+def watched(config: GenerationConfig, n_layer: int) -> dict[str, list[str]]:
+    """OUT-04. What the result will hold of every pass, and which stages that is."""
+    wanted = {
+        "hidden_states": (config.output_hidden_states, hidden_states(n_layer)),
+        "attentions": (config.output_attentions, attentions(n_layer)),
+    }
+    return {name: stages for name, (asked, stages) in wanted.items() if asked and config.return_dict_in_generate}
 
 
 def reader(
@@ -207,17 +210,21 @@ def reader(
     """ASSIST-01. How the run reads its logits: one pass a token, or one for several that a draft foresees."""
     assistant = call.assistant
     if assistant is None and config.prompt_lookup_num_tokens is None:
-        note = stages.note if watched(config, gpt2.config.n_layer) else silent
+        note = stages.note if stages.names else silent
         # Rows may leave a cache that nobody sees, and that no beams are sorted in.
         leave = config.beams == 1 and call.past_key_values is None and not config.return_dict_in_generate
         return by_forward(gpt2, cache, note, config.prefill_chunk_size, leave)
     check_assistance(config, len(prompt.ids), gpt2, assistant)
+    if cache is None:
+        raise GenerationError(
+            "use_cache=False", "leaves a draft nothing to be checked in", "ASSIST-05", "Leave it out."
+        )
     draft = (
-        partial(prompt_lookup, longest=config.max_matching_ngram_size or 2)
+        partial(prompt_lookup, longest=config.max_matching_ngram_size or DEFAULTS["max_matching_ngram_size"])
         if assistant is None
         else draft_model(assistant, processing, config.assistant_confidence_threshold or 0.0)
     )
-    return by_draft(gpt2, Cache() if cache is None else cache, draft, config, limit)
+    return by_draft(gpt2, cache, draft, config, limit)
 
 
 def beam_settings(config: GenerationConfig, max_columns: int) -> BeamSettings:
@@ -312,11 +319,9 @@ def best_of(result: BeamResult, run: Run) -> ndarray | GenerateOutput:
 
 def collected(run: Run, scores: list[ndarray], logits: list[ndarray]) -> dict[str, Any]:
     """OUT-02, OUT-04. What the settings ask to be kept of every step, by the names of the result."""
-    config, n_layer = run.config, run.n_layer
     return {
-        "scores": tuple(scores) if config.output_scores else None,
-        "logits": tuple(logits) if config.output_logits else None,
-        "hidden_states": run.stages.of(hidden_states(n_layer)) if config.output_hidden_states else None,
-        "attentions": run.stages.of(attentions(n_layer)) if config.output_attentions else None,
+        "scores": tuple(scores) if run.config.output_scores else None,
+        "logits": tuple(logits) if run.config.output_logits else None,
         "past_key_values": run.cache,
+        **run.stages.collected(),
     }

@@ -3,7 +3,7 @@
 Axes    B rows, n sequences a row, P prompt columns, V tokens; T positions in a forward pass, S positions before and in it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,22 +81,29 @@ def transition_scores(
 
 
 class Stages:
-    """OUT-04. A `note` that keeps the named stages of every forward pass."""
+    """OUT-04. A `note` that keeps stages of every forward pass under the names that the result has for them.
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = frozenset(names)
+    `names` has for each of these the stages it is made of, in order.
+    """
+
+    def __init__(self, names: Mapping[str, Sequence[str]]) -> None:
+        self.names = names
+        self._kept = frozenset(stage for stages in names.values() for stage in stages)
         self._passes: list[dict[str, ndarray]] = []
 
     def note(self, name: str, array: ndarray) -> None:
         """Takes a stage; the first one of a pass is `drop`."""
         if name == "drop":
             self._passes.append({})
-        if name in self._names:
+        if name in self._kept:
             self._passes[-1][name] = array.copy()
 
-    def of(self, names: Sequence[str]) -> tuple[Layers, ...]:
-        """A tuple a pass of these stages."""
-        return tuple(tuple(stages[name] for name in names) for stages in self._passes)
+    def collected(self) -> dict[str, tuple[Layers, ...]]:
+        """By name, a tuple a pass of its stages."""
+        return {
+            name: tuple(tuple(kept[stage] for stage in stages) for kept in self._passes)
+            for name, stages in self.names.items()
+        }
 
 
 def hidden_states(n_layer: int) -> list[str]:

@@ -38,7 +38,7 @@ def processors(
     `limit` is the number of columns at which the batch is full; the next two are functions of the caller's own;
     `unguided` is the model behind the negative prompt.
     """
-    if unguided is not None and config.guidance_scale not in (None, 1.0):
+    if unguided is not None and config.guidance_scale is not None:
         yield partial(guidance, scale=config.guidance_scale, unguided=unguided)
     yield from penalties_and_bans(config, prompt)
     yield from first_and_last(config, prompt, limit, prefix_allowed_tokens_fn)

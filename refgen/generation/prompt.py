@@ -41,28 +41,32 @@ def contexts(ids: ndarray, mask: ndarray) -> Iterator[tuple[int, list[int]]]:
         yield row, ids[row, first:].tolist()
 
 
-def prepare(input_ids: Any, attention_mask: Any, config: GenerationConfig) -> Prompt:
-    """The prompt a caller means; raises `InputError` where it could mean two things."""
-    ids = read_ids(input_ids, config)
+NAMES = ("input_ids", "attention_mask")  # of the arguments that a prompt comes in
+
+
+def prepare(input_ids: Any, attention_mask: Any, config: GenerationConfig, names: tuple[str, str] = NAMES) -> Prompt:
+    """The prompt a caller means; raises `InputError`, which says `names`, where it could mean two things."""
+    ids_name, mask_name = names
+    ids = read_ids(input_ids, config, ids_name)
     if attention_mask is None:
         if input_ids is None:
             return Prompt(ids, np.ones_like(ids))  # the begin token is text, also where it pads (IN-02)
-        return Prompt(ids, inferred_mask(ids, config))
-    mask = whole_numbers("attention_mask", attention_mask)
+        return Prompt(ids, inferred_mask(ids, config, names))
+    mask = whole_numbers(mask_name, attention_mask)
     if mask.shape != ids.shape:
         raise InputError(
-            f"attention_mask of shape {list(mask.shape)}",
-            f"must be {list(ids.shape)}, like input_ids",
+            f"{mask_name} of shape {list(mask.shape)}",
+            f"must be {list(ids.shape)}, like {ids_name}",
             "PAD-07",
             "It is continued for new tokens by itself.",
         )
     if not np.isin(mask, (0, 1)).all():
-        raise InputError("attention_mask", "must hold only 0 (padding) and 1 (token)", "PAD-07")
+        raise InputError(mask_name, "must hold only 0 (padding) and 1 (token)", "PAD-07")
     for row in np.flatnonzero(mask[:, -1] == 0):
         if not mask[row].any():
-            raise InputError(f"row {row} of attention_mask", "is all padding", "PAD-07", "Give every row a token.")
+            raise InputError(f"row {row} of {mask_name}", "is all padding", "PAD-07", "Give every row a token.")
         raise InputError(
-            f"row {row} of input_ids",
+            f"row {row} of {ids_name}",
             "is padded on the right, where its new tokens belong",
             "PAD-06",
             'Pad on the left: tokenizer.padding_side = "left".',
@@ -70,23 +74,23 @@ def prepare(input_ids: Any, attention_mask: Any, config: GenerationConfig) -> Pr
     return Prompt(ids, mask)
 
 
-def read_ids(input_ids: Any, config: GenerationConfig) -> ndarray:
+def read_ids(input_ids: Any, config: GenerationConfig, name: str) -> ndarray:
     """IN-01 to IN-03. int64 `[B P]`; without any, the prompt is one `bos_token_id`."""
     if input_ids is None:
         if config.bos_token_id is None:
-            raise InputError("input_ids=None", "there is no bos_token_id to begin with", "IN-02", "Pass a prompt.")
+            raise InputError(f"{name}=None", "there is no bos_token_id to begin with", "IN-02", "Pass a prompt.")
         return np.array([[config.bos_token_id]])
-    ids = whole_numbers("input_ids", input_ids)
+    ids = whole_numbers(name, input_ids)
     if ids.ndim != 2:
         raise InputError(
-            f"input_ids of shape {list(ids.shape)}",
+            f"{name} of shape {list(ids.shape)}",
             "must be [rows, tokens]",
             "IN-01",
             "One sequence has shape [1, T]: pass [ids]." if ids.ndim == 1 else "",
         )
     if 0 in ids.shape:
         raise InputError(
-            f"input_ids of shape {list(ids.shape)}",
+            f"{name} of shape {list(ids.shape)}",
             "the prompt is empty",
             "IN-03",
             "Begin with a token, for instance tokenizer.bos_token_id.",
@@ -94,7 +98,7 @@ def read_ids(input_ids: Any, config: GenerationConfig) -> ndarray:
     return ids
 
 
-def inferred_mask(ids: ndarray, config: GenerationConfig) -> ndarray:
+def inferred_mask(ids: ndarray, config: GenerationConfig, names: tuple[str, str]) -> ndarray:
     """PAD-01 to PAD-03. Without a mask, pad ids on the left are padding; wherever that is a guess, it is an error."""
     pad = config.pad_token_id
     padding = np.zeros_like(ids, dtype=bool) if pad is None else ids == pad
@@ -104,7 +108,7 @@ def inferred_mask(ids: ndarray, config: GenerationConfig) -> ndarray:
         behind = np.logical_and.accumulate(padding[:, ::-1], axis=1).sum(axis=1)
         if (before != before[0]).any() or (before > 1).any() or (behind != behind[0]).any():
             raise InputError(
-                "input_ids without attention_mask",
+                " without ".join(names),
                 f"begin or end with pad_token_id={pad}, which is an end token too, so padding cannot be told from text",
                 "PAD-03",
                 "Pass the tokenizer's attention_mask.",
@@ -112,9 +116,9 @@ def inferred_mask(ids: ndarray, config: GenerationConfig) -> ndarray:
         return np.ones_like(ids)
     if (padding & ~left).any() or left.all(axis=1).any():
         raise InputError(
-            "input_ids without attention_mask",
+            " without ".join(names),
             f"hold pad_token_id={pad} inside or behind the text, where it cannot be padding",
             "PAD-02",
-            "Pass attention_mask, all ones if every id is text.",
+            f"Pass {names[1]}, all ones if every id is text.",
         )
     return (~left).astype(np.int64)

@@ -198,10 +198,11 @@ def off(ours: np.ndarray, theirs: np.ndarray, bound: float) -> str:
     """What is wrong with numbers that should be equal: -inf, NaN and huge ones exactly, others within a bound."""
     if ours.shape != theirs.shape:
         return f"shape {ours.shape}, not {theirs.shape}"
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     exact = ~(np.isfinite(theirs) & (np.abs(theirs) < max(1e30, 1e6 * bound)))  # a tiny temperature makes all huge
     if not np.array_equal(ours[exact], theirs[exact], equal_nan=True) or not np.isfinite(ours[~exact]).all():
         return f"removed {np.argwhere(~np.isfinite(ours)).tolist()}, not {np.argwhere(~np.isfinite(theirs)).tolist()}"
-    worst = np.abs(ours[~exact].astype(np.float64) - theirs[~exact]).max(initial=0)
+    worst = np.abs(ours[~exact] - theirs[~exact]).max(initial=0)
     return f"differs by {worst}, bound {bound}" if worst > bound else ""
 
 

@@ -177,6 +177,17 @@ def test_foreign_ids_of_the_model_are_left_out():
     np.testing.assert_array_equal(output, MODEL.generate([[1]], max_new_tokens=4, eos_token_id=3))
 
 
+@pytest.mark.parametrize("method", ["generate", "steps"])
+@pytest.mark.parametrize("cause", [{"temperature": 0.5}, {"eos_token_id": 50256}])
+def test_warnings_name_the_line_of_the_call(method, cause):
+    """CFG-09, STOP-08: a warning points at the caller's line, where it can be mended, not into refgen."""
+    own, said = (cause, {}) if "eos_token_id" in cause else ({}, cause)
+    model = GPT2LMHeadModel(MODEL.gpt2, GenerationConfig(**own))
+    with pytest.warns(IgnoredSettingWarning) as warned:
+        getattr(model, method)([[1]], max_new_tokens=1, **said)
+    assert [each.filename for each in warned] == [__file__]
+
+
 def test_the_prompt_is_never_changed():
     """IN-04: the caller's array is the same after the call, and the output does not share its memory."""
     ids = np.array([[1, 2, 3]])

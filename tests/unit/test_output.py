@@ -43,11 +43,11 @@ def test_nothing_is_kept_unless_asked():
 
 def test_stages_are_copies():
     """OUT-04: later work on an array changes nothing that was kept."""
-    stages, array = Stages(["drop"]), np.zeros(2)
+    stages, array = Stages({"hidden_states": ["drop"]}), np.zeros(2)
     stages.note("drop", array)
     stages.note("other", array)
     array[:] = 1
-    ((kept,),) = stages.of(["drop"])
+    ((kept,),) = stages.collected()["hidden_states"]
     assert kept.tolist() == [0, 0]
 
 
@@ -141,7 +141,9 @@ def test_caches_that_are_refused(settings, message):
     ({"guidance_scale": 1.0}, r"negative_prompt_ids: need a guidance_scale \[CFGG-01\]"),
     ({"negative_prompt_ids": [[1], [2], [3]]}, r"negative_prompt_ids of 3 rows: must have 1 or 2, like input_ids \[CFGG-01\]"),
     ({"negative_prompt_ids": [[1] * 14]}, r"negative_prompt_ids of 14 tokens: and 4 new ones are more than n_positions=16"),
-    ({"negative_prompt_ids": [[99]]}, r"input_ids contain 99"),
+    ({"negative_prompt_ids": [[99]]}, r"negative_prompt_ids contain 99"),
+    ({"negative_prompt_ids": [1]}, r"negative_prompt_ids of shape \[1\]"),
+    ({"negative_prompt_attention_mask": [[1, 1]]}, r"negative_prompt_attention_mask of shape \[1, 2\]: must be \[1, 1\], like negative"),
 ])  # fmt: skip
 def test_negative_prompts_that_are_refused(settings, message):
     """CFGG-01: one negative prompt for all rows or one each, that fits."""

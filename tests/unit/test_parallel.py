@@ -1,5 +1,6 @@
 """Threads: as many as said, work shared without a trace in the result."""
 
+import time
 import warnings
 
 import numpy as np
@@ -43,18 +44,20 @@ def test_by_rows_is_the_whole(workers, block, width, rows, function):
     assert result.dtype == x.dtype
 
 
-def test_a_failure_in_a_thread_is_raised():
-    """What goes wrong in any part comes out, and only when no part is running any more."""
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_failure_in_a_thread_is_raised(failing):
+    """What goes wrong in any part, the caller's own too, comes out, and only when no part is running any more."""
     done = []
 
     def task(part):
-        if part == 1:
-            raise ValueError("part 1")
+        if part == failing:
+            raise ValueError("it fails")
+        time.sleep(0.01)
         done.append(part)
 
-    with pytest.raises(ValueError, match="part 1"):
+    with pytest.raises(ValueError, match="it fails"):
         share(task, 3)
-    assert sorted(done) == [0, 2]
+    assert sorted(done) == [part for part in range(3) if part != failing]
 
 
 def test_threads_inherit_what_numpy_is_told():
