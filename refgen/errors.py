@@ -7,6 +7,7 @@
     ├── InputError         ids, masks, positions or a cache that the forward pass cannot take
     ├── GenerationError    a setting of `generate()` that is wrong, unknown or contradicts another
     ├── SpecError          a rule that SPEC.md does not have, or does not write as it writes rules
+    ├── OracleError        evidence about numbers that cannot be had: a proof, a trace, a comparison
     └── BenchError         an option of the benchmark that cannot be, or a subject that fails in it
 
 A setting that is right but has no effect is no error: it is an `IgnoredSettingWarning`.
@@ -45,6 +46,10 @@ class GenerationError(RefgenError):
 
 class SpecError(RefgenError):
     """A rule that nobody wrote, or that is not written as SPEC.md writes rules."""
+
+
+class OracleError(RefgenError):
+    """Evidence that cannot be had as asked."""
 
 
 class BenchError(RefgenError):
