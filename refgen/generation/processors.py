@@ -288,10 +288,10 @@ def min_p(ids: ndarray, scores: ndarray, *, p: float, keep: int = 1) -> ndarray:
 def top_h(ids: ndarray, scores: ndarray, *, share: float) -> ndarray:
     """TOPH-01. Of the 100 best, renormalised, the first whose -p log p add up to at most a share of their entropy."""
     best = np.argsort(-scores, axis=1, kind="stable")[:, :100]
-    p = softmax(np.take_along_axis(scores, best, axis=1))
-    terms = information(p)
-    allowed = terms.sum(axis=1, keepdims=True) * np.float32(share)
-    within = terms.cumsum(axis=1, dtype=np.float64).astype(np.float32) <= allowed
+    top = np.take_along_axis(scores, best, axis=1)
+    p = softmax(top)
+    information = -p * np.log(np.where(p > 0, p, 1))
+    within = information.cumsum(axis=1, dtype=np.float64).astype(np.float32) <= entropy(top) * np.float32(share)
     within &= p > 0
     within[:, 0] = True
     kept = np.zeros(scores.shape, dtype=bool)
@@ -299,16 +299,16 @@ def top_h(ids: ndarray, scores: ndarray, *, share: float) -> ndarray:
     return np.where(kept, scores, -np.inf)
 
 
-def information(p: ndarray) -> ndarray:
-    """-p log p, which is 0 where p is."""
-    return -p * np.log(np.where(p > 0, p, 1))
+def entropy(scores: ndarray) -> ndarray:
+    """The sum of -p log p, `[B 1]`, in which a removed token has no part. Takes log p as it is, not of a rounded p."""
+    logp = log_softmax(scores)
+    return -(np.exp(logp) * np.where(np.isfinite(logp), logp, 0)).sum(axis=1, keepdims=True)
 
 
 def typical_p(ids: ndarray, scores: ndarray, *, mass: float, keep: int = 1) -> ndarray:
     """TYP-01. The tokens whose surprise is closest to the entropy, until they hold `mass`; ties with the last stay."""
     logp = log_softmax(scores)
-    entropy = information(np.exp(logp)).sum(axis=1, keepdims=True)
-    deviation = np.abs(-logp - entropy)
+    deviation = np.abs(-logp - entropy(scores))
     order = np.argsort(deviation, axis=1, kind="stable")
     held = softmax(np.take_along_axis(scores, order, axis=1)).cumsum(axis=1, dtype=np.float64).astype(np.float32)
     last = np.minimum((held < np.float32(mass)).sum(axis=1, keepdims=True), scores.shape[1] - 1)
@@ -325,8 +325,8 @@ def epsilon_cutoff(ids: ndarray, scores: ndarray, *, epsilon: float, keep: int =
 
 def eta_cutoff(ids: ndarray, scores: ndarray, *, epsilon: float, keep: int = 1) -> ndarray:
     """ETA-01. The same, with the smaller of epsilon and sqrt(epsilon) exp(-entropy)."""
-    entropy = information(softmax(scores)).sum(axis=1, keepdims=True)
-    return cut(scores, np.minimum(np.float32(epsilon), np.sqrt(np.float32(epsilon)) * np.exp(-entropy)), keep)
+    least = np.minimum(np.float32(epsilon), np.sqrt(np.float32(epsilon)) * np.exp(-entropy(scores)))
+    return cut(scores, least, keep)
 
 
 def cut(scores: ndarray, least: Any, keep: int) -> ndarray:

@@ -13,6 +13,7 @@ import transformers
 
 import refgen
 from refgen.generation import call as refgen_call
+from refgen.generation.processors import entropy
 from refgen.model import GPT2, MLP, Affine, Attention, Block, forward
 from tests.cross.calls import FUNCTIONS, Request, pair
 from tests.cross.differences import DIFFERENCES, REFUSED_HERE, Difference, may_remove_all
@@ -258,18 +259,27 @@ def unlike(request: Request, ours: Answer, theirs: Answer) -> str:
 EDGES = ("top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
-def nudged(request: Request) -> Iterator[Request]:
-    """The request, and with a setting that cuts at an edge moved by a few roundings of float32."""
+def nudged(request: Request, theirs: Answer) -> Iterator[Request]:
+    """The request, and with a setting that cuts at an edge moved by a few roundings of float32.
+
+    `top_h` cuts at a share of the entropy, which near 0 is little more than the rounding of a probability near 1.
+    """
     yield request
     for name in set(EDGES) & set(request.active()):
+        rounding = 6e-8 / least_entropy(theirs) if name == "top_h" else 6e-8
         for roundings in (-1, 1, -2, 2, -4, 4, -16, 16):
-            yield replace(request, call=request.call | {name: request.get(name) * (1 + roundings * 6e-8)})
+            yield replace(request, call=request.call | {name: request.get(name) * (1 + roundings * rounding)})
+
+
+def least_entropy(theirs: Answer) -> float:
+    """The smallest entropy from which a token was drawn."""
+    return max(min(float(entropy(step.astype(np.float64)).min()) for step in theirs.logits), 1e-6)
 
 
 def is_near_tie(request: Request, ours: Answer, theirs: Answer) -> bool:
     """Whether rounding alone explains it: the logits agree until tokens differ, and from theirs refgen says what they say."""
     request = everything(request)
-    if not any(repeats(each, theirs) for each in nudged(request)):
+    if not any(repeats(each, theirs) for each in nudged(request, theirs)):
         return False
     ours = ours if ours.logits else ask_refgen(request)
     width = min(ours.sequences.shape[1], theirs.sequences.shape[1])

@@ -281,11 +281,6 @@ def equal_scores_in_order(request: Request) -> Iterator[None]:
             with patch.object(torch, "sort", partial(torch.sort, stable=True)):
                 return super().__call__(input_ids, scores.flip(-1)).flip(-1)
 
-    class TopH(logits_process.TopHLogitsWarper):  # of scores that are all the smallest number its entropy would be 0
-        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-            kept = super().__call__(input_ids, scores - scores.max(dim=-1, keepdim=True).values).isfinite()
-            return scores.masked_fill(~kept, -torch.inf)
-
     def in_order(warper: Any) -> Any:
         class InOrder(warper):  # type: ignore[misc]
             def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -296,8 +291,19 @@ def equal_scores_in_order(request: Request) -> Iterator[None]:
         return InOrder
 
     others = {name: in_order(getattr(theirs, name)) for name in ("MinPLogitsWarper", "TypicalLogitsWarper")}
-    with equal_sums_in_order(request), patch.multiple(theirs, TopPLogitsWarper=TopP, TopHLogitsWarper=TopH, **others):
+    with equal_sums_in_order(request), patch.multiple(theirs, TopPLogitsWarper=TopP, **others):
         yield
+
+
+def entropy_of_shifted_scores(request: Request) -> AbstractContextManager[Any]:
+    """TOPH-01. top_h told scores whose largest is 0; there the entropy is off by the rounding of the largest score."""
+
+    class TopH(logits_process.TopHLogitsWarper):
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            kept = super().__call__(input_ids, scores - scores.max(dim=-1, keepdim=True).values).isfinite()
+            return scores.masked_fill(~kept, -torch.inf)
+
+    return patch.object(theirs, "TopHLogitsWarper", TopH)
 
 
 def guided_beams(request: Request) -> AbstractContextManager[Any]:
@@ -368,7 +374,7 @@ def sums_may_tie(request: Request) -> bool:
 def scores_may_tie(request: Request) -> bool:
     """TOPP-03. Whether tokens are made to score alike: all forced ones 0, all removed ones the smallest number."""
     alike = len(each(request.get("forced_eos_token_id"))) > 1 or request.get("remove_invalid_values")
-    cut = {"top_p", "top_h", "min_p", "typical_p"}
+    cut = {"top_p", "min_p", "typical_p"}
     return request.samples and bool(alike) and not cut.isdisjoint(request.active())
 
 
@@ -423,5 +429,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference("ASSIST-04", lambda request: request.get("prompt_lookup_num_tokens") is not None and not request.samples and
                {"stopping_criteria", "max_time", "guidance_scale"}.intersection(request.active()), reworded=unassisted),
     Difference("BEAM-03", sums_may_tie, perhaps=True, patched=equal_sums_in_order),
+    Difference("TOPH-01", lambda request: request.samples and "top_h" in request.active(), perhaps=True,
+               patched=entropy_of_shifted_scores),
     Difference("TOPP-03", scores_may_tie, perhaps=True, patched=equal_scores_in_order),
 )  # fmt: skip
