@@ -128,16 +128,25 @@ def layer_norm(x: Float[ndarray, "... C"], f: Affine, epsilon: float) -> Float[n
     """FWD-05. Subtract the mean, divide by sqrt(mean square + epsilon), scale, shift."""
 
     def normed(x: ndarray) -> ndarray:
-        centred = x - mean(x)
-        variance = mean(centred * centred)
-        return centred / np.sqrt(variance + epsilon) * f.weight + f.bias
+        y = x - mean(x)
+        y /= np.sqrt(mean(y * y) + epsilon)
+        y *= f.weight
+        y += f.bias
+        return y
 
     return by_rows(normed, x)
 
 
 def gelu_new(x: Float[ndarray, "..."]) -> Float[ndarray, "..."]:
-    """FWD-16. The tanh form GPT-2 was trained with, which is not the erf form."""
-    return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x))))
+    """FWD-16. 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), the form GPT-2 was trained with; not the erf form."""
+    y = x * x * x
+    y *= 0.044715
+    y += x
+    y *= math.sqrt(2.0 / math.pi)
+    np.tanh(y, out=y)
+    y += 1.0
+    y *= 0.5 * x
+    return y
 
 
 def softmax(x: Float[ndarray, "... S"]) -> Float[ndarray, "... S"]:
@@ -178,8 +187,10 @@ def attend(
     note: Note = silent,
 ) -> Float[ndarray, "B H T D"]:
     """FWD-08, FWD-10. Each query takes the average of the values, weighted by how well their keys match it."""
-    scores = np.where(visible, q @ k.swapaxes(-1, -2) * scale, -np.inf)  # [B H T S]
-    pattern = by_rows(softmax, scores)
+    scores = q @ k.swapaxes(-1, -2)  # [B H T S]
+    scores *= scale
+    np.copyto(scores, -np.inf, where=~visible)
+    pattern = softmax(scores)
     note("scores", scores)
     note("pattern", pattern)
     return pattern @ v
