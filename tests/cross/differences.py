@@ -306,6 +306,23 @@ def entropy_of_shifted_scores(request: Request) -> AbstractContextManager[Any]:
     return patch.object(theirs, "TopHLogitsWarper", TopH)
 
 
+def growing_without_end(request: Request) -> bool:
+    """SAMP-08. Whether end tokens may come to score infinity, in a batch where some rows have had theirs."""
+    grows = {"remove_invalid_values", "exponential_decay_length_penalty"} <= set(request.active())
+    return request.samples and grows and request.beams == 1
+
+
+def decay_of_running_rows(request: Request) -> AbstractContextManager[Any]:
+    """SAMP-08. A decay that leaves finished rows alone; there it takes them to infinity, and drawing for them fails."""
+
+    class Decay(logits_process.ExponentialDecayLengthPenalty):
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            ended = torch.isin(input_ids[:, request.width :], torch.tensor(request.ends)).any(dim=1, keepdim=True)
+            return torch.where(ended, scores, super().__call__(input_ids, scores))
+
+    return patch.object(theirs, "ExponentialDecayLengthPenalty", Decay)
+
+
 def guided_beams(request: Request) -> AbstractContextManager[Any]:
     """CFGG-01. Guidance that computes the negative prompt anew for every beam; there its cache does not follow them."""
 
@@ -429,6 +446,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference("ASSIST-04", lambda request: request.get("prompt_lookup_num_tokens") is not None and not request.samples and
                {"stopping_criteria", "max_time", "guidance_scale"}.intersection(request.active()), reworded=unassisted),
     Difference("BEAM-03", sums_may_tie, perhaps=True, patched=equal_sums_in_order),
+    Difference("SAMP-08", growing_without_end, perhaps=True, patched=decay_of_running_rows),
     Difference("TOPH-01", lambda request: request.samples and "top_h" in request.active(), perhaps=True,
                patched=entropy_of_shifted_scores),
     Difference("TOPP-03", scores_may_tie, perhaps=True, patched=equal_scores_in_order),
