@@ -21,6 +21,7 @@ from refgen.errors import (
     TokenizerError,
 )
 from refgen.generation import GenerateOutput, GenerationConfig, Step, TextIteratorStreamer, TextStreamer
+from refgen.parallel import get_num_threads, set_num_threads
 from refgen.tokenizer import Encoding, Tokenizer
 
 __version__ = "0.1.0"
@@ -50,4 +51,6 @@ __all__ = [
     "Tokenizer",
     "TokenizerError",
     "__version__",
+    "get_num_threads",
+    "set_num_threads",
 ]

@@ -1,34 +1,68 @@
-"""Threads: as many as OpenBLAS has, and work shared among them row by row. Changes no result.
+"""Threads: as many as NumPy's BLAS has, and work shared among them row by row. Changes no result.
 
-Set OPENBLAS_NUM_THREADS (or OMP_NUM_THREADS) before Python starts; both kinds of threads go by it, so that there are
-never more at work than that.
+There is one number, the BLAS's own: `set_num_threads`, OPENBLAS_NUM_THREADS or OMP_NUM_THREADS before Python starts, and tools
+such as threadpoolctl all change it, and refgen shares its work among as many, so that there are never more at work.
 """
 
+import ctypes
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
 from functools import cache
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
+from refgen.errors import InputError
+
 BLOCK = 2**16  # numbers that a step works on, so that they and what is made of them stay in a core's cache
 
 
-@cache
-def threads() -> int:
-    """How many threads OpenBLAS uses: OPENBLAS_NUM_THREADS, else OMP_NUM_THREADS, else one for each core it may use."""
+def get_num_threads() -> int:
+    """How many threads NumPy's BLAS uses; of one that cannot be asked, what the environment says, else one a core."""
+    if (ask := openblas("get")) is not None:
+        return max(1, ask())
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         if os.environ.get(name, "").isdecimal() and int(os.environ[name]) > 0:
             return int(os.environ[name])
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def set_num_threads(count: int) -> None:
+    """Makes refgen, and NumPy's BLAS in the whole process, use `count` threads from now on.
+
+    Raises `InputError` for less than one, or if the BLAS is none that can be told.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise InputError(f"count={count!r}", "must be a whole number of threads, at least 1")
+    if (tell := openblas("set")) is None:
+        raise InputError(
+            f"count={count}",
+            "this NumPy's BLAS cannot be told how many threads to use",
+            remedy="Set OMP_NUM_THREADS before Python starts.",
+        )
+    tell(count)
+
+
 @cache
-def workers() -> ThreadPoolExecutor:
-    """Threads that wait for work, one fewer than `threads()`: the caller works too."""
-    return ThreadPoolExecutor(max(1, threads() - 1), thread_name_prefix="refgen")
+def openblas(verb: str) -> Any:
+    """The function of the OpenBLAS that NumPy has loaded that gets or sets its number of threads; None if it has another BLAS."""
+    try:
+        core = import_module("numpy._core._multiarray_umath")
+        library = ctypes.CDLL(core.__file__)  # what this loads is looked through too
+    except (ImportError, AttributeError, OSError):
+        return None
+    names = [f"{scipy}openblas_{verb}_num_threads{bits}" for scipy in ("scipy_", "") for bits in ("64_", "")]
+    return next((getattr(library, name) for name in names if hasattr(library, name)), None)
+
+
+@cache
+def workers(count: int) -> ThreadPoolExecutor:
+    """Threads that wait for work."""
+    return ThreadPoolExecutor(count, thread_name_prefix="refgen")
 
 
 if hasattr(os, "register_at_fork"):
@@ -36,8 +70,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def share(task: Callable[[int], None], parts: int) -> None:
-    """Calls `task` with 0 to `parts` - 1, each in a thread; the first failure is raised when all are done."""
-    others = [workers().submit(copy_context().run, task, part) for part in range(1, parts)]
+    """Calls `task` with 0 to `parts` - 1, each in a thread, the first in the caller's; the first failure is raised when all are done."""
+    others = [workers(parts - 1).submit(copy_context().run, task, part) for part in range(1, parts)]
     try:
         task(0)
     finally:
@@ -52,7 +86,7 @@ def by_rows(function: Callable[[ndarray], ndarray], x: ndarray) -> ndarray:
     step = max(1, BLOCK // rows.shape[1])
     if len(rows) <= step:
         return function(x)
-    out, parts = np.empty(rows.shape, x.dtype), min(threads(), -(-len(rows) // step))
+    out, parts = np.empty(rows.shape, x.dtype), min(get_num_threads(), -(-len(rows) // step))
 
     def fill(part: int) -> None:
         for start in range(part * step, len(rows), parts * step):

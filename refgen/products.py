@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 from numpy import ndarray
 
-from refgen.parallel import share, threads
+from refgen.parallel import get_num_threads, share
 
 FEW = range(2, 49)  # rows; of more, a copied weight is used often enough
 LARGE = 2**16  # weights; of fewer, the product is over before a thread has begun
@@ -29,13 +29,14 @@ def product(x: ndarray, weight: ndarray) -> ndarray:
         return x @ weight
     wide = 32 if M <= 32 else 16
     out = np.empty((M, O), x.dtype)
-    edges = [O * part // (threads() * wide) * wide for part in range(threads())] + [O]
+    parts = get_num_threads()
+    edges = [O * part // (parts * wide) * wide for part in range(parts)] + [O]
 
     def fill(part: int) -> None:
         columns = slice(edges[part], edges[part + 1])
         by_tiles(x, weight[:, columns], out[:, columns], deep, wide)
 
-    share(fill, threads())
+    share(fill, parts)
     return out
 
 
@@ -67,7 +68,7 @@ def laid_out(weight: ndarray) -> ndarray:
         return weight
     turned = np.empty(weight.shape[::-1], weight.dtype)
     strips = range(0, len(weight), STRIP)  # of rows that a core's cache holds while they are turned
-    parts = min(threads(), len(strips)) if weight.size >= LARGE else 1
+    parts = min(get_num_threads(), len(strips)) if weight.size >= LARGE else 1
 
     def fill(part: int) -> None:
         for start in strips[part::parts]:

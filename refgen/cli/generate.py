@@ -13,6 +13,7 @@ from numpy import ndarray
 from refgen.auto import BUILT_IN, GPT2LMHeadModel, find_model
 from refgen.errors import InputError
 from refgen.generation import GenerateOutput, TextStreamer
+from refgen.parallel import set_num_threads
 from refgen.tokenizer import Tokenizer
 
 # --- What an option's words mean --------------------------------------------------------------------------
@@ -188,6 +189,8 @@ def add(commands: Any) -> None:
         choices=("native", "canonical"),
         help="canonical: the same float32 bits on every machine, but slower (default: %(default)s)",
     )
+    threads = "how many to use (default: OMP_NUM_THREADS, else one a core)"
+    prompt.add_argument("--threads", type=int, metavar="N", help=threads)
     prompt.add_argument("--seed", type=int, metavar="N", help="draw what torch draws with this seed (default: fresh)")
     for title, options in OPTIONS.items():
         group = command.add_argument_group(title)
@@ -228,6 +231,8 @@ def settings_of(options: argparse.Namespace, tokenizer: Tokenizer) -> dict[str, 
 
 def run(options: argparse.Namespace) -> None:
     """Prompt in, text out."""
+    if options.threads is not None:
+        set_num_threads(options.threads)
     prompt = read_prompt(options)
     folder = find_model(options.model)
     tokenizer = Tokenizer.from_pretrained(folder)

@@ -226,6 +226,15 @@ def test_settings_without_effect_are_noted():
     assert done.stderr == "refgen: note: temperature=0.5 has no effect without do_sample=True [CFG-09]\n"
 
 
+def test_threads_are_set(capsys, monkeypatch):
+    """--threads says how many; the text is the same."""
+    told = []
+    monkeypatch.setattr("refgen.cli.generate.set_num_threads", told.append)
+    plain = run(capsys, "generate", "A", "--max-new-tokens", "3")
+    assert run(capsys, "generate", "A", "--max-new-tokens", "3", "--threads", "1") == plain
+    assert told == [1]
+
+
 def test_help_explains(capsys):
     """--help of the program and of the command name what they take; --version says it."""
     for arguments, word in ((["--help"], "generate"), (["generate", "--help"], "--top-p"), (["--version"], "refgen 0")):

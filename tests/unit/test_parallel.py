@@ -1,5 +1,9 @@
 """Threads: as many as said, work shared without a trace in the result."""
 
+import os
+import subprocess
+import sys
+import threading
 import time
 import warnings
 
@@ -8,25 +12,74 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refgen import parallel
+from refgen import InputError, parallel
 from refgen.model import gelu_new, softmax
-from refgen.parallel import by_rows, share, threads
+from refgen.parallel import by_rows, get_num_threads, openblas, set_num_threads, share
 
 
 @pytest.mark.parametrize(("environment", "count"), [
     ({"OPENBLAS_NUM_THREADS": "3", "OMP_NUM_THREADS": "5"}, 3), ({"OMP_NUM_THREADS": "5"}, 5), ({"OMP_NUM_THREADS": "x"}, None),
 ])  # fmt: skip
-def test_threads_are_those_of_openblas(monkeypatch, environment, count):
-    """The same variables that OpenBLAS reads, in its order; else the cores this process may use."""
+def test_threads_without_openblas(monkeypatch, environment, count):
+    """A BLAS that cannot be asked: the variables, in OpenBLAS's order; else the cores this process may use."""
+    monkeypatch.setattr(parallel, "openblas", lambda verb: None)
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    threads.cache_clear()
+    assert get_num_threads() == count if count else get_num_threads() >= 1
+    with pytest.raises(InputError, match="cannot be told how many threads"):
+        set_num_threads(1)
+
+
+@pytest.mark.parametrize(("environment", "count"), [
+    ({"OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "1"}, 2), ({"OMP_NUM_THREADS": "1"}, 1),
+])  # fmt: skip
+def test_threads_are_those_of_openblas(environment, count):
+    """Where NumPy has its usual BLAS, the number is the BLAS's own, which goes by the variables."""
+    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+    others = {name: value for name, value in os.environ.items() if name not in names}
+    code = "import refgen, refgen.parallel as p; print(refgen.get_num_threads(), p.openblas('get') is not None)"
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=others | environment, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split()[0] == str(min(count, os.cpu_count() or 1))
+
+
+def test_threads_can_be_set():
+    """One number for both: what is set, the BLAS has, and work is shared among as many."""
+    if openblas("set") is None:
+        pytest.skip("this NumPy's BLAS cannot be told")
+    before = get_num_threads()
     try:
-        assert threads() == count if count else threads() >= 1
+        for count in (1, 2):
+            set_num_threads(count)
+            assert get_num_threads() == openblas("get")() == count
+            assert len(threads_at_work()) == count
     finally:
-        threads.cache_clear()
+        set_num_threads(before)
+
+
+def threads_at_work():
+    """Which threads do the rows of one array."""
+    seen = set()
+
+    def slow(x):
+        seen.add(threading.get_ident())
+        time.sleep(0.01)
+        return x
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel, "BLOCK", 1)
+        by_rows(slow, np.zeros((8, 1)))
+    return seen
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.0, True, None])
+def test_numbers_of_threads_that_are_refused(count):
+    """Whole numbers from 1."""
+    with pytest.raises(InputError, match="must be a whole number of threads, at least 1"):
+        set_num_threads(count)
 
 
 @given(
@@ -37,7 +90,7 @@ def test_by_rows_is_the_whole(workers, block, width, rows, function):
     x = np.random.default_rng(rows).normal(size=(rows, 2, width)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parallel, "BLOCK", block)
-        patch.setattr(parallel, "threads", lambda: workers)
+        patch.setattr(parallel, "get_num_threads", lambda: workers)
         result = by_rows(function, x)
     expected = np.stack([np.concatenate([function(row[None]) for row in pair]) for pair in x])
     np.testing.assert_array_equal(result, expected)
@@ -66,5 +119,5 @@ def test_threads_inherit_what_numpy_is_told():
     with warnings.catch_warnings(), np.errstate(all="ignore"), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("error")
         patch.setattr(parallel, "BLOCK", 1)
-        patch.setattr(parallel, "threads", lambda: 3)
+        patch.setattr(parallel, "get_num_threads", lambda: 3)
         assert np.isinf(by_rows(lambda x: x * x, huge)).all()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refgen import products
-from refgen.parallel import threads
+from refgen.parallel import get_num_threads
 from refgen.products import divisor, product
 
 
@@ -29,7 +29,7 @@ def test_tiles_are_the_product(workers, data):
         weight = np.asfortranarray(weight)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(products, "LARGE", 1)
-        patch.setattr(products, "threads", lambda: workers)
+        patch.setattr(products, "get_num_threads", lambda: workers)
         result = product(x, weight)
     assert result.dtype == x.dtype
     exact = x.astype(np.longdouble) @ weight.astype(np.longdouble)
@@ -46,7 +46,7 @@ def test_tiles_lie_within_the_product(monkeypatch):
     rng = np.random.default_rng(0)
     for M in (2, 8, 32, 48):
         product(rng.normal(size=(M, 768)).astype(np.float32), rng.normal(size=(768, 3072)).astype(np.float32))
-    assert len(sizes) == 4 * threads()
+    assert len(sizes) == 4 * get_num_threads()
     assert max(sizes) <= 10**6
 
 
@@ -73,7 +73,7 @@ def test_laying_out_changes_no_number(depth, width, workers, dtype):
     weight = np.random.default_rng(depth).normal(size=(depth, width)).astype(dtype)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(products, "LARGE", 1)
-        patch.setattr(products, "threads", lambda: workers)
+        patch.setattr(products, "get_num_threads", lambda: workers)
         laid = products.laid_out(weight)
     np.testing.assert_array_equal(laid, weight)
     assert laid.flags.f_contiguous
