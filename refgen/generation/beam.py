@@ -108,10 +108,10 @@ def beam_search(
 
         new = candidates.shape[2] - prompt.width
         pool = updated(pool, candidates, origins, reasons, chosen_sums, is_open, new, settings)
-        is_open &= can_improve(pool, sums, new, prompt.width, settings)
+        is_open &= can_improve(pool, sums, new, prompt.width, settings) & ~ends.all(axis=1)
         mask = np.column_stack([mask, is_open.repeat(K)])  # what follows a closed prompt takes no position (STOP-05)
         full = settings.early_stopping is True and pool.done.all()
-        over = bool(not is_open.any() or full or ends.all())
+        over = bool(not is_open.any() or full)
         all_scores.append(scores)
         all_logits.append(logits)
     names = ["", *stopping]

@@ -16,7 +16,7 @@ from refgen.generation import call as refgen_call
 from refgen.generation.processors import entropy
 from refgen.model import GPT2, MLP, Affine, Attention, Block, forward
 from tests.cross.calls import FUNCTIONS, Request, pair
-from tests.cross.differences import DIFFERENCES, REFUSED_HERE, Difference, may_remove_all
+from tests.cross.differences import DIFFERENCES, REFUSED_HERE, Difference, may_remove_all, overfull
 
 NEAR = 2e-5  # relative to the largest logit, the bound that test_forward.py holds for float32
 
@@ -236,6 +236,8 @@ def nudged_weights(part: Any, rng: np.random.Generator) -> Any:
 
 def unlike(request: Request, ours: Answer, theirs: Answer) -> str:
     """The first thing in which two answers differ, or nothing."""
+    if ours.sequences_scores is not None and theirs.sequences_scores is not None and overfull(request):
+        ours, theirs = with_free_places(request, ours), with_free_places(request, theirs)
     if ours.sequences.shape != theirs.sequences.shape or (ours.sequences != theirs.sequences).any():
         return "other sequences"
     if ours.beam_indices is not None:
@@ -254,6 +256,20 @@ def unlike(request: Request, ours: Answer, theirs: Answer) -> str:
             if off(*said, bound) and (wrong := off(*said, max(bound, wobble(request, theirs.sequences) * enlarged))):
                 return f"{name} of step {step}, rows {rows.tolist()}: {wrong}"
     return ""
+
+
+def with_free_places(request: Request, said: Answer) -> Answer:
+    """LEN-04, BEAM-06. With free places of the pool all alike.
+
+    There a prompt that is full stays open while its batch goes on, and beams that cannot win take these places.
+    """
+    assert said.sequences_scores is not None
+    assert said.beam_indices is not None
+    free = said.sequences_scores < -1e8
+    sequences, rows = said.sequences.copy(), said.beam_indices.copy()
+    sequences[free, request.width :], rows[free] = 0, -1
+    scores = np.where(free, np.float32(-1e9), said.sequences_scores)
+    return replace(said, sequences=sequences, sequences_scores=scores, beam_indices=rows)
 
 
 EDGES = ("top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")

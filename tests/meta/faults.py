@@ -319,6 +319,8 @@ FAULTS = [
     Fault("BEAM-03", "generation/beam.py", "np.argsort(-sums, axis=1, kind='stable')".replace("'", '"'),
           "sums.shape[1] - 1 - np.argsort(-sums[:, ::-1], axis=1, kind='stable')".replace("'", '"'),
           BEAM + "test_ties_go_to_the_lower_index"),
+    Fault("BATCH-01", "generation/beam.py", " & ~ends.all(axis=1)", "",
+          "tests/unit/test_beam.py::test_a_full_prompt_is_closed_whatever_its_pool_holds"),
     Fault("BEAM-04", "generation/beam.py", "cache.select(rows[:, :, -1].ravel())", "pass",
           BEAM + "test_a_prompt_is_searched_as_it_would_be_alone"),
     Fault("BEAM-05", "generation/beam.py", "np.where(enters, np.float32(0), NEVER)", "np.float32(0)",

@@ -246,6 +246,16 @@ def test_a_full_prompt_waits_for_the_others(shakespeare):
     np.testing.assert_array_equal(together[1, 2:], model.generate(ids[1:, 2:], mask[1:, 2:], **call)[0])
 
 
+def test_a_full_prompt_is_closed_whatever_its_pool_holds():
+    """LEN-04, BATCH-01: also where only one token is left to every beam, so that others have nothing real to offer."""
+    model = random_model(GPT2Config(vocab_size=7, n_positions=8, n_embd=8, n_layer=1, n_head=2, eos_token_id=None), 0)
+    ids, mask = np.array([[1, 2, 3, 4, 5], [4, 4, 4, 1, 2]]), np.array([[1] * 5, [0, 0, 0, 1, 1]])
+    call = {"num_beams": 3, "do_sample": True, "top_k": 0, "top_h": 0.01, "eos_token_id": [3, 5, 6], "pad_token_id": 0}
+    both = model.generate(ids, mask, **call, max_new_tokens=6, seed=0)
+    alone = model.generate(ids[:1], mask[:1], **call, max_new_tokens=6, seed=0)
+    np.testing.assert_array_equal(both[0, : alone.shape[1]], alone[0])
+
+
 def test_a_beam_with_nothing_left_spoils_no_other():
     """BEAM-11, SAMP-08: renormalised, a beam that cannot win has no numbers; the beam that can is drawn from as ever."""
 
