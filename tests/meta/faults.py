@@ -329,7 +329,7 @@ FAULTS = [
           BEAM + "test_scores_are_those_of_the_tokens"),
     Fault("BEAM-07", "generation/beam.py", "return np.any(hoped > worst, axis=1)", "return np.all(~pool.done, axis=1)",
           BEAM + "test_when_a_prompt_is_closed"),
-    Fault("BEAM-08", "generation/beam.py", "bool(not is_open.any() or full or", "bool(full or",
+    Fault("BEAM-08", "generation/beam.py", "bool(not is_open.any() or full)", "bool(full)",
           BEAM + "test_when_a_prompt_is_closed"),
     Fault("BEAM-09", "generation/call.py", "sequences = result.sequences[:, :n, :width]", "sequences = result.sequences[:, -n:, :width]",
           BEAM + "test_enough_beams_find_the_best_sequence"),
