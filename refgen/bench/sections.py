@@ -3,7 +3,8 @@
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -16,7 +17,7 @@ from refgen.auto import GPT2LMHeadModel
 from refgen.bench.process import Worker, environment
 from refgen.bench.rounds import Series, Taken, Turn, agreement, take_turns
 from refgen.bench.subjects import BANDWIDTH, LOOKUP, NO_CACHE, PRICED, REFGEN, Subject
-from refgen.bench.weights import bytes_per_token, cache_bytes_per_position
+from refgen.bench.weights import bytes_per_token, cache_bytes_per_position, copying_folder
 from refgen.checkpoint import WEIGHTS
 from refgen.config import GPT2Config
 from refgen.errors import BenchError
@@ -327,24 +328,30 @@ def context(bench: Bench) -> list[Table]:
 
 
 def lookup(bench: Bench) -> list[Table]:
-    """Drafts by prompt lookup on texts that repeat themselves, prompt by prompt."""
-    n, new = bench.sizes.prompts, bench.sizes.lookup_new
-    prompts = repetitive(bench, n)
-    turns = {each.name: bench.turn(each, lambda i: [prompts[max(i - 1, 0)]], new) for each in (REFGEN, LOOKUP)}
-    series = take_turns(turns, n, 0.0, bench.progress)
-    title = f"Prompt lookup: {n} prompts of {len(prompts[0])} that repeat themselves, {new} new tokens each"
-    return [bench.table("lookup", title, series, work=new)]
+    """Drafts by prompt lookup on texts that repeat themselves.
 
-
-def repetitive(bench: Bench, n: int) -> list[list[int]]:
-    """A pattern said four times: random ids, or, of the built-in model, what it says itself."""
-    width = bench.sizes.lookup_pattern
-    patterns = bench.ids(n, width, seed=1)
+    Random weights do not go on as a text began. Weights of their shape that copy do: there every draft is right.
+    """
+    n, width = bench.sizes.prompts, bench.sizes.lookup_pattern
     if bench.built_in:
         model = GPT2LMHeadModel.from_pretrained(bench.folder)
         first = bench.ids(n, 1, seed=1)
-        patterns = model.generate(first, do_sample=True, seed=1, max_new_tokens=width, pad_token_id=0)[:, 1:].tolist()
-    return [pattern * 4 for pattern in patterns]
+        said = model.generate(first, do_sample=True, seed=1, max_new_tokens=width, pad_token_id=0)[:, 1:]
+        return [drafts(bench, said.tolist())]
+    folder = copying_folder(bench.config, width, bench.folder.parent)
+    model_name = bench.model.replace("random", "copying")
+    with closing(replace(bench, model=model_name, folder=folder, _workers={}, _paths={})) as copying:
+        return [drafts(copying, bench.ids(n, width, seed=1))]
+
+
+def drafts(bench: Bench, patterns: list[list[int]]) -> Table:
+    """With and without drafts, prompt by prompt, behind every pattern said four times."""
+    n, new = len(patterns), bench.sizes.lookup_new
+    prompts = [pattern * 4 for pattern in patterns]
+    turns = {each.name: bench.turn(each, lambda i: [prompts[max(i - 1, 0)]], new) for each in (REFGEN, LOOKUP)}
+    series = take_turns(turns, n, 0.0, bench.progress)
+    title = f"Prompt lookup: {n} prompts of {len(prompts[0])} that repeat themselves, {new} new tokens each"
+    return bench.table("lookup", title, series, work=new)
 
 
 def cache(bench: Bench) -> list[Table]:

@@ -5,7 +5,7 @@ Without an end token every subject makes all the tokens it is asked for.
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +67,65 @@ def random_tensors(config: GPT2Config, seed: int = 0) -> dict[str, ndarray]:
     return tensors
 
 
+def copying_tensors(config: GPT2Config, back: int) -> dict[str, ndarray]:
+    """Weights of a shape, made by hand, that say what stood `back` places before: a text goes on as it began.
+
+    A position is the hands of clocks of random speeds, a token random numbers in the other columns. Each hand has its
+    opposite, so that mean and norm are the same everywhere and LayerNorm only scales. Every head of the first block turns the hands
+    back, finds the position that shows this time, and passes on the token there; the other blocks add nothing.
+    """
+    rng = np.random.default_rng(0)
+    C, D = config.n_embd, config.n_embd // config.n_head
+    tensors = {name: np.zeros(shape, np.float32) for name, shape in tensor_shapes(config).items()}
+    for name, tensor in tensors.items():
+        if name.endswith("weight") and tensor.ndim == 1:  # the gain of a LayerNorm
+            tensor += 1
+    hands = D // 4
+    speeds = rng.uniform(0, np.pi, hands)  # radians a place
+
+    def shown(places: ndarray) -> ndarray:
+        angles = places[:, None] * speeds
+        return np.concatenate([np.cos(angles), np.sin(angles), -np.cos(angles), -np.sin(angles)], axis=1)
+
+    tokens = rng.standard_normal((config.vocab_size, C - 4 * hands))
+    tokens -= tokens.mean(axis=1, keepdims=True)
+    tensors["wte.weight"][:, 4 * hands :] = tokens / np.sqrt(np.square(tokens).mean(axis=1, keepdims=True))
+    tensors["wpe.weight"][:, : 4 * hands] = shown(np.arange(config.n_positions))
+    turn = np.zeros((4 * hands, 4 * hands))
+    for i, angle in enumerate(
+        (back - 1) * speeds
+    ):  # cos(a - b) = cos a cos b + sin a sin b, sin(a - b) = sin a cos b - cos a sin b
+        for half in (0, 2 * hands):
+            cos, sin = half + i, half + hands + i
+            turn[cos, cos] = turn[sin, sin] = np.cos(angle)
+            turn[sin, cos], turn[cos, sin] = np.sin(angle), -np.sin(angle)
+    c_attn = tensors["h.0.attn.c_attn.weight"]
+    for head in range(config.n_head):
+        c_attn[: 4 * hands, head * D : head * D + 4 * hands] = 10 * turn
+        c_attn[: 4 * hands, C + head * D : C + head * D + 4 * hands] = 10 * np.eye(4 * hands)
+    c_attn[:, 2 * C :] = np.eye(C)
+    tensors["h.0.attn.c_proj.weight"][:] = 10 * np.eye(C)
+    return tensors
+
+
 def random_folder(config: GPT2Config, parent: Path) -> Path:
-    """A folder in `parent` with these weights, made unless it is there."""
+    """A folder in `parent` with random weights, made unless it is there."""
+    return made_folder("random", config, random_tensors, parent)
+
+
+def copying_folder(config: GPT2Config, back: int, parent: Path) -> Path:
+    """A folder in `parent` with weights that copy, made unless it is there."""
+    return made_folder(f"copying-{back}", config, lambda config: copying_tensors(config, back), parent)
+
+
+def made_folder(
+    name: str, config: GPT2Config, tensors: Callable[[GPT2Config], dict[str, ndarray]], parent: Path
+) -> Path:
+    """A folder in `parent` for weights of a kind and shape."""
     sizes = (config.n_layer, config.n_head, config.n_embd, config.vocab_size, config.n_positions)
-    folder = parent / f"random-{'-'.join(map(str, sizes))}"
+    folder = parent / f"{name}-{'-'.join(map(str, sizes))}"
     if not (folder / WEIGHTS).exists():  # which is written last
-        GPT2LMHeadModel(assemble(config, random_tensors(config))).save_pretrained(folder)
+        GPT2LMHeadModel(assemble(config, tensors(config))).save_pretrained(folder)
     return folder
 
 

@@ -21,6 +21,7 @@ from refgen.bench.weights import (
     SHAPES,
     bytes_per_token,
     cache_bytes_per_position,
+    copying_folder,
     endless_folder,
     random_folder,
     shape_config,
@@ -171,6 +172,16 @@ def test_the_built_in_model_forgets_its_end(tmp_path):
     assert model.config.eos_token_id is None
     assert model.generation_config.eos_ids == ()
     assert AutoModelForCausalLM.from_pretrained("shakespeare").config.eos_token_id == 1023
+
+
+@pytest.mark.parametrize(("shape", "back"), [("tiny", 3), ("tiny", 5), ("small", 12)])
+def test_copying_weights_go_on_as_the_text_began(tmp_path, shape, back):
+    """What stood `back` places before is said again, up to the last position; so a draft from there is always right."""
+    config = shape_config(shape)
+    model = AutoModelForCausalLM.from_pretrained(copying_folder(config, back, tmp_path))
+    patterns = np.random.default_rng(0).integers(0, config.vocab_size, (3, back))
+    sequences = model.generate(patterns, np.ones_like(patterns), max_length=config.n_positions, pad_token_id=0)
+    np.testing.assert_array_equal(sequences[:, back:], sequences[:, :-back])
 
 
 def test_bytes_by_hand():
