@@ -79,7 +79,7 @@ def copying_tensors(config: GPT2Config, back: int) -> dict[str, ndarray]:
     tensors = {name: np.zeros(shape, np.float32) for name, shape in tensor_shapes(config).items()}
     for name, tensor in tensors.items():
         if name.endswith("weight") and tensor.ndim == 1:  # the gain of a LayerNorm
-            tensor += 1
+            tensor[:] = 1
     hands = D // 4
     speeds = rng.uniform(0, np.pi, hands)  # radians a place
 

@@ -391,7 +391,7 @@ def sums_may_tie(request: Request) -> bool:
 def scores_may_tie(request: Request) -> bool:
     """TOPP-03. Whether tokens are made to score alike: all forced ones 0, all removed ones the smallest number."""
     alike = len(each(request.get("forced_eos_token_id"))) > 1 or request.get("remove_invalid_values")
-    cut = {"top_p", "min_p", "typical_p"}
+    cut = {"top_p", "top_h", "min_p", "typical_p"}
     return request.samples and bool(alike) and not cut.isdisjoint(request.active())
 
 
