@@ -30,7 +30,10 @@ PART, DIGIT = 24, 16  # bits
 MOST_INPUTS = 2 ** (53 - PART - DIGIT)
 FEW = 1000  # leftovers that are cheaper one by one than as another part
 PRIME = 2**31 - 1
-BLOCK, MOST_COLUMNS = 2**20, 4096  # of a part that is made float64 at a time: numbers, columns
+BLOCK, MOST_COLUMNS = (
+    2**18,
+    4096,
+)  # of a part that is made float64 at a time, to stay in a core's cache: numbers, columns
 
 # --- The weights, cut -------------------------------------------------------------------------------------
 

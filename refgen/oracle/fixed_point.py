@@ -129,7 +129,7 @@ class FixedPoint:
         return out.reshape(array.shape)
 
     def exp(self, t: int) -> int:
-        """The exponential of t, which is at most 0, within 1 unit; exp(0) is exactly 1.
+        """The exponential of a number up to 0, within 1 unit; that of 0 is exactly 1.
 
         t = r - k ln 2, r = i / 2**8 + j / 2**16 + rest, and e**t = e**(i / 2**8) e**(j / 2**16) e**rest / 2**k. In units of 2**-fine:
 

@@ -10,7 +10,7 @@ result for every such point. Two things widen a ball:
 
 Both are derived at each step. Everything is a whole number of units of 2**-bits, bounds are rounded up, and middles are
 multiplied exactly, so nothing depends on an order of additions: a position's ball is the same bit for bit with and
-without a cache and in any company. Balls lose about eight bits a layer; there are always more to begin with.
+without a cache and in any company. Balls lose about eight bits a layer, and bits cost little.
 
 A ball is a row's: its radius bounds the Euclidean norm of a whole row, or of a head's part of it.
 
@@ -50,6 +50,7 @@ from refgen.oracle.fixed_point import (
 AT_ONCE = 16  # positions that go through the network together; no result depends on it
 FINER = 32  # bits by which 1 / s and the attention scale are finer than a unit
 MOST_BITS = 4096
+LOST = 8  # bits a layer, usually: what to begin with
 WANTED, LEAST = 53 + 20, 24  # bits of the largest logit that a proof wants, and without which it is none
 
 
@@ -471,7 +472,7 @@ class Prover:
         if bits is not None and not (isinstance(bits, int) and LEAST_BITS <= bits <= MOST_BITS):
             raise OracleError(f"bits={bits!r}", f"must be a whole number from {LEAST_BITS} to {MOST_BITS}")
         self._network, self._fixed = network, bits is not None
-        usual = WANTED + 8 * network.gpt2.config.n_layer
+        usual = WANTED + LOST * network.gpt2.config.n_layer
         self._bits = min(max(LEAST_BITS, usual + -usual % 16), MOST_BITS) if bits is None else bits
         self._ids, self._cache, self._extra = np.zeros(0, np.int64), ProofCache(), 2
 
