@@ -48,13 +48,13 @@ def run(options: argparse.Namespace) -> None:
     prover = Prover(network_of(model.gpt2), options.bits)
 
     def told(proof: Proof) -> dict[str, Any]:
-        token, nearest = int(proof.tokens[0]), proof.float64()[0]
+        token, nearest = int(proof.tokens[0]), proof.float64[0]
         return {
             "token": token,
             "text": tokenizer.decode([token]),
             "logit": float(nearest[token]),
-            "margin": float(proof.margins()[0]),
-            "digits": int(proof.spare()[0] * 0.30103),
+            "margin": float(proof.margins[0]),
+            "digits": int(proof.spare[0] * 0.30103),
             "rounded": int(np.isfinite(nearest).sum()),
             "logits": nearest.size,
             "bits": proof.bits,

@@ -1,4 +1,4 @@
-"""GPT-2's forward pass with proof: every logit as an interval that holds its exact value. Rules FWD-01 to FWD-17.
+"""GPT-2's forward pass with proof: every logit as an interval that holds its exact value. Rules FWD-01 to FWD-17 and FWD-30.
 
 The network is model.py's, with the weights and the formulas as real numbers: weights are what the checkpoint stores,
 0.044715 and epsilon are the decimals that are written, sqrt(2/π) and 1/sqrt(D) are what they are. Its steps stand here under the
@@ -21,6 +21,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Annotated as Float
 from typing import Annotated as Int
 from typing import Annotated as Whole  # Python integers of any size, in an array of objects
@@ -361,7 +362,7 @@ def mlp(x: Ball, f: Block, config: GPT2Config, unit: FixedPoint) -> Ball:
 def forward(
     network: Network, ids: Int[ndarray, "T"], cache: ProofCache, unit: FixedPoint, logits_to_keep: int = 0
 ) -> tuple[Whole[ndarray, "T V"], Whole[ndarray, "T V"]]:
-    """FWD-01 to FWD-04. Middles and radii of the logits after each of `ids`, or the last `logits_to_keep` of them.
+    """FWD-01 to FWD-04, FWD-30. Middles and radii of the logits after each of `ids`, or the last `logits_to_keep` of them.
 
     Raises `TooWideError` if a ball in the stream is wider than 1.
     """
@@ -415,6 +416,7 @@ class Proof:
         mid, radius = self.mid[t, v], self.radius[t, v]
         return Fraction(mid - radius, 1 << self.bits), Fraction(mid + radius, 1 << self.bits)
 
+    @cached_property
     def float64(self) -> Float[ndarray, "T V"]:
         """The float64 nearest to each logit, NaN where the interval does not decide it.
 
@@ -422,31 +424,29 @@ class Proof:
         does all between.
         """
         one = 1 << self.bits
-        out = np.full(self.mid.shape, np.nan)
-        for place, mid in np.ndenumerate(self.mid):
-            low, high = (mid - self.radius[place]) / one, (mid + self.radius[place]) / one
-            if low == high:
-                out[place] = low + 0.0  # never -0
-        return out
+        pairs = zip(self.mid.ravel().tolist(), self.radius.ravel().tolist(), strict=True)
+        ends = (((mid - radius) / one, (mid + radius) / one) for mid, radius in pairs)
+        found = [low + 0.0 if low == high else math.nan for low, high in ends]  # + 0.0: never -0
+        return np.array(found).reshape(self.mid.shape)
 
+    @cached_property
     def margins(self) -> Float[ndarray, "T"]:
-        """At least how far the best logit is above all others, to within a float64; 0 where no token is proved to be best."""
-        gaps = [self._gap(t) for t in range(len(self.mid))]
-        return np.array([max(gap, 0) / (1 << self.bits) for gap in gaps])
+        """How far the best logit is above all others at least, to within a float64; 0 where none is proved to be best."""
+        gaps = []
+        for row, wide in zip(self.mid, self.radius, strict=True):
+            best = int(np.argmax(row))
+            high = np.delete(row + wide, best)
+            gaps.append(max(0, row[best] - wide[best] - max(high, default=0)) / (1 << self.bits))
+        return np.array(gaps)
 
-    def _gap(self, t: int) -> int:
-        """The best one's lower end above the highest upper end of the others, in units."""
-        low, high = self.mid[t] - self.radius[t], self.mid[t] + self.radius[t]
-        best = int(np.argmax(self.mid[t]))
-        return int(low[best]) - max([*high[:best], *high[best + 1 :]], default=int(low[best]))
-
+    @cached_property
     def spare(self) -> Int[ndarray, "T"]:
         """How many bits of a position's largest logit are proved for every logit there."""
-        sizes = [(int(abs(mid).max()) or 1 << self.bits, int(max(radius))) for mid, radius in self._rows()]
-        return np.array([size.bit_length() - radius.bit_length() - 1 for size, radius in sizes])
-
-    def _rows(self) -> Iterator[tuple[ndarray, ndarray]]:
-        return zip(self.mid, self.radius, strict=True)
+        found = []
+        for row, wide in zip(self.mid, self.radius, strict=True):
+            largest = int(abs(row).max()) or 1 << self.bits
+            found.append(largest.bit_length() - int(max(wide)).bit_length() - 1)
+        return np.array(found)
 
 
 def proof_of(mid: Whole[ndarray, "T V"], radius: Whole[ndarray, "T V"], bits: int, head: ndarray) -> Proof:
@@ -493,10 +493,10 @@ class Prover:
             except TooWideError:
                 self._raise(2 * self._bits)
                 continue
-            lacking = (LEAST if self._fixed else WANTED) - int(proof.spare().min())
+            lacking = (LEAST if self._fixed else WANTED) - int(proof.spare.min())
             if lacking > 0:
                 self._raise(self._bits + lacking + 8)
-            elif self._fixed or not self._extra or not (np.isnan(proof.float64()).any() or (proof.tokens < 0).any()):
+            elif self._fixed or not self._extra or not (np.isnan(proof.float64).any() or (proof.tokens < 0).any()):
                 self._ids = whole_row
                 return proof
             else:

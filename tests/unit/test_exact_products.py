@@ -37,13 +37,15 @@ def numbers(draw, shape, bits):
 @settings(max_examples=150)
 def test_products_are_exact(shape, bits, spread, seed):
     """x W is what Python's integers give, whatever the sizes of the numbers and of the weights."""
-    T, I, O = shape
+    rows, inner, outer = shape
     draw, rng = random.Random(seed), np.random.default_rng(seed)
     with np.errstate(over="ignore", under="ignore"):
-        weight = np.ldexp(rng.normal(size=(I, O)), rng.integers(-spread, spread + 1, (I, O))).astype(np.float32)
-    weight[rng.random((I, O)) < 0.1] = 0
+        weight = np.ldexp(rng.normal(size=(inner, outer)), rng.integers(-spread, spread + 1, (inner, outer))).astype(
+            np.float32
+        )
+    weight[rng.random((inner, outer)) < 0.1] = 0
     weight = weight if seed % 2 else np.asfortranarray(weight)
-    x, slices = numbers(draw, (T, I), bits), cut(weight)
+    x, slices = numbers(draw, (rows, inner), bits), cut(weight)
     assert (product(x, slices) == x @ whole(weight, slices.unit)).all()
 
 

@@ -92,17 +92,17 @@ def test_bounds_are_rounded_up(number, bits):
     st.sampled_from((1e-30, 1e-3, 1.0, 1e30)),
     st.booleans(),
 )
-def test_norms_are_bounds_and_near(I, O, seed, size, flat):
+def test_norms_are_bounds_and_near(inner, outer, seed, size, flat):
     """The bound of an operator norm is above the largest singular value, by less than the 32nd root of the smaller side."""
     rng = np.random.default_rng(seed)
-    weight = rng.normal(size=(I, O))
+    weight = rng.normal(size=(inner, outer))
     if flat:  # all singular values equal: the hardest for the bound
         u, _, v = np.linalg.svd(weight, full_matrices=False)
         weight = u @ v
     weight = (weight * size).astype(np.float32)
     exact, bound = np.linalg.norm(weight.astype(np.float64), 2), operator_norm(weight) / 2**SCALE
     slack = 2**-63  # a bound is a whole number of 2**-64
-    assert exact * (1 - 1e-12) <= bound <= exact * min(I, O) ** (1 / 32) * (1 + 1e-5) + slack
+    assert exact * (1 - 1e-12) <= bound <= exact * min(inner, outer) ** (1 / 32) * (1 + 1e-5) + slack
     exact, bound = np.linalg.norm(weight.astype(np.float64), axis=1), row_norms(weight).astype(float) / 2**SCALE
     assert (exact * (1 - 1e-12) <= bound).all()
     assert (bound <= exact * (1 + 1e-5) + slack).all()

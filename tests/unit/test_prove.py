@@ -77,25 +77,25 @@ def reach(found, exact, row=0):
     return math.hypot(*away) / float(found.radius[row])
 
 
-def affine(rng, I, O):
-    return Affine(rng.normal(size=(I, O)).astype(np.float32), rng.normal(size=O).astype(np.float32))
+def affine(rng, inner, outer):
+    return Affine(rng.normal(size=(inner, outer)).astype(np.float32), rng.normal(size=outer).astype(np.float32))
 
 
 @pytest.mark.parametrize("radius", [0.0, 2.0**-120, 2.0**-10, 3.0])
 def test_linear(radius):
     """FWD-06: the point that the weights stretch most stays inside, and not far."""
     rng = np.random.default_rng(0)
-    for I, O in ((1, 1), (7, 5), (30, 90)):
-        f = affine(rng, I, O)
-        x = ball(rng.normal(size=I), radius)
+    for inner, outer in ((1, 1), (7, 5), (30, 90)):
+        f = affine(rng, inner, outer)
+        x = ball(rng.normal(size=inner), radius)
         point = at_the_edge(x, np.linalg.svd(f.weight.astype(float))[0][:, 0])
         found = linear(x, linear_of(f), UNIT)
         exact = ball_twin.linear([point], ball_twin.matrix(f.weight), ball_twin.row(f.bias))[0]
         assert reach(found, exact) <= 1
         assert radius == 0 or reach(found, exact) > 0.75, "a bound this far off would let faults through"
-        parts = linear(x, linear_of(f, O), UNIT)
-        for o in range(O):
-            one = Ball(parts.mid[:, o : o + 1], parts.radius.reshape(1, O)[:, o])
+        parts = linear(x, linear_of(f, outer), UNIT)
+        for o in range(outer):
+            one = Ball(parts.mid[:, o : o + 1], parts.radius.reshape(1, outer)[:, o])
             assert reach(one, exact[o : o + 1]) <= 1
 
 
@@ -227,7 +227,7 @@ def test_rounding_where_the_interval_decides():
     """An interval that lies between two midpoints of float64s is rounded; one that holds a midpoint is not."""
     one = 1 << 160
     midpoint = one + (one >> 53)  # between 1 and the float64 after it
-    found = proof([one, midpoint - 5, midpoint + 5, midpoint - 5, 0, 0, 3], [2, 4, 4, 6, 0, 1, 0]).float64()[0]
+    found = proof([one, midpoint - 5, midpoint + 5, midpoint - 5, 0, 0, 3], [2, 4, 4, 6, 0, 1, 0]).float64[0]
     assert found[:3].tolist() == [1.0, 1.0, np.nextafter(1.0, 2)]
     assert np.isnan(found[[3, 5]]).all()
     assert (found[4], found[6]) == (0.0, 3 / one)
@@ -239,8 +239,8 @@ def test_tokens_are_proved_or_not():
     assert proof([5, 30, 10], [1, 10, 10]).tokens.tolist() == [-1]
     assert proof([5, 30, 30], [1, 1, 1], head=[[0], [7], [7]]).tokens.tolist() == [1]
     assert proof([5, 30, 29], [1, 1, 1], head=[[0], [7], [8]]).tokens.tolist() == [-1]
-    assert proof([5, 30, 10], [1, 10, 9]).margins().tolist() == [2.0**-160]
-    assert proof([5, 30, 10], [1, 10, 12]).margins().tolist() == [0.0]
+    assert proof([5, 30, 10], [1, 10, 9]).margins.tolist() == [2.0**-160]
+    assert proof([5, 30, 10], [1, 10, 12]).margins.tolist() == [0.0]
     assert proof([5, 30], [1, 3]).interval(0, 1) == (Fraction(27, 1 << 160), Fraction(33, 1 << 160))
 
 
@@ -248,7 +248,7 @@ def test_a_row_of_zeros_is_an_exact_zero():
     """FWD-04: the logit of a token whose row is all zeros is 0, and rounds to 0."""
     tensors = random_tensors(replace(SMALL, tie_word_embeddings=False), 0, "float32")
     tensors["lm_head.weight"][3] = 0
-    found = prove(assemble(replace(SMALL, tie_word_embeddings=False), tensors), np.array([1, 2])).float64()
+    found = prove(assemble(replace(SMALL, tie_word_embeddings=False), tensors), np.array([1, 2])).float64
     assert (found[:, 3] == 0).all()
     assert not np.isnan(found).any()
 
@@ -267,21 +267,25 @@ def test_bits_are_raised_until_all_is_decided(monkeypatch):
     """Starting with too few, refgen takes more by itself; asked for too few, it says how many are needed, and they do."""
     deep = replace(SMALL, n_layer=24)
     gpt2, ids = random_model(deep, 0, "float32").gpt2, np.array([1, 2, 3])
-    found, asked = None, 160
+    found, asked, steps = None, 160, []
     while found is None:
         try:
             found = prove(gpt2, ids, bits=asked)
         except OracleError as refused:
-            assert str(refused).startswith(f"bits={asked}: are too few to prove anything about these logits. Ask for ")
-            more = int(str(refused).split("Ask for ")[1].split(",")[0])
-            assert more > asked
-            asked = more
-    assert asked > 160
-    assert found.spare().min() >= 24
+            steps.append((asked, str(refused)))
+            asked = int(str(refused).split("Ask for ")[1].split(",")[0])
+    assert steps[0][0] == 160
+    for (few, said), more in zip(steps, [*(bits for bits, _ in steps[1:]), asked], strict=True):
+        assert (
+            said
+            == f"bits={few}: are too few to prove anything about these logits. Ask for {more}, or leave the choice to refgen."
+        )
+        assert few < more
+    assert found.spare.min() >= 24
     monkeypatch.setattr(proving, "LOST", 0)
     by_itself = prove(gpt2, ids)
     assert by_itself.bits > 160
-    assert not np.isnan(by_itself.float64()).any()
+    assert not np.isnan(by_itself.float64).any()
     assert by_itself.tokens.tolist() == found.tokens.tolist()
 
 
