@@ -108,7 +108,7 @@ FAULTS = [
     Fault("FWD-30", "oracle/prove.py", "self.radius + other.radius", "self.radius", PROVE + "test_sums_of_balls"),
     Fault("FWD-30", "oracle/prove.py", "if low == high else", "if True else", PROVE + "test_rounding_where_the_interval_decides"),
     Fault("FWD-30", "oracle/prove.py", "row + wide >= row[best] - wide[best]", "row >= row[best] - wide[best]", PROVE + "test_tokens_are_proved_or_not"),
-    Fault("FWD-30", "oracle/prove.py", "if lacking > 0:", "if False:", PROVE + "test_bits_are_raised_until_all_is_decided"),
+    Fault("FWD-30", "oracle/prove.py", "if lacking > 0:", "if False:", PROVE + "test_the_bits_asked_for_are_enough"),
     Fault("FWD-30", "oracle/fixed_point.py", "for coefficient in coefficients:", "for coefficient in coefficients[4:]:",
           "tests/unit/test_fixed_point.py::test_exp_errs_by_a_unit_at_most"),
     Fault("FWD-30", "oracle/fixed_point.py", "2 * arc_series(3, 1, bits + 32)", "2 * arc_series(3, 1, bits + 32) + (1 << 36)",

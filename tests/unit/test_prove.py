@@ -100,25 +100,35 @@ def test_linear(radius):
 
 
 @pytest.mark.parametrize("epsilon", ["0", "1e-5", "1"])
-@pytest.mark.parametrize("radius", [0.0, 2.0**-120, 2.0**-10, 0.5])
-def test_layer_norm(radius, epsilon):
-    """FWD-05: points across the row and towards its mean stay inside; across, they use the radius up."""
+@pytest.mark.parametrize("share", [0.0, 2.0**-120, 2.0**-10, 0.9])
+def test_layer_norm(share, epsilon):
+    """FWD-05: points across the row, towards its mean, and where the row's direction changes most, stay inside.
+
+    Across, a small radius is used up. At distance |c| sin(a) the direction changes most at the tangent, by a, and the
+    result by 2 sin(a / 2) sqrt(C), which is more than sin(a) sqrt(C): a bound that took s from the middle would fail.
+    """
     rng = np.random.default_rng(1)
     for C, size in ((2, 1.0), (16, 1.0), (40, 30.0)):
         f = Affine(np.full(C, -1.5, np.float32), rng.normal(size=C).astype(np.float32))
-        x = ball(rng.normal(size=C) * size, radius)
-        c = x.mid[0].astype(float) - x.mid[0].astype(float).mean()
+        numbers = rng.normal(size=C) * size
+        c = numbers - numbers.mean()
+        x = ball(numbers, share * np.linalg.norm(c))
         across = rng.normal(size=C)
         across -= across.mean()
         across -= c * (across @ c) / (c @ c)
+        across *= np.linalg.norm(c) / np.linalg.norm(across)
+        tangent = -c * share + across * math.sqrt(1 - share**2) if C > 2 else -c  # two columns have nothing across
         found = layer_norm(x, f, Fraction(epsilon), UNIT)
-        for direction in (across if C > 2 else -c, c, -c, np.ones(C)):
+        for direction in (tangent, c, -c, np.ones(C)):
             exact = ball_twin.layer_norm(
-                at_the_edge(x, direction), *map(ball_twin.row, (f.weight, f.bias)), ball_twin.real(Fraction(epsilon))
+                at_the_edge(x, direction),
+                ball_twin.row(f.weight),
+                ball_twin.row(f.bias),
+                ball_twin.real(Fraction(epsilon)),
             )
             assert reach(found, exact) <= 1
-            if radius == 2.0**-120 and direction is across and C > 2:
-                assert reach(found, exact) > 0.99
+            if share == 2.0**-120 and direction is tangent and C > 2:
+                assert reach(found, exact) > 0.99, "a bound this far off would let faults through"
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
@@ -287,6 +297,16 @@ def test_bits_are_raised_until_all_is_decided(monkeypatch):
     assert by_itself.bits > 160
     assert not np.isnan(by_itself.float64).any()
     assert by_itself.tokens.tolist() == found.tokens.tolist()
+
+
+def test_the_bits_asked_for_are_enough(monkeypatch):
+    """A ball that is not too wide to go on, but says too little in the end, asks for exactly as much as helps."""
+    gpt2, ids = random_model(SMALL, 0, "float32").gpt2, np.array([1, 2, 3])
+    monkeypatch.setattr(proving, "LEAST", 200)
+    with pytest.raises(OracleError, match="bits=160: are too few") as refused:
+        prove(gpt2, ids, bits=160)
+    asked = int(str(refused.value).split("Ask for ")[1].split(",")[0])
+    assert 200 <= prove(gpt2, ids, bits=asked).spare.min() < 220
 
 
 def test_nothing_vacuous_is_proved():
