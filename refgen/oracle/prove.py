@@ -493,6 +493,9 @@ class Prover:
             except TooWideError:
                 self._raise(2 * self._bits)
                 continue
+            except BaseException:  # half a pass is in the cache: let the next call begin anew
+                self._cache = ProofCache()
+                raise
             lacking = (LEAST if self._fixed else WANTED) - int(proof.spare.min())
             if lacking > 0:
                 self._raise(self._bits + lacking + 8)
@@ -516,10 +519,11 @@ class Prover:
 
     def _raise(self, bits: int) -> None:
         """Starts again with more bits."""
+        self._cache = ProofCache()
         if self._fixed or bits > MOST_BITS:
             advice = f"Ask for {bits}, or leave the choice to refgen." if bits <= MOST_BITS else ""
             raise OracleError(f"bits={self._bits}", "are too few to prove anything about these logits", remedy=advice)
-        self._bits, self._cache = bits + -bits % 16, ProofCache()
+        self._bits = bits + -bits % 16
 
 
 def prove(gpt2: GPT2, ids: Int[ndarray, "T"], bits: int | None = None, logits_to_keep: int = 0) -> Proof:

@@ -358,6 +358,25 @@ def test_ids_that_are_refused(ids, message):
     assert prover.append(np.array([1])).tokens.shape == (1,)
 
 
+def test_a_pass_that_fails_leaves_no_trace(monkeypatch):
+    """After an error in the middle, the sequence goes on as if it had not been tried."""
+    network = network_of(random_model(SMALL, 0, "float32").gpt2)
+    prover, ids = Prover(network), np.array([3, 1, 4, 1, 5])
+    prover.append(ids[:2])
+    honest = proving.head
+
+    def broken(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(proving, "head", broken)
+    with pytest.raises(KeyboardInterrupt):
+        prover.append(ids[2:])
+    monkeypatch.setattr(proving, "head", honest)
+    found, whole_row = prover.append(ids[2:]), Prover(network).append(ids)
+    assert (found.mid == whole_row.mid[2:]).all()
+    assert (found.radius == whole_row.radius[2:]).all()
+
+
 def test_greedy_text_is_proved(shakespeare):
     """The proved continuation is what float64 arithmetic says, step by step, and ends with the end token."""
     _, tokenizer = shakespeare
