@@ -37,6 +37,7 @@ CONFIG = "tests/unit/test_config.py"
 TOKENIZER = "tests/unit/test_tokenizer.py"
 SPEC = "tests/docs/test_documents.py::test_every_block_runs[SPEC.md]"
 
+PROVE = "tests/unit/test_prove.py::"
 ROUNDING = "tests/unit/test_rounding.py::"
 CANONICAL = "tests/unit/test_canonical.py::"
 BITS = "tests/golden/test_canonical_bits.py::test_bits_are_the_golden_ones"
@@ -87,6 +88,35 @@ FAULTS = [
           MODEL + "test_what_the_forward_pass_refuses"),
     Fault("FWD-27", "auto.py", "return CausalLMOutput(logits, cache)", "return CausalLMOutput(logits, Cache())", SPEC),
     Fault("FWD-29", "config.py", 'if entries.get("add_cross_attention"):', 'if entries.get("cross_attention"):', SPEC),
+    # Proofs: each constant and each bound
+    Fault("FWD-30", "oracle/prove.py", 'GELU = Gated(None, Fraction("0.044715"))', "GELU = Gated(None, Fraction(0.044715))",
+          PROVE + "test_activations"),
+    Fault("FWD-30", "oracle/prove.py", "Fraction(repr(config.layer_norm_epsilon))", "Fraction(config.layer_norm_epsilon)",
+          "tests/cross/test_prove.py::test_flint_finds_the_same"),
+    Fault("FWD-30", "oracle/prove.py", "(x.radius[:, None] * f.norms) >> SCALE) + floors", "(x.radius[:, None] * f.norms) >> SCALE + 1) + floors",
+          PROVE + "test_linear"),
+    Fault("FWD-30", "oracle/prove.py", "f.norms) >> SCALE) + floors", "f.norms) >> SCALE)", PROVE + "test_linear"),
+    Fault("FWD-30", "oracle/prove.py", "math.isqrt(square) // C - wide, 0)", "math.isqrt(square) // C, 0)", PROVE + "test_layer_norm"),
+    Fault("FWD-30", "oracle/prove.py", "-(-wide * largest // s) +", "-(-wide * unit.one // s) +", PROVE + "test_layer_norm"),
+    Fault("FWD-30", "oracle/prove.py", "2 * F + FINER) + root_up(C))", "2 * F + FINER))", PROVE + "test_layer_norm"),
+    Fault("FWD-30", "oracle/prove.py", "x.radius * 113 // 100", "x.radius * 112 // 100", PROVE + "test_activations"),
+    Fault("FWD-30", "oracle/prove.py", "length * widest + longest * wide", "longest * wide", PROVE + "test_attend"),
+    Fault("FWD-30", "oracle/prove.py", "length * widest + longest * wide", "length * widest", PROVE + "test_attend"),
+    Fault("FWD-30", "oracle/prove.py", "apart * max(v.norm[:, head])", "apart // 2 * max(v.norm[:, head])", PROVE + "test_attend"),
+    Fault("FWD-30", "oracle/prove.py", "+ max(v.radius[:, head]) + root_up", "+ root_up", PROVE + "test_attend"),
+    Fault("FWD-30", "oracle/prove.py", "return (e << unit.bits) // e.sum()", "return (e << unit.bits) // (e.sum() + (e.sum() >> 150))", PROVE + "test_softmax"),
+    Fault("FWD-30", "oracle/prove.py", "self.radius + other.radius", "self.radius", PROVE + "test_sums_of_balls"),
+    Fault("FWD-30", "oracle/prove.py", "if low == high else", "if True else", PROVE + "test_rounding_where_the_interval_decides"),
+    Fault("FWD-30", "oracle/prove.py", "row + wide >= row[best] - wide[best]", "row >= row[best] - wide[best]", PROVE + "test_tokens_are_proved_or_not"),
+    Fault("FWD-30", "oracle/prove.py", "if lacking > 0:", "if False:", PROVE + "test_the_bits_asked_for_are_enough"),
+    Fault("FWD-30", "oracle/fixed_point.py", "for coefficient in coefficients:", "for coefficient in coefficients[4:]:",
+          "tests/unit/test_fixed_point.py::test_exp_errs_by_a_unit_at_most"),
+    Fault("FWD-30", "oracle/fixed_point.py", "2 * arc_series(3, 1, bits + 32)", "2 * arc_series(3, 1, bits + 32) + (1 << 36)",
+          "tests/unit/test_fixed_point.py::test_constants"),
+    Fault("FWD-30", "oracle/fixed_point.py", "math.sqrt(gram)", "0.6 * math.sqrt(gram)", "tests/unit/test_fixed_point.py::test_norms_are_bounds_and_near"),
+    Fault("FWD-30", "oracle/exact_products.py", "PART, DIGIT = 24, 16", "PART, DIGIT = 26, 16", "tests/unit/test_exact_products.py::test_the_largest_sum_is_exact"),
+    Fault("FWD-30", "oracle/exact_products.py", "if not np.array_equal(found % PRIME,", "if False and not np.array_equal(found % PRIME,",
+          "tests/unit/test_exact_products.py::test_a_wrong_product_is_caught"),
     # Canonical arithmetic
     Fault("CANON-01", "canonical.py", "if gpt2.wte.dtype != np.float32:", "if False:", CANONICAL + "test_what_is_refused"),
     Fault("CANON-01", "model.py", "gpt2.arithmetic or Arithmetic(", "Arithmetic(", BITS),

@@ -211,6 +211,32 @@ def test_errors_are_one_line(capsys, arguments, message):
     assert err.count("\n") == 1
 
 
+def test_proofs_of_a_continuation(capsys, shakespeare):
+    """FWD-30: `refgen prove` prints the greedy tokens, one a line with its margin and digits; --json says the same."""
+    model, tokenizer = shakespeare
+    code, out, err = run(capsys, "prove", "ROMEO:", "--tokens", "3")
+    rows = [json.loads(line) for line in run(capsys, "prove", "ROMEO:", "--tokens", "3", "--json")[1].splitlines()]
+    assert (code, err) == (0, "")
+    ids = tokenizer(["ROMEO:"], return_tensors="np")["input_ids"]
+    assert [row["token"] for row in rows] == model.generate(ids, max_new_tokens=3)[0, ids.shape[1] :].tolist()
+    assert [line.split()[0] for line in out.splitlines()] == ["token", *(str(row["token"]) for row in rows)]
+    assert all(row["rounded"] == row["logits"] == 1024 and row["digits"] > 20 and row["margin"] > 0.01 for row in rows)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ([""], "refgen: error: PROMPT: is empty."),
+    (["a", "--tokens", "0"], "refgen: error: --tokens 0: must be at least 1."),
+    (["a", "--bits", "53"], "refgen: error: bits=53: must be a whole number from 160 to 4096."),
+    (["a", "--model", "nowhere"], "refgen: error: nowhere: is neither a folder nor a built-in model"),
+])  # fmt: skip
+def test_proofs_that_are_refused(capsys, arguments, message):
+    """One line on stderr, exit code 1."""
+    code, out, err = run(capsys, "prove", *arguments)
+    assert (code, out) == (1, "")
+    assert err.startswith(message)
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize("arguments", [[], ["generat"], ["generate", "a", "--top-k", "x"], ["generate", "a", "--nope"]])
 def test_wrong_usage_exits_with_2(arguments):
     """argparse explains and exits with 2."""
