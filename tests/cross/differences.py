@@ -323,6 +323,23 @@ def decay_of_running_rows(request: Request) -> AbstractContextManager[Any]:
     return patch.object(theirs, "ExponentialDecayLengthPenalty", Decay)
 
 
+def overflowing_beams(request: Request) -> bool:
+    """SAMP-08. Whether sums may be so low that a prompt is closed, and its scores then be no numbers."""
+    return request.samples and request.beams > 1 and 0 < (request.get("temperature") or 1) < 1e-30
+
+
+@contextmanager
+def draws_for_closed_prompts(request: Request) -> Iterator[None]:
+    """SAMP-08. Rows without numbers draw anything: they are closed, or refgen would have refused; there they fail."""
+    draw = torch.multinomial
+
+    def multinomial(p: torch.Tensor, num_samples: int) -> torch.Tensor:
+        return draw(p.where(p.isfinite().all(dim=-1, keepdim=True), torch.ones_like(p)), num_samples)
+
+    with patch.object(torch, "multinomial", multinomial):
+        yield
+
+
 def guided_beams(request: Request) -> AbstractContextManager[Any]:
     """CFGG-01. Guidance that computes the negative prompt anew for every beam; there its cache does not follow them."""
 
@@ -447,6 +464,7 @@ DIFFERENCES: tuple[Difference, ...] = (
                {"stopping_criteria", "max_time", "guidance_scale"}.intersection(request.active()), reworded=unassisted),
     Difference("BEAM-03", sums_may_tie, perhaps=True, patched=equal_sums_in_order),
     Difference("SAMP-08", growing_without_end, perhaps=True, patched=decay_of_running_rows),
+    Difference("SAMP-08", overflowing_beams, perhaps=True, patched=draws_for_closed_prompts),
     Difference("TOPH-01", lambda request: request.samples and "top_h" in request.active(), perhaps=True,
                patched=entropy_of_shifted_scores),
     Difference("TOPP-03", scores_may_tie, perhaps=True, patched=equal_scores_in_order),
