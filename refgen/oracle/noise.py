@@ -111,7 +111,7 @@ def position_scale(samples: Float[ndarray, "M ..."], visible: ndarray) -> Float[
 
 
 def logit_scale(noise: Noise) -> Float[ndarray, "B T V"]:
-    """The expected error of each logit z: s sqrt(1 - b + b z² / Z²), s that of the position and Z² its mean z².
+    """The expected error of each logit z: s sqrt(1 - b + b z² / Z²), s that of the position and Z² the mean of its z².
 
     Errors grow with the logit, in trained networks nearly in proportion, in random ones hardly at all; a noisy run or
     eight of them measure that for all logits together, not for each. b is fitted, and between 0 and 0.9: it is the
