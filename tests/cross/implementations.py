@@ -11,7 +11,7 @@ import torch
 
 from refgen import Cache
 from refgen.canonical import canonical
-from refgen.model import Arithmetic, forward, head, layer_norm, softmax
+from refgen.model import Arithmetic, forward, layer_norm, softmax
 from refgen.oracle.formats import FORMATS, cast, nearest
 from tests.cross.torch_twin import torch_twin
 
@@ -74,8 +74,8 @@ def cached(attention, first=1):
         with torch_model(model, dtype, attention) as twin:
             out = twin(torch.tensor(ids[None, :first]), use_cache=True)
             logits, cache = [out.logits[0]], out.past_key_values
-            for each in ids[first:]:
-                logits.append(twin(torch.tensor([[each]]), past_key_values=cache, use_cache=True).logits[0])
+            steps = (torch.tensor([[each]]) for each in ids[first:])
+            logits += [twin(step, past_key_values=cache, use_cache=True).logits[0] for step in steps]
             return torch.cat(logits).double().numpy()
 
     return run
@@ -99,7 +99,7 @@ def refgen_canonical(model, ids, dtype):
 
 def one_by_one(a, b):
     """a b, float32, the terms added one after the other: the order with the largest errors."""
-    y = np.zeros(np.broadcast_shapes(a.shape[:-1] + (1,), b.shape[:-2] + (1, b.shape[-1])), np.float32)
+    y = np.zeros(np.broadcast_shapes((*a.shape[:-1], 1), (*b.shape[:-2], 1, b.shape[-1])), np.float32)
     for k in range(a.shape[-1]):
         y += a[..., k : k + 1] * b[..., k : k + 1, :]
     return y
