@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -42,7 +43,13 @@ def run(options: argparse.Namespace) -> int:
     """Tokens in, verdict out; the exit code is the verdict."""
     rows, end_ids = read_tokens(options.tokens)
     gpt2 = checkpoint.load(find_model(options.model))
-    judgements = [judge_tokens(gpt2, prompt, new, options.dtype, end_ids) for prompt, new in rows]
+    judgements = []
+    for number, (prompt, new) in enumerate(rows, start=1):
+        judgements.append(judge_tokens(gpt2, prompt, new, options.dtype, end_ids))
+        if sys.stderr.isatty():
+            print(
+                f"\r{number} of {len(rows)} rows", end="\n" if number == len(rows) else "", file=sys.stderr, flush=True
+            )
     whole = together(judgements)
     if options.json:
         print(json.dumps(told(whole) | {"rows": [told(each) for each in judgements]}))
@@ -77,8 +84,11 @@ def read_tokens(path: Path) -> tuple[list[tuple[list[int], list[int]]], Sequence
     prompts, news = (as_rows(path, name, entries.get(name)) for name in ("prompt_ids", "new_ids"))
     if len(prompts) != len(news):
         raise OracleError(f"{path}: {len(prompts)} prompt_ids", f"must be as many as new_ids, {len(news)}")
-    end = entries.get("eos_token_id")
-    return list(zip(prompts, news, strict=True)), [] if end is None else as_rows(path, "eos_token_id", [end])[0]
+    end = entries.get("eos_token_id", [])
+    end_ids = (
+        [] if end is None or end == [] else as_rows(path, "eos_token_id", end if isinstance(end, list) else [end])[0]
+    )
+    return list(zip(prompts, news, strict=True)), end_ids
 
 
 def as_rows(path: Path, name: str, value: Any) -> list[list[int]]:

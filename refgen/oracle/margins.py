@@ -21,7 +21,7 @@ import numpy as np
 from numpy import ndarray
 
 from refgen.errors import OracleError
-from refgen.model import GPT2
+from refgen.model import GPT2, check_ids
 from refgen.oracle.formats import cast
 from refgen.oracle.noise import noisy_runs, ratio, stages_of
 
@@ -126,7 +126,9 @@ def judge_tokens(
     if samples < 1:
         raise OracleError(f"samples={samples}", "must be at least 1")
     chosen, goes_on = up_to_end(list(new_ids), end_ids)
-    ids = np.array([[*prompt_ids, *chosen]])[:, :-1]
+    ids = np.array([[*prompt_ids, *chosen]])
+    check_ids(ids, gpt2.config)  # the last one too, which is not fed
+    ids = ids[:, :-1]
     network, steps = cast(gpt2, dtype), slice(len(prompt_ids) - 1, None)
     z = stages_of(network, ids, None, ["lm_head"])["lm_head"][0, steps]
     squares, best = np.zeros_like(z), z.argmax(axis=-1)[:, None]

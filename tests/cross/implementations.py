@@ -3,6 +3,7 @@
 Each takes a refgen model (float32), ids `[T]` and a dtype's name, and gives logits `[T V]` in float64.
 """
 
+import warnings
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -37,8 +38,10 @@ def whole(attention):
 
 def without_onednn(model, ids, dtype):
     """torch's own loops instead of the processor maker's library."""
-    with torch.backends.mkldnn.flags(enabled=False):
-        return whole("sdpa")(model, ids, dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it speaks of graphics cards
+        with torch.backends.mkldnn.flags(enabled=False):
+            return whole("sdpa")(model, ids, dtype)
 
 
 def in_a_batch(attention):
