@@ -32,6 +32,7 @@ from numpy import ndarray
 from refgen.oracle.formats import FORMATS, Format
 
 EXACT = frozenset({np.maximum, np.minimum, np.clip, np.negative, np.positive, np.absolute, np.sign})
+MOVES = frozenset({np.where, np.concatenate, np.stack, np.pad, np.broadcast_to, np.empty_like, np.zeros_like, np.clip})
 SUM_UNIT = FORMATS["float32"].unit
 
 
@@ -95,7 +96,9 @@ class Noisy(np.ndarray):
         return self.like(y) if out is None else out[0]
 
     def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
-        """What only moves numbers, such as `where`, is exact, and keeps them noisy."""
+        """What only moves numbers, such as `where`, is exact, and keeps them noisy; other functions are refused."""
+        if function not in MOVES:
+            return NotImplemented
         result = super().__array_function__(function, types, arguments, options)
         return self.like(result) if type(result) is ndarray and result.dtype == np.float64 else result
 

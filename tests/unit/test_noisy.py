@@ -105,7 +105,7 @@ def test_in_place_errs_too():
 
 def test_what_nobody_derived_is_refused():
     """A running sum, say, is an error and not a silent exception from the noise."""
-    for operation in (np.cumsum, np.multiply.reduce, np.frexp):
+    for operation in (np.cumsum, np.add.accumulate, np.multiply.reduce, np.frexp):
         with pytest.raises(TypeError):
             operation(made_noisy([1.0, 2.0]))
 
