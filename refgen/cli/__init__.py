@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import refgen
-from refgen.cli import bench, generate, spec
+from refgen.cli import bench, generate, spec, trace
 from refgen.errors import IgnoredSettingWarning, RefgenError
 
-COMMANDS = (generate, spec, bench)
+COMMANDS = (generate, trace, spec, bench)
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
