@@ -47,10 +47,13 @@ def share(task: Callable[[int], None], parts: int) -> None:
 
 
 def by_rows(function: Callable[[ndarray], ndarray], x: ndarray) -> ndarray:
-    """`function(x)`, which looks at each row `[..., C]` by itself and keeps the shape: some rows at a time."""
+    """`function(x)`, which looks at each row `[..., C]` by itself and keeps the shape: some rows at a time.
+
+    An array of a class of its own is left whole, because its arithmetic may not be that of each row by itself.
+    """
     rows = x.reshape(-1, x.shape[-1])
     step = max(1, BLOCK // rows.shape[1])
-    if len(rows) <= step:
+    if len(rows) <= step or type(x) is not ndarray:
         return function(x)
     out, parts = np.empty(rows.shape, x.dtype), min(threads(), -(-len(rows) // step))
 

@@ -23,9 +23,9 @@ DEEP, STRIP = 768, 128
 
 
 def product(x: ndarray, weight: ndarray) -> ndarray:
-    """FWD-06. x `[M I]` times weight `[I O]`, in any memory order of the latter."""
+    """FWD-06. x `[M I]` times weight `[I O]`, in any memory order of the latter; an array of a class of its own does it itself."""
     M, (I, O) = len(x), weight.shape  # noqa: E741
-    if M not in FEW or weight.size < LARGE or (deep := divisor(I)) is None:
+    if M not in FEW or weight.size < LARGE or (deep := divisor(I)) is None or type(x) is not ndarray:
         return x @ weight
     wide = 32 if M <= 32 else 16
     out = np.empty((M, O), x.dtype)
