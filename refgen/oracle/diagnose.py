@@ -1,15 +1,18 @@
 """What a difference looks like: which known fault, if any, explains an error that is not rounding.
 
 The signature of a fault is what it does to the exact numbers: D = (exact with the fault) - (exact), in float64. The error
-e of an implementation that has the fault is D plus rounding. With w = 1 / σ², σ the expected rounding error of each
+e of an implementation that has the fault is D plus rounding. With w = 1 / s², s the expected rounding error of each
 position (noise.py), and <a, b> the sum of w a b, the matched filter
 
-    α = <e, D> / <D, D>
+    alpha = <e, D> / <D, D>
 
-is the amount of the fault that is in the error: 1 if it is there, 0 if not, give or take the rounding's own α, whose
+is the amount of the fault that is in the error: 1 if it is there, 0 if not, give or take the rounding's own alpha, whose
 deviation is measured on noisy runs (D. O. North, 1943). It sees faults that are far smaller than the rounding, because
-rounding does not look like them. The fault whose signature is nearest, the smallest <e - D, e - D>, is named if α is near
-1 and what is left of the error is either rounding or next to nothing. Otherwise nothing is named.
+rounding does not look like them. The fault whose signature is nearest, the one with the smallest <e - D, e - D>, is named
+if alpha is near 1 and what is left of the error is either rounding or next to nothing. Otherwise nothing is named.
+
+What is looked at may be the logits, or, if hidden states are known, every block by itself, given what it was given
+(local.py); sums go over all of it.
 
 Axes    B rows, T positions, C a stage's last axis.
 """
@@ -24,8 +27,9 @@ from numpy import ndarray
 from refgen.oracle.faults import FAULTS, Fault, Pass
 from refgen.oracle.noise import OVERALL, POSITION, Noise, ratio
 
-ABSENT, PRESENT = 0.25, 0.75  # α below and above; between them nobody can say
-UNSEEN = 0.125  # the deviation of α from which on the two cannot be told apart: half an α, and four deviations
+ABSENT, PRESENT = 0.25, 0.75  # alpha below and above; between them nobody can say
+UNSEEN = 0.125  # the deviation of alpha from which on the two cannot be told apart
+UNCHANGED = 1e-9  # a relative change that may be float64 rounding
 EXPLAINED = 0.9  # of the squared error, at least, where more than rounding is left of it
 
 
@@ -80,69 +84,83 @@ class Diagnosis:
                 f"(the nearest is {best.fault.name}, R² = {max(best.explained, 0):.2f})."
             )
         rest = "the rest is rounding" if fits(best.leftover) else f"R² = {best.explained:.4f}"
-        return f"It looks like {best.fault.name}: {best.fault.sentence} (α = {best.alpha:.3f} ± {best.deviation:.1g}, {rest}.)"
+        return f"It looks like {best.fault.name}: {best.fault.sentence} (alpha {best.alpha:.3f} ± {best.deviation:.1g}, {rest}.)"
+
+
+@dataclass(frozen=True)
+class View:
+    """A stage `[B T C]` as an implementation gave it, and what is expected of it.
+
+    `part` is what of a pass computes the stage: the whole, or one block.
+    """
+
+    observed: ndarray
+    noise: Noise
+    stage: str = "lm_head"
+    part: Callable[[Pass], Pass] = lambda whole: whole
+
+    def exact(self, p: Pass) -> ndarray:
+        """The stage as `p` gives it."""
+        noted: dict[str, ndarray] = {}
+        self.part(p).run(note=lambda name, array: noted.update({name: array}) if name == self.stage else None)
+        return noted[self.stage]
+
+    def weighed(self, array: ndarray) -> ndarray:
+        """`[positions C]` of an array like the stage: real positions in units of their expected errors.
+
+        Where no error is expected, any is infinite.
+        """
+        real = self.noise.attention_mask.astype(bool)
+        return ratio(array[real].astype(np.float64), self.noise.scale[self.stage][real][:, None])
 
 
 def diagnose(
-    p: Pass,
-    noise: Noise,
-    observed: ndarray,
-    stage: str = "lm_head",
-    faults: Sequence[Fault] = FAULTS,
-    part: Callable[[Pass], Pass] = lambda p: p,
-    progress: Callable[[int], None] = lambda done: None,
+    p: Pass, views: Sequence[View], faults: Sequence[Fault] = FAULTS, progress: Callable[[int], None] = lambda _: None
 ) -> Diagnosis:
-    """Looks for `faults` in `observed`, a stage as an implementation gave it.
+    """Looks for `faults` in what is seen of an implementation; tells `progress` how many it has looked for.
 
-    `p` is the exact pass, in float64 with the weights as they are stored, and `noise` what is expected of it.
-    `part` is what is looked at of a pass, the whole or one block (local.py); faults are planted in the whole first.
+    `p` is the exact pass: in float64, with the weights as they are stored. Costs a pass or two for each fault.
     """
-    right = stage_of(part(p), stage)
-    rows = Weighed(noise.attention_mask.astype(bool), noise.scale[stage])
-    error, samples = rows(observed - right), [rows(sample) for sample in noise.samples[stage]]
+    exact = [view.exact(p) for view in views]
+    error = [view.weighed(view.observed - right) for view, right in zip(views, exact, strict=True)]
+    # As many runs as there are samples, each with its own error in every view.
+    runs = list(
+        zip(*([view.weighed(sample) for sample in view.noise.samples[view.stage]] for view in views), strict=True)
+    )
+    power = inner(error, error)
     matches = []
     for done, fault in enumerate(faults):
         progress(done)
-        signature = rows(stage_of(part(fault.change(p)), stage) - right)
-        power = float(np.vdot(signature, signature))
-        # A signature as small as float64 rounding is none.
-        if power <= (1e-9 * math.sqrt(float(np.vdot(rows(right), rows(right))))) ** 2:
+        planted = fault.change(p)
+        changes = [view.exact(planted) - right for view, right in zip(views, exact, strict=True)]
+        if all(
+            np.abs(change).max() <= UNCHANGED * np.abs(right).max()
+            for change, right in zip(changes, exact, strict=True)
+        ):
             continue
-        left = error - signature
+        signature = [view.weighed(change) for view, change in zip(views, changes, strict=True)]
+        full = inner(signature, signature)
+        left = [each - own for each, own in zip(error, signature, strict=True)]
         matches.append(
             Match(
                 fault=fault,
-                alpha=float(np.vdot(error, signature)) / power,
-                deviation=math.sqrt(np.mean([np.vdot(sample, signature) ** 2 for sample in samples])) / power,
-                explained=1 - float(np.vdot(left, left)) / max(float(np.vdot(error, error)), np.finfo(float).tiny),
+                alpha=inner(error, signature) / full,
+                deviation=math.sqrt(np.mean([inner(run, signature) ** 2 for run in runs])) / full,
+                explained=1 - inner(left, left) / max(power, np.finfo(float).tiny),
                 leftover=size(left),
             )
         )
     return Diagnosis(tuple(sorted(matches, key=lambda match: -match.explained)), size(error))
 
 
-def stage_of(p: Pass, stage: str) -> ndarray:
-    """One stage of a pass."""
-    noted: dict[str, ndarray] = {}
-    p.run(note=lambda name, array: noted.update({name: array}) if name == stage else None)
-    return noted[stage]
+def inner(a: Sequence[ndarray], b: Sequence[ndarray]) -> float:
+    """The sum of all products."""
+    return float(sum(np.vdot(x, y) for x, y in zip(a, b, strict=True)))
 
 
-@dataclass(frozen=True)
-class Weighed:
-    """A stage `[B T C]` as the numbers `[positions C]` of real positions, in units of their expected errors."""
-
-    real: ndarray  # [B T] bool
-    scale: ndarray  # [B T]
-
-    def __call__(self, array: ndarray) -> ndarray:
-        """Its real positions, divided by their scales; where no error is expected, any error is infinite."""
-        return ratio(array[self.real].astype(np.float64), self.scale[self.real][:, None])
-
-
-def size(weighed: ndarray) -> tuple[float, float]:
-    """Root mean square of `[positions C]`, overall and at the worst position."""
-    by_position = (weighed**2).mean(axis=-1)
+def size(weighed: Sequence[ndarray]) -> tuple[float, float]:
+    """Root mean square of views `[positions C]`: over all positions, and at the worst."""
+    by_position = np.concatenate([(each**2).mean(axis=-1) for each in weighed])
     return math.sqrt(by_position.mean()), math.sqrt(by_position.max())
 
 
