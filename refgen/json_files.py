@@ -7,12 +7,14 @@ from typing import Any
 from refgen.errors import RefgenError
 
 
-def read_object(path: Path, error: type[RefgenError], rule: str) -> dict[str, Any]:
-    """The object in `path`; raises `error`, citing `rule`, if there is none."""
+MODEL_FOLDER = "A model folder holds config.json, model.safetensors and the tokenizer's files."
+
+
+def read_object(path: Path, error: type[RefgenError], rule: str, remedy: str = MODEL_FOLDER) -> dict[str, Any]:
+    """The object in `path`; raises `error`, citing `rule`, if there is none, with `remedy` for a file that is not there."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        remedy = "A model folder holds config.json, model.safetensors and the tokenizer's files."
         raise error(str(path), "does not exist", rule, remedy) from None
     except (OSError, ValueError) as problem:
         raise error(str(path), f"cannot be read as JSON: {problem}", rule) from None

@@ -1,8 +1,8 @@
 """The command line: `refgen COMMAND`. Results go to stdout, everything else to stderr.
 
-Each command has a file beside this one: `add(commands)` declares it, `run(options)` does it.
+Each command has a file beside this one: `add(commands)` declares it, `run(options)` does it and may give an exit code.
 
-Exit codes: 0 done · 1 an error in the input, said in one line · 2 wrong usage · 130 interrupted · 141 nobody
+Exit codes: 0 done · 1 an error in the input, said in one line, or a verdict that is no pass · 2 wrong usage · 130 interrupted · 141 nobody
 reads the output any more.
 """
 
@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import refgen
-from refgen.cli import bench, generate, spec, trace
+from refgen.cli import bench, generate, judge, spec, trace
 from refgen.errors import IgnoredSettingWarning, RefgenError
 
-COMMANDS = (generate, trace, spec, bench)
+COMMANDS = (generate, trace, judge, spec, bench)
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     warnings.showwarning = show_warning
     try:
-        options.run(options)
+        code: int | None = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes stdout once more on its way out; give it a place where that succeeds.
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return INTERRUPTED
-    return 0
+    return code or 0
 
 
 def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -111,11 +111,11 @@ def position_scale(samples: Float[ndarray, "M ..."], visible: ndarray) -> Float[
 
 
 def logit_scale(noise: Noise) -> Float[ndarray, "B T V"]:
-    """The expected error of each logit z: σ sqrt(1 - b + b z² / Z²), σ that of the position and Z² its mean z².
+    """The expected error of each logit z: s sqrt(1 - b + b z² / Z²), s that of the position and Z² the mean of its z².
 
     Errors grow with the logit, in trained networks nearly in proportion, in random ones hardly at all; a noisy run or
     eight of them measure that for all logits together, not for each. b is fitted, and between 0 and 0.9: it is the
-    slope of the samples' squares, in units of σ², over z² / Z². Both have the mean 1, so the line passes through
+    slope of the samples' squares, in units of s², over z² / Z². Both have the mean 1, so the line passes through
     (1, 1) and has no other parameter.
     """
     z, sigma = noise.exact["lm_head"], noise.scale["lm_head"][..., None]

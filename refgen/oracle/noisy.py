@@ -74,14 +74,15 @@ class Noisy(np.ndarray):
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *operands: Any, out: Any = None, **options: Any) -> Any:
         """All of NumPy's arithmetic comes here: compute plainly, then err."""
         is_sum = ufunc is np.add and method == "reduce"
-        if method != "__call__" and not (is_sum or ufunc in EXACT):
-            return NotImplemented
+        if ufunc.nout > 1 or (method != "__call__" and not (is_sum or ufunc in EXACT)):
+            return NotImplemented  # an operation of which nobody has said how it errs
         plain = [as_plain(each) for each in operands]
         if out is not None:
             options["out"] = tuple(as_plain(each) for each in out)
         y = getattr(ufunc, method)(*plain, **options)
-        if y.dtype != np.float64:  # a comparison, say
+        if y.dtype.kind not in "fO":  # a comparison
             return y
+        y = y.astype(np.float64, copy=False)  # `np.vectorize` goes by way of objects
         if ufunc is np.matmul:
             a, b = plain
             self.errors.add_up(y, (a * a) @ (b * b), np.count_nonzero(a, axis=-1)[..., None])
