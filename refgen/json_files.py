@@ -6,7 +6,6 @@ from typing import Any
 
 from refgen.errors import RefgenError
 
-
 MODEL_FOLDER = "A model folder holds config.json, model.safetensors and the tokenizer's files."
 
 

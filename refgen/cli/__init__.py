@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import refgen
-from refgen.cli import bench, generate, judge, spec, trace
+from refgen.cli import bench, compare, generate, judge, spec, trace
 from refgen.errors import IgnoredSettingWarning, RefgenError
 
-COMMANDS = (generate, trace, judge, spec, bench)
+COMMANDS = (generate, trace, compare, judge, spec, bench)
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
