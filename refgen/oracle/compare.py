@@ -162,11 +162,17 @@ def compare(
     )
     if not diagnosing or not own[-1].ratios.max() < np.inf:
         return found
-    chosen = (
-        [views[part] for part in found.faulty if part in views] or complete(views, gpt2) or last_view(theirs, noise)
-    )
     count = lambda done: progress(f"known faults: {done}")  # noqa: E731
-    return replace(found, diagnosis=diagnose(whole, chosen, progress=count)) if chosen else found
+    # All there is to see first: it tells a fault of all layers from the same in one. Then the parts at fault alone.
+    sights = [
+        complete(views, gpt2) or last_view(theirs, noise),
+        [views[part] for part in found.faulty if part in views],
+    ]
+    diagnoses = [diagnose(whole, sights[0], progress=count)] if sights[0] else []
+    if sights[1] and (not diagnoses or diagnoses[0].named is None):
+        diagnoses.insert(0, diagnose(whole, sights[1], progress=count))
+    best = next((each for each in diagnoses if each.named is not None), diagnoses[-1] if diagnoses else None)
+    return replace(found, diagnosis=best)
 
 
 def check(gpt2: GPT2, theirs: Trace, dtype: str) -> None:

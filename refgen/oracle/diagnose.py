@@ -71,6 +71,13 @@ class Diagnosis:
         return self.matches[0].fault if self.matches and self.matches[0].convinces else None
 
     @property
+    def alike(self) -> tuple[Fault, ...]:
+        """Others that these numbers cannot tell from the nearest."""
+        return tuple(
+            match.fault for match in self.matches[1:] if abs(match.explained - self.matches[0].explained) < UNCHANGED
+        )
+
+    @property
     def sentence(self) -> str:
         """For a person."""
         if not self.matches:
@@ -84,7 +91,11 @@ class Diagnosis:
                 f"(the nearest is {best.fault.name}, R² = {max(best.explained, 0):.2f})."
             )
         rest = "the rest is rounding" if fits(best.leftover) else f"R² = {best.explained:.4f}"
-        return f"It looks like {best.fault.name}: {best.fault.sentence} (alpha {best.alpha:.3f} ± {best.deviation:.1g}, {rest}.)"
+        others = "".join(f", or {fault.name}, which here is the same" for fault in self.alike)
+        return (
+            f"It looks like {best.fault.name}: {best.fault.sentence} "
+            f"(alpha {best.alpha:.3f} ± {best.deviation:.1g}, {rest}{others}.)"
+        )
 
 
 @dataclass(frozen=True)
