@@ -187,9 +187,11 @@ def test_json(capsys, files):
     assert told["diagnosis"]["matches"][0]["fault"] == "gelu-erf"
 
 
-def test_a_picture(capsys, files, tmp_path):
+def test_a_picture(gpt2, tmp_path, monkeypatch, capsys, files):
     """--plot writes one, if matplotlib is there."""
     pytest.importorskip("matplotlib")
+    found = compare(gpt2, trace.load(files / "wrong.safetensors", gpt2.config), diagnosing=False)
+    monkeypatch.setattr("refgen.oracle.compare.compare", lambda *arguments, **options: found)
     code, _, _ = run(capsys, files / "wrong.safetensors", "--plot", tmp_path / "p.png")
     assert code == 1
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
