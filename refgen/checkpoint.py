@@ -29,12 +29,13 @@ from refgen.model import GPT2, MLP, Affine, Attention, Block
 from refgen.products import laid_out
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-STORED: Mapping[str, np.dtype[Any]] = {
+STORED: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
     "F64": np.dtype("<f8"),
 }
+INTEGERS: dict[str, np.dtype[Any]] = {"I64": np.dtype("<i8"), "I32": np.dtype("<i4")}  # no weights: ids in a trace
 
 
 def tensor_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
@@ -262,17 +263,25 @@ def widened(tensor: Stored, shape: tuple[int, ...], wanted: np.dtype[Any]) -> nd
         raise CheckpointError(where, f"is {tensor.dtype}, must be one of {', '.join(STORED)}", "CKPT-08")
     if tensor.dtype == "F64" and wanted == np.float32:
         raise CheckpointError(where, "is F64, which float32 would round", "CKPT-08", "Load with dtype='float64'.")
-    numbers = tensor.data.view(STORED[tensor.dtype])
-    if tensor.dtype == "BF16":  # the upper half of a float32
-        numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        numbers = np.require(numbers.astype(wanted, copy=False), requirements="A").reshape(shape)
-        suspicious = not np.isfinite(numbers.sum())  # one fast pass; a finite sum has only finite terms
-    if suspicious and not np.isfinite(numbers).all():
+        array = np.require(numbers(tensor).astype(wanted, copy=False), requirements="A")
+        suspicious = not np.isfinite(array.sum())  # one fast pass; a finite sum has only finite terms
+    if suspicious and not np.isfinite(array).all():
         raise CheckpointError(
             where, "holds NaN or infinity", "CKPT-12", "The file is damaged or was saved after diverging."
         )
-    return numbers
+    return array
+
+
+def numbers(tensor: Stored) -> ndarray:
+    """A stored tensor as it lies in the file; BF16, the upper half of a float32, widened to it."""
+    if tensor.dtype not in STORED | INTEGERS:
+        problem = f"is {tensor.dtype}, must be one of {', '.join(STORED | INTEGERS)}"
+        raise CheckpointError(f"{tensor.file.name}: tensor {tensor.name}", problem, "CKPT-08")
+    array = tensor.data.view((STORED | INTEGERS)[tensor.dtype])
+    if tensor.dtype == "BF16":
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    return array.reshape(tensor.shape)
 
 
 # --- Saving -----------------------------------------------------------------------------------------------

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import refgen
-from refgen.cli import bench, generate, judge, prove, spec
+from refgen.cli import bench, compare, generate, judge, prove, spec, trace
 from refgen.errors import IgnoredSettingWarning, RefgenError
 
-COMMANDS = (generate, spec, prove, judge, bench)
+COMMANDS = (generate, trace, compare, judge, prove, spec, bench)
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
 

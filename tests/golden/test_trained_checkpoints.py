@@ -5,11 +5,13 @@ from itertools import product
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from refgen import AutoModelForCausalLM
 from refgen.activations import gelu
 from refgen.model import forward, softmax
+from refgen.oracle import trace
+from refgen.oracle.compare import compare
 
 # Of the 30,000 digits that each network has to choose, the smallest lead of the best over the second best.
 ADDERS = {"adder-shrillingelk8335": 2.55, "adder-notcopernicus": 0.511, "adder-salva4": 0.092}
@@ -151,3 +153,21 @@ def test_the_wrong_activation_is_seen(sorter):
     first = list(STAGES).index("gelu")
     assert max(worst[name] for name in list(STAGES)[:first]) <= BOUND
     assert min(worst[name] for name in [*STAGES, "probs"][first:]) > 1e-4
+
+
+@pytest.mark.parametrize(("act", "verdict", "named"), [(None, "PASS", None), (gelu, "FAIL", "gelu-erf")])
+def test_the_oracle_judges_the_third_party(sorter, tmp_path, act, verdict, named):
+    """`refgen compare` passes the published stages; with the erf form of GELU in their place it names it.
+
+    Those published are of one block and the ends of the others, which is all that a comparison needs.
+    """
+    model, theirs, ids = sorter
+    arrays = theirs if act is None else stages_of(model, ids, act)
+    stages = {ours: np.ascontiguousarray(arrays[name]) for name, ours in STAGES.items()}
+    save_file(stages | {"input_ids": ids}, tmp_path / "partials.safetensors")
+    found = compare(model.gpt2, trace.load(tmp_path / "partials.safetensors", model.config))
+    assert found.sentence.startswith(verdict), found.sentence
+    assert (found.diagnosis.named.name if found.diagnosis.named else None) == named
+    if act is not None:
+        assert found.first.name == "h.0.mlp.act"
+        assert found.faulty == ("h.0", "h.1", "h.2")

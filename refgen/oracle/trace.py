@@ -1,0 +1,226 @@
+"""A trace: the named stages of one run of a network, recorded, saved, loaded, listed.
+
+A stage has the name of the checkpoint's module that gives it, `h.3.attn.c_attn` or `ln_f`, so that anyone can record
+theirs with hooks (docs/trace.md). Names without a module of their own are explained in model.py. In every stage the
+axis before the last is the position, so the steps of a generation are joined along it.
+
+Axes    B rows, T positions, C = n_embd, H heads, D = C / H, S keys, V tokens.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+from numpy import ndarray
+from safetensors.numpy import save_file
+
+import refgen
+from refgen.cache import Cache
+from refgen.checkpoint import listed, numbers, read_safetensors, replacing
+from refgen.config import GPT2Config
+from refgen.errors import OracleError
+from refgen.model import GPT2, Note, check_ids, check_mask, forward
+
+ATTENTION = ("c_attn", "q", "k", "v", "scores", "pattern", "z", "c_proj")
+MLP = ("c_fc", "act", "c_proj")
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # from exact to coarse
+IDS, MASK = "input_ids", "attention_mask"  # their names in a file, beside the stages
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a run computed. `stages` are in the order of model.py, those of 16 bits widened to float32."""
+
+    stages: Mapping[str, ndarray]
+    input_ids: ndarray  # [B T] int64
+    attention_mask: ndarray  # [B T] int64, 1 real and 0 padding
+    dtype: str  # what it was computed in: float64, float32, float16 or bfloat16
+    config: GPT2Config | None = None  # None if a foreign file does not say
+    prefill: int | None = None  # how many positions went first, before the others came one by one; None for all
+
+
+# --- Names and shapes -------------------------------------------------------------------------------------
+
+
+def stage_names(config: GPT2Config) -> tuple[str, ...]:
+    """All stages, in the order in which model.py computes them."""
+    block = ("ln_1", *(f"attn.{name}" for name in ATTENTION), "resid_mid", "ln_2", *(f"mlp.{name}" for name in MLP))
+    blocks = [name for i in range(config.n_layer) for name in (*(f"h.{i}.{part}" for part in block), f"h.{i}")]
+    return ("drop", *blocks, "ln_f", "lm_head")
+
+
+def stage_shape(name: str, config: GPT2Config, B: int, T: int) -> tuple[int, ...]:
+    """The shape of a stage: `[B H T D]`, `[B H T S]` with S = T, or `[B T …]`."""
+    C, H = config.n_embd, config.n_head
+    leaf = name.rpartition(".")[2]
+    if leaf in ("q", "k", "v"):
+        return (B, H, T, C // H)
+    if leaf in ("scores", "pattern"):
+        return (B, H, T, T)
+    widths = {"c_attn": 3 * C, "c_fc": config.inner, "act": config.inner, "lm_head": config.vocab_size}
+    return (B, T, widths.get(leaf, C))
+
+
+def select(config: GPT2Config, patterns: Sequence[str]) -> tuple[str, ...]:
+    """The stages that any of `patterns` matches as a file name is matched: `h.*.mlp.act`, `h.[01]`, `*`."""
+    names = stage_names(config)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            problem = f"matches no stage of this model, which has {config.n_layer} layers"
+            raise OracleError(f"stage {pattern!r}", problem, remedy="Such as drop, h.0.attn.pattern, 'h.*', lm_head.")
+    return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+# --- Recording --------------------------------------------------------------------------------------------
+
+
+def record(
+    gpt2: GPT2,
+    input_ids: ndarray,
+    attention_mask: ndarray | None = None,
+    stages: Sequence[str] = ("*",),
+    prefill: int | None = None,
+) -> Trace:
+    """The stages that match, over `input_ids` `[B T]`, in the dtype of the network.
+
+    With `prefill` = n the first n positions go in one pass and the others one by one through a cache, as a generation
+    computes them; the trace is that of the whole but for rounding. Raises `InputError`, `OracleError`.
+    """
+    T = input_ids.shape[-1]
+    mask = np.ones_like(input_ids) if attention_mask is None else attention_mask
+    check_ids(input_ids, gpt2.config)
+    check_mask(mask, len(input_ids), 0, T)
+    if prefill is not None and not 0 < prefill <= T:
+        raise OracleError(f"prefill={prefill}", f"must be from 1 to {T}, the number of positions")
+    names = select(gpt2.config, stages)
+    parts: dict[str, list[ndarray]] = {name: [] for name in names}
+    cache = Cache()
+    ends = range(T if prefill is None else prefill, T + 1)
+    for end in ends:
+        new = slice(len(cache), end)
+        forward(gpt2, input_ids[:, new], mask[:, :end], cache=cache, note=keep(parts))
+    return Trace(
+        stages={name: join(name, parts[name]) for name in names},
+        input_ids=input_ids,
+        attention_mask=mask,
+        dtype=gpt2.wte.dtype.name,
+        config=gpt2.config,
+        prefill=prefill,
+    )
+
+
+def keep(parts: Mapping[str, list[ndarray]]) -> Note:
+    """A note that appends copies of the stages that `parts` names; views would hold on to more than they show."""
+    return lambda name, array: parts[name].append(array.copy()) if name in parts else None
+
+
+def join(name: str, parts: Sequence[ndarray]) -> ndarray:
+    """One stage of several passes as of one: along T; keys that were not there yet are hidden."""
+    if len(parts) == 1:
+        return parts[0]
+    if name.endswith(("scores", "pattern")):
+        S, hidden = parts[-1].shape[-1], -np.inf if name.endswith("scores") else 0.0
+        parts = [np.pad(p, [(0, 0)] * 3 + [(0, S - p.shape[-1])], constant_values=hidden) for p in parts]
+    return np.concatenate(parts, axis=-2)
+
+
+# --- Files ------------------------------------------------------------------------------------------------
+
+
+def save(trace: Trace, path: Path) -> None:
+    """Writes safetensors: the stages, `input_ids`, `attention_mask`; what else there is to say as metadata."""
+    arrays = {**trace.stages, IDS: trace.input_ids, MASK: trace.attention_mask}
+    about = {"refgen": refgen.__version__, "dtype": trace.dtype}
+    if trace.config is not None:
+        about["config"] = json.dumps(trace.config.to_dict())
+    if trace.prefill is not None:
+        about["prefill"] = str(trace.prefill)
+    with replacing(path) as temporary:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary, metadata=about)
+
+
+def load(path: Path, config: GPT2Config) -> Trace:
+    """A trace of a network of this `config`, written by `save` or by anyone's hooks.
+
+    Names may begin with `transformer.`; a batch of one row may lack its axis; `attention_mask` is 1 if it is not
+    there. The dtype is the one in the metadata, else the coarsest of the stages'. Raises `OracleError`, and
+    `CheckpointError` for what is no safetensors file.
+    """
+    tensors = {tensor.name.removeprefix("transformer."): tensor for tensor in read_safetensors(path)}
+    about = metadata(path)
+    if IDS not in tensors:
+        raise OracleError(str(path), f"has no {IDS}", remedy=f'Save the token ids beside the stages, as "{IDS}".')
+    ids = with_rows(numbers(tensors.pop(IDS)))
+    mask = with_rows(numbers(tensors.pop(MASK))) if MASK in tensors else np.ones_like(ids)
+    check_ids(ids, config)
+    check_mask(mask, len(ids), 0, ids.shape[1])
+    names = stage_names(config)
+    unknown = sorted(tensors.keys() - set(names))
+    if unknown:
+        remedy = "Leave them out; a stage is called drop, h.0.ln_1, h.0.attn.c_attn, …, lm_head: see docs/trace.md."
+        raise OracleError(str(path), f"names stages that refgen does not know: {listed(unknown)}", remedy=remedy)
+    own = GPT2Config.from_dict(json.loads(about["config"])) if "config" in about else None
+    coarsest = max((list(DTYPES).index(t.dtype) for t in tensors.values() if t.dtype in DTYPES), default=1)
+    return Trace(
+        stages={
+            name: with_shape(f"{path.name}: {name}", numbers(tensors[name]), stage_shape(name, config, *ids.shape))
+            for name in names
+            if name in tensors
+        },
+        input_ids=ids.astype(np.int64),
+        attention_mask=mask.astype(np.int64),
+        dtype=about.get("dtype", list(DTYPES.values())[coarsest]),
+        config=own,
+        prefill=int(about["prefill"]) if "prefill" in about else None,
+    )
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says beside its tensors."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    about: dict[str, str] = header.get("__metadata__", {})
+    return about
+
+
+def with_rows(ids: ndarray) -> ndarray:
+    """Ids as `[B T]`."""
+    return ids[None] if ids.ndim == 1 else ids
+
+
+def with_shape(where: str, array: ndarray, shape: tuple[int, ...]) -> ndarray:
+    """A stage in its shape; the axis of a single row may be missing."""
+    if array.shape == shape[1:] and shape[0] == 1:
+        return array[None]
+    if array.shape != shape:
+        raise OracleError(where, f"has shape {list(array.shape)}, must have {list(shape)}")
+    return array
+
+
+# --- Showing ----------------------------------------------------------------------------------------------
+
+HEADINGS = ("stage", "shape", "min", "mean", "max", "row 0, last position: its first three numbers")
+
+
+def listing(trace: Trace) -> Iterator[str]:
+    """A line a stage: name, shape, smallest, mean and largest number, and the first few of the last position.
+
+    Hidden scores, which are -inf, are left out of the three.
+    """
+    width = max(map(len, (*trace.stages, HEADINGS[0])))
+    shapes = {name: str(list(array.shape)) for name, array in trace.stages.items()}
+    broad = max(map(len, (*shapes.values(), HEADINGS[1])))
+
+    def line(name: str, shape: str, figures: Sequence[str], few: str) -> str:
+        return f"{name:{width}}  {shape:{broad}}  " + " ".join(f"{each:>10}" for each in figures) + f"  {few}"
+
+    yield line(HEADINGS[0], HEADINGS[1], HEADINGS[2:5], HEADINGS[5])
+    for name, array in trace.stages.items():
+        seen = array[array > -np.inf] if name.endswith("scores") else array
+        statistics: tuple[Callable[[ndarray], float], ...] = (np.min, np.mean, np.max)
+        figures = [f"{f(seen.astype(np.float64)):.4g}" for f in statistics] if seen.size else ["-"] * 3
+        last = array.reshape(-1, *array.shape[-2:])[0, -1]
+        yield line(name, shapes[name], figures, " ".join(f"{each:.4g}" for each in last[:3]))

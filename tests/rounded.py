@@ -1,0 +1,45 @@
+"""A network in bfloat16 or float16 without a library that has them: numbers that are rounded after every operation."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from refgen.oracle.formats import FORMATS, nearest
+
+
+class Rounded(np.ndarray):
+    """float64 numbers that all fit `form`, as does whatever NumPy computes from them; sums are exact until then."""
+
+    form = None
+
+    def __array_finalize__(self, origin):
+        self.form = getattr(origin, "form", None)
+
+    def __array_ufunc__(self, ufunc, method, *operands, out=None, **options):
+        plain = [each.view(np.ndarray) if isinstance(each, Rounded) else each for each in operands]
+        y = getattr(ufunc, method)(*plain, **options)
+        if not isinstance(y, np.ndarray) or y.dtype != np.float64:
+            return y
+        with np.errstate(invalid="ignore"):
+            y = np.where(np.isfinite(y), nearest(y, self.form), y)
+        if out is None:
+            return rounded(y, self.form)
+        out[0].view(np.ndarray)[...] = y
+        return out[0]
+
+
+def rounded(array, form):
+    """`array` of such numbers."""
+    result = np.asarray(array, dtype=np.float64).view(Rounded)
+    result.form = form
+    return result
+
+
+def rounded_network(gpt2, dtype):
+    """A network in float64 whose weights fit `dtype`, computing in `dtype`: one rounded operand is enough."""
+    return replace(gpt2, wte=rounded(gpt2.wte, FORMATS[dtype]))
+
+
+def run_in(dtype, p):
+    """The logits of a pass whose network is in float64, as an implementation in `dtype` computes them."""
+    return np.asarray(replace(p, gpt2=rounded_network(p.gpt2, dtype)).run().view(np.ndarray))
