@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from refgen.oracle.formats import FORMATS, nearest
+from refgen.oracle.noisy import EXACT
 
 
 class Rounded(np.ndarray):
@@ -20,6 +21,8 @@ class Rounded(np.ndarray):
         y = getattr(ufunc, method)(*plain, **options)
         if not isinstance(y, np.ndarray) or y.dtype != np.float64:
             return y
+        if ufunc in EXACT and out is None:
+            return rounded(y, self.form)
         with np.errstate(invalid="ignore"):
             y = np.where(np.isfinite(y), nearest(y, self.form), y)
         if out is None:
