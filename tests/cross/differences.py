@@ -465,8 +465,8 @@ DIFFERENCES: tuple[Difference, ...] = (
                {"stopping_criteria", "max_time", "guidance_scale"}.intersection(request.active()), reworded=unassisted),
     Difference("BEAM-03", sums_may_tie, perhaps=True, patched=equal_sums_in_order),
     Difference("SAMP-08", growing_without_end, perhaps=True, patched=decay_of_running_rows),
-    Difference("SAMP-08", overflowing_beams, perhaps=True, patched=draws_for_closed_prompts),
     Difference("TOPH-01", lambda request: request.samples and "top_h" in request.active(), perhaps=True,
                patched=entropy_of_shifted_scores),
     Difference("TOPP-03", scores_may_tie, perhaps=True, patched=equal_scores_in_order),
+    Difference("SAMP-08", overflowing_beams, perhaps=True, patched=draws_for_closed_prompts),  # the last to replace multinomial
 )  # fmt: skip
