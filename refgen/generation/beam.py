@@ -61,6 +61,7 @@ def drawn(exponentials: Exponentials) -> Choose:
     return lambda sums, count: best(softmax(sums) / exponentials(sums.shape), count)
 
 
+@np.errstate(all="ignore")  # what is no number any more is looked for by check_scores
 def beam_search(
     next_logits: NextLogits,
     caches: Iterable[Cache],
@@ -81,17 +82,16 @@ def beam_search(
     all_scores, all_logits, over = [], [], False
     while not over:
         flat = ids.reshape(B * K, -1)
-        with np.errstate(all="ignore"):
-            logits = next_logits(flat, mask).astype(np.float32)
-            scores = log_softmax(logits)
-            for processor in processors:
-                scores = processor(flat, scores)
-            # A beam that cannot win may have nothing left, but no infinite score either: with that it would win.
-            alive = (sums > NEVER / 2).ravel() | np.isposinf(scores.max(axis=1))
-            check_scores(scores, logits, alive & is_open.repeat(K))
-            totals = (scores.reshape(B, K, -1) + sums[:, :, None]).reshape(B, -1)
-            totals = np.where(np.isnan(totals), -np.inf, totals)  # of a beam that has nothing left, and cannot win
-            chosen = choose(totals, M)
+        logits = next_logits(flat, mask).astype(np.float32)
+        scores = log_softmax(logits)
+        for processor in processors:
+            scores = processor(flat, scores)
+        # A beam that cannot win may have nothing left, but no infinite score either: with that it would win.
+        alive = (sums > NEVER / 2).ravel() | np.isposinf(scores.max(axis=1))
+        check_scores(scores, logits, alive & is_open.repeat(K))
+        totals = (scores.reshape(B, K, -1) + sums[:, :, None]).reshape(B, -1)
+        totals = np.where(np.isnan(totals), -np.inf, totals)  # of a beam that has nothing left, and cannot win
+        chosen = choose(totals, M)
         beam, token = np.divmod(chosen, logits.shape[1])
         chosen_sums = np.take_along_axis(totals, chosen, axis=1)
         candidates = np.dstack([take(ids, beam), token])

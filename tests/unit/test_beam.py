@@ -1,5 +1,6 @@
 """Beam search against exhaustive search, and its pieces one by one."""
 
+import warnings
 from functools import partial
 from itertools import product
 
@@ -288,3 +289,12 @@ def test_a_beam_that_cannot_win_does_not_win_by_infinity():
     prompt, caches = Prompt(ids, np.ones_like(ids)), [Cache()]
     with pytest.raises(GenerationError, match=r"\[SAMP-08\]"):
         beam_search(following({0: {2: 1.0}}, 6), caches, prompt, [two_or_end], best, conditions, settings)
+
+
+def test_sums_that_overflow_warn_nowhere():
+    """BEAM-06: a sum of the smallest numbers, times a length, is no number of NumPy's for the user to hear about."""
+    model = random_model(GPT2Config(vocab_size=7, n_positions=8, n_embd=8, n_layer=1, n_head=2, eos_token_id=None), 0)
+    call = {"num_beams": 2, "length_penalty": -1.0, "forced_eos_token_id": 0, "remove_invalid_values": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert model.generate([[4]], **call, max_new_tokens=5, pad_token_id=0).shape == (1, 6)
