@@ -41,6 +41,17 @@ def test_nearest_is_nearest(number, dtype):
     assert rounded == expected if abs(expected) <= form.largest else rounded == math.copysign(math.inf, number)
 
 
+@pytest.mark.parametrize("dtype", sorted(FORMATS))
+def test_the_largest_number_is_held_and_the_next_is_infinite(dtype):
+    """What lies below the middle between the largest number and the one that would follow still rounds to it."""
+    form = FORMATS[dtype]
+    largest, middle = form.largest, form.largest * (1 + form.unit / (2 - 2 * form.unit))
+    x = np.array([largest, np.nextafter(middle, 0), middle])
+    np.testing.assert_array_equal(
+        nearest(np.append(x, -x), form), [largest, largest, np.inf, -largest, -largest, -np.inf]
+    )
+
+
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=20))
 def test_bfloat16_is_the_upper_half_of_a_float32(numbers):
     """Bit by bit: add half of the lower half, one less if the last bit is even, and cut it off."""
