@@ -57,7 +57,8 @@ def nearest(x: ndarray, form: Format) -> ndarray:
     """
     _, exponent = np.frexp(x)
     step = np.ldexp(1.0, np.maximum(exponent - form.digits, form.lowest))
-    rounded = np.rint(x / step) * step
+    with np.errstate(over="ignore"):
+        rounded = np.rint(x / step) * step
     return np.where(np.abs(rounded) <= form.largest, rounded, np.copysign(math.inf, x))
 
 

@@ -19,7 +19,7 @@ house in the deep bosom of the ocean buried. Now are our brows bound with victor
 monuments; our stern alarums changed to merry meetings, our dreadful marches to delightful measures.
 """
 LONG = settings().max_examples > 1000
-CORRECT, WRONG, STEPS = (105, 50, 96) if LONG else (3, 1, 40)  # sequences of each kind and dtype; tokens of each
+CORRECT, WRONG, STEPS = (105, 50, 96) if LONG else (2, 1, 40)  # sequences of each kind and dtype; tokens of each
 
 
 def some_prompts(tokenizer, count, seed):
@@ -118,7 +118,7 @@ def test_bugs_are_found(shakespeare, figures, bug, dtype):
 @pytest.mark.parametrize("bug", SUBTLE)
 def test_subtle_bugs_are_found_in_some_texts(shakespeare, figures, bug, dtype):
     """A bug that hardly moves the logits changes few tokens: not each text shows it, all together do."""
-    judged = judgements(shakespeare, SUBTLE[bug], dtype, 4 * WRONG if not LONG else WRONG, 4)
+    judged = judgements(shakespeare, SUBTLE[bug], dtype, WRONG if LONG else 3, 4)
     failed = sum(each.verdict == "FAIL" for each in judged)
     figures.append(f"judge: {failed} of {len(judged)} texts in {dtype} are FAIL, and all together: {bug}")
     assert together(judged).verdict == "FAIL"
@@ -127,7 +127,7 @@ def test_subtle_bugs_are_found_in_some_texts(shakespeare, figures, bug, dtype):
 def test_too_many_ties_are_a_bug(shakespeare, figures):
     """To take the second best wherever it is near enough is explained at each step, and is FAIL in all."""
     model, tokenizer = shakespeare
-    prompts = some_prompts(tokenizer, 5, 3)
+    prompts = some_prompts(tokenizer, 4, 3)
     noise = expected_error(model.gpt2, np.array([prompts[0]]), dtype="bfloat16")
     near = 2 * float(noise.scale["lm_head"].mean())
 

@@ -31,7 +31,7 @@ SHAPES = {  # biases and gains of these are as large as their weights
     "untied, scaled by layer": {"n_layer": 4, "n_embd": 32, "n_head": 2, "vocab_size": 100,
                                 "tie_word_embeddings": False, "scale_attn_by_inverse_layer_idx": True},
 }  # fmt: skip
-QUICK = ("shakespeare", "3 layers of 96, odd heads", "heads of 8, relu")
+QUICK = ("shakespeare", "3 layers of 96, odd heads")
 
 
 @cache
@@ -83,7 +83,7 @@ def test_they_pass_on_random_networks(figures):
     """Any switch, activation, size and input, any implementation, in each format."""
     worst, runs = np.zeros(3), 0
 
-    @settings(max_examples=max(15, settings().max_examples // 4))
+    @settings(max_examples=max(10, settings().max_examples // 4))
     @given(st.data())
     def law(dtype, data):
         nonlocal worst, runs

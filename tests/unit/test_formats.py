@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from refgen.canonical import canonical
@@ -21,6 +21,7 @@ floats = st.one_of(
 )
 
 
+@example([1.7976931348623157e308, -math.inf], "float32")
 @given(st.lists(floats, min_size=1, max_size=20), st.sampled_from(["float32", "float16"]))
 def test_nearest_is_numpys(numbers, dtype):
     """Where NumPy has the format, its conversion gives the same number."""
@@ -39,6 +40,17 @@ def test_nearest_is_nearest(number, dtype):
     expected = round(exact / step) * step  # Python rounds fractions half to even
     rounded = nearest(np.array([number]), form)[0]
     assert rounded == expected if abs(expected) <= form.largest else rounded == math.copysign(math.inf, number)
+
+
+@pytest.mark.parametrize("dtype", sorted(FORMATS))
+def test_the_largest_number_is_held_and_the_next_is_infinite(dtype):
+    """What lies below the middle between the largest number and the one that would follow still rounds to it."""
+    form = FORMATS[dtype]
+    largest, middle = form.largest, form.largest * (1 + form.unit / (2 - 2 * form.unit))
+    x = np.array([largest, np.nextafter(middle, 0), middle])
+    np.testing.assert_array_equal(
+        nearest(np.append(x, -x), form), [largest, largest, np.inf, -largest, -largest, -np.inf]
+    )
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=20))

@@ -11,6 +11,7 @@ from refgen.errors import InputError, OracleError
 from refgen.model import forward
 from refgen.oracle.formats import cast
 from refgen.oracle.margins import ODDS, Flip, Judgement, at_least, judge_tokens, together, up_to_end
+from refgen.oracle.noise import expected_error
 from tests.strategies import models
 
 
@@ -63,6 +64,26 @@ def test_equal_logits_are_a_tie(shakespeare):
     judged = judge_tokens(replace(model.gpt2, config=untied, lm_head=head), prompt, [twin])
     assert judged.verdict == "TIE"
     assert (judged.flips[0].margin, judged.flips[0].best) == (0, best)
+
+
+def test_sigma_is_that_of_the_difference(shakespeare):
+    """The root mean square, over the noisy runs, of the error of the best logit minus that of the taken one."""
+    gpt2, ids = shakespeare[0].gpt2, [813, 25, 198, 40, 458, 7]
+    noise = expected_error(gpt2, np.array([ids[:-1]]), dtype="float16", samples=5, seed=3)
+    judged = judge_tokens(gpt2, ids[:2], ids[2:], "float16", samples=5, seed=3)
+    assert judged.flips
+    for flip in judged.flips:
+        errors = noise.samples["lm_head"][:, 0, 1 + flip.step].astype(np.float64)
+        expected = np.sqrt(((errors[:, flip.best] - errors[:, flip.token]) ** 2).mean())
+        assert flip.sigma == pytest.approx(expected, rel=1e-6)
+        assert flip.sigmas == pytest.approx(flip.margin / flip.sigma)
+
+
+def test_four_sigma_are_a_tie():
+    """And no more than that."""
+    for sigmas, tie in ((0.0, True), (4.0, True), (4.01, False), (np.inf, False)):
+        assert Flip(0, 1, 2, 2, sigmas, 1.0).is_tie is tie
+    assert not Flip(0, 1, 2, 2, 1e-9, 0.0).is_tie
 
 
 @given(st.lists(st.floats(0, 1), max_size=8), st.integers(0, 9))
