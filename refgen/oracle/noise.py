@@ -17,6 +17,7 @@ from typing import Annotated as Int
 import numpy as np
 from numpy import ndarray
 
+from refgen.config import GPT2Config
 from refgen.errors import OracleError
 from refgen.model import GPT2, forward
 from refgen.oracle.formats import cast, find_format
@@ -76,14 +77,16 @@ def expected_error(
     input_ids: Int[ndarray, "B T"],
     attention_mask: Int[ndarray, "B T"] | None = None,
     dtype: str = "float32",
-    samples: int = 8,
+    samples: int | None = None,
     seed: int = 0,
     stages: Sequence[str] = ("lm_head",),
 ) -> Noise:
     """The exact stages of a network whose weights are rounded to `dtype`, and their expected rounding errors.
 
-    Costs one forward pass in float64 and, `samples` times, about four. Raises `OracleError`, and `InputError` for ids.
+    Costs one forward pass in float64 and, `samples` times, about four; None for as many as `enough` says. Raises
+    `OracleError`, and `InputError` for ids.
     """
+    samples = enough(gpt2.config) if samples is None else samples
     if samples < 1:
         raise OracleError(f"samples={samples}", "must be at least 1")
     network = cast(gpt2, dtype)
@@ -98,6 +101,11 @@ def expected_error(
     mask = np.ones_like(input_ids) if attention_mask is None else attention_mask
     scale = {stage: position_scale(stacked[stage], np.isfinite(exact[stage])) for stage in stages}
     return Noise(dtype, mask, exact, stacked, scale)
+
+
+def enough(config: GPT2Config) -> int:
+    """Eight, and more for narrow networks, so that a position's scale rests on 256 numbers or more that err by themselves."""
+    return max(8, -(-256 // min(config.n_embd, config.vocab_size)))
 
 
 def position_scale(samples: Float[ndarray, "M ..."], visible: ndarray) -> Float[ndarray, "B T"]:
