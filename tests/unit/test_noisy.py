@@ -122,7 +122,7 @@ def test_threads_blocks_and_tiles_leave_noisy_numbers_whole(monkeypatch):
 
     whole = run()
     monkeypatch.setattr(parallel, "BLOCK", 1)
-    monkeypatch.setattr(parallel, "threads", lambda: 3)
+    monkeypatch.setattr(parallel, "get_num_threads", lambda: 3)
     monkeypatch.setattr(products, "LARGE", 0)
     for plain, cut in zip(whole, run(), strict=True):
         np.testing.assert_array_equal(cut, plain)
