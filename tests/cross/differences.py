@@ -323,14 +323,15 @@ def decay_of_running_rows(request: Request) -> AbstractContextManager[Any]:
     return patch.object(theirs, "ExponentialDecayLengthPenalty", Decay)
 
 
-def overflowing_beams(request: Request) -> bool:
-    """SAMP-08. Whether sums may be so low that a prompt is closed, and its scores then be no numbers."""
-    return request.samples and request.beams > 1 and 0 < (request.get("temperature") or 1) < 1e-30
+def empty_beams(request: Request) -> bool:
+    """SAMP-08. Whether a beam that cannot win may have nothing left, or a closed prompt no numbers for scores."""
+    tiny = 0 < (request.get("temperature") or 1) < 1e-30
+    return request.samples and request.beams > 1 and (tiny or may_remove_all(request))
 
 
 @contextmanager
-def draws_for_closed_prompts(request: Request) -> Iterator[None]:
-    """SAMP-08. Rows without numbers draw anything: they are closed, or refgen would have refused; there they fail."""
+def draws_for_empty_beams(request: Request) -> Iterator[None]:
+    """SAMP-08. Rows without numbers draw anything: they cannot win or are closed, or refgen would have refused; there they fail."""
     draw = torch.multinomial
 
     def multinomial(p: torch.Tensor, num_samples: int) -> torch.Tensor:
@@ -468,5 +469,5 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference("TOPH-01", lambda request: request.samples and "top_h" in request.active(), perhaps=True,
                patched=entropy_of_shifted_scores),
     Difference("TOPP-03", scores_may_tie, perhaps=True, patched=equal_scores_in_order),
-    Difference("SAMP-08", overflowing_beams, perhaps=True, patched=draws_for_closed_prompts),  # the last to replace multinomial
+    Difference("SAMP-08", empty_beams, perhaps=True, patched=draws_for_empty_beams),  # the last to replace multinomial
 )  # fmt: skip
