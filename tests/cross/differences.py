@@ -408,8 +408,11 @@ def sums_may_tie(request: Request) -> bool:
 
 
 def scores_may_tie(request: Request) -> bool:
-    """TOPP-03. Whether tokens are made to score alike: all forced ones 0, all removed ones the smallest number."""
+    """TOPP-03. Whether tokens are made to score alike: all forced ones 0, allowed ones of which none is left too, all
+    removed ones the smallest number.
+    """
     alike = len(each(request.get("forced_eos_token_id"))) > 1 or request.get("remove_invalid_values")
+    alike = alike or "prefix_allowed_tokens_fn" in request.functions
     cut = {"top_p", "top_h", "min_p", "typical_p"}
     return request.samples and bool(alike) and not cut.isdisjoint(request.active())
 
