@@ -25,7 +25,7 @@ from refgen.model import GPT2, check_ids
 from refgen.oracle.formats import cast
 from refgen.oracle.noise import noisy_runs, ratio, stages_of
 
-NEAR = 4.0  # sigmas behind the best that rounding explains; correct runs came to 2.5 (docs/noise.md)
+NEAR = 4.0  # sigmas behind the best that rounding explains; correct runs came to 1.9 (docs/noise.md)
 ODDS = 1e-6  # chance of the number of flips below which rounding does not explain it
 
 
