@@ -457,8 +457,8 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference("IN-01", other_kinds, refused_there=True,
                reworded=lambda request: replace(request, call=request.call | other_kinds(request))),
     Difference("LEN-04", overfull, patched=room_to_spare),
-    Difference("STOP-05", lambda request: "stopping_criteria" in request.functions and not request.ends
-               and request.beams == 1),
+    Difference("STOP-05", lambda request: "stopping_criteria" in request.functions
+               and all(end >= request.vocab_size for end in request.ends) and request.beams == 1),
     Difference("BEAM-10", filled_otherwise),
     Difference("NGRAM-02", lambda request: padded(request) and {
         "no_repeat_ngram_size", "bad_words_ids", "sequence_bias"}.intersection(request.active()), patched=without_padding),
