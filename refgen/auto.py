@@ -17,7 +17,7 @@ from refgen.arrays import whole_numbers
 from refgen.cache import Cache
 from refgen.canonical import with_arithmetic
 from refgen.config import GPT2Config
-from refgen.errors import CheckpointError, GenerationError, InputError
+from refgen.errors import GenerationError, InputError
 from refgen.generation.call import CALL_ARGUMENTS, Call, Streamer, generate, prepare_run
 from refgen.generation.chance import Seed
 from refgen.generation.config import GenerationConfig
@@ -26,31 +26,8 @@ from refgen.generation.output import GenerateOutput, transition_scores
 from refgen.generation.processors import AllowedTokens, Processor
 from refgen.generation.stopping import Criterion
 from refgen.model import GPT2, Note, forward, silent
-from refgen.shipped import shipped
+from refgen.shipped import find_model
 from refgen.tokenizer import Tokenizer
-
-BUILT_IN = ("shakespeare",)
-
-
-def find_model(path_or_name: str | Path) -> Path:
-    """The folder of a model: one that exists, or the weights that come with refgen."""
-    if not isinstance(path_or_name, str | Path):
-        raise CheckpointError(f"{path_or_name!r}", "must be a folder or a name", "CKPT-09")
-    folder = Path(path_or_name)
-    try:
-        if folder.is_dir():
-            return folder
-    except OSError as error:
-        raise CheckpointError(str(path_or_name)[:200], f"cannot be looked at: {error.strerror}", "CKPT-09") from None
-    if str(path_or_name) in BUILT_IN:
-        return shipped("weights") / str(path_or_name)
-    problem = "is a file, not a folder" if folder.exists() else "is neither a folder nor a built-in model"
-    raise CheckpointError(
-        str(path_or_name),
-        problem,
-        "CKPT-09",
-        f"refgen works offline: give the folder with config.json, or one of {', '.join(BUILT_IN)}.",
-    )
 
 
 @dataclass(frozen=True)

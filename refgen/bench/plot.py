@@ -5,15 +5,6 @@ from pathlib import Path
 
 from refgen.bench.report import figures
 from refgen.bench.sections import Table
-from refgen.errors import BenchError
-
-
-def check() -> None:
-    """That it can be drawn at all, before anything is measured."""
-    try:
-        import matplotlib as mpl  # noqa: F401, PLC0415 - an extra
-    except ImportError:
-        raise BenchError("--plot", "needs matplotlib", remedy="pip install matplotlib") from None
 
 
 def save(tables: Sequence[Table], path: Path) -> None:

@@ -1,6 +1,5 @@
 """A whole benchmark, from options to report."""
 
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -8,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from refgen.auto import BUILT_IN
 from refgen.bench import machine, report
 from refgen.bench.sections import SECTIONS, Bench, Sizes, Table
 from refgen.bench.subjects import PEERS, Subject, chosen
@@ -16,6 +14,8 @@ from refgen.bench.weights import endless_folder, random_folder, shape_config
 from refgen.config import GPT2Config
 from refgen.errors import BenchError
 from refgen.json_files import read_object
+from refgen.progress import tell
+from refgen.shipped import BUILT_IN
 
 MODELS = ("random", *BUILT_IN)
 Done = Callable[[dict[str, Any], list[Table]], None]
@@ -109,9 +109,3 @@ def run(options: Options, known_peers: Sequence[Subject] = PEERS, done: Done | N
                     done(found, new)
             bench.close()
     return found
-
-
-def tell(text: str) -> None:
-    """One line on a terminal that changes, and nothing into a pipe."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from refgen.auto import GPT2LMHeadModel
 from refgen.bench.process import Worker, environment
 from refgen.bench.rounds import Series, Taken, Turn, agreement, take_turns
 from refgen.bench.subjects import BANDWIDTH, LOOKUP, NO_CACHE, PRICED, REFGEN, Subject
@@ -334,10 +333,9 @@ def lookup(bench: Bench) -> list[Table]:
     """
     n, width = bench.sizes.prompts, bench.sizes.lookup_pattern
     if bench.built_in:
-        model = GPT2LMHeadModel.from_pretrained(bench.folder)
-        first = bench.ids(n, 1, seed=1)
-        said = model.generate(first, do_sample=True, seed=1, max_new_tokens=width, pad_token_id=0)[:, 1:]
-        return [drafts(bench, said.tolist())]
+        by_chance = replace(REFGEN, settings={"do_sample": True, "seed": 1})
+        said = bench.ask(by_chance, bench.worker(REFGEN), bench.ids(n, 1, seed=1), width)["answer"]
+        return [drafts(bench, said)]
     folder = copying_folder(bench.config, width, bench.folder.parent)
     model_name = bench.model.replace("random", "copying")
     with closing(replace(bench, model=model_name, folder=folder, _workers={}, _paths={})) as copying:

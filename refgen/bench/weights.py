@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from refgen.auto import GPT2LMHeadModel, find_model
-from refgen.checkpoint import WEIGHTS, assemble, tensor_shapes
+from refgen.checkpoint import WEIGHTS, assemble, save, tensor_shapes
 from refgen.config import GPT2Config
 from refgen.errors import BenchError
+from refgen.shipped import find_model
 
 # Layers, heads, width, vocabulary, positions.
 SHAPES: Mapping[str, tuple[int, ...]] = {
@@ -125,7 +125,7 @@ def made_folder(
     sizes = (config.n_layer, config.n_head, config.n_embd, config.vocab_size, config.n_positions)
     folder = parent / f"{name}-{'-'.join(map(str, sizes))}"
     if not (folder / WEIGHTS).exists():  # which is written last
-        GPT2LMHeadModel(assemble(config, tensors(config))).save_pretrained(folder)
+        save(assemble(config, tensors(config)), folder)
     return folder
 
 

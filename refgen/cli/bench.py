@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from refgen.cli.options import check_output, check_picture
 from refgen.errors import BenchError
 
 
@@ -44,11 +45,8 @@ def run(options: argparse.Namespace) -> None:
     from refgen.bench.run import run as measure  # noqa: PLC0415
     from refgen.json_files import read_object  # noqa: PLC0415
 
-    if options.plot is not None:
-        plot.check()
-    for path in (options.json, options.plot):
-        if path is not None and not path.parent.is_dir():
-            raise BenchError(str(path), "lies in no folder that exists")
+    check_picture(options.plot, BenchError)
+    check_output(options.json, BenchError)
     if options.show is not None:
         found = read_object(options.show, BenchError, "")
         if "tables" not in found:

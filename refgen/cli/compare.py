@@ -2,15 +2,16 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from refgen import checkpoint
-from refgen.auto import BUILT_IN, find_model
+from refgen.cli.options import add_model, check_picture
 from refgen.errors import OracleError
 from refgen.oracle import compare, plot, trace
 from refgen.oracle.formats import FORMATS
+from refgen.progress import tell
+from refgen.shipped import find_model
 
 
 def add(commands: Any) -> None:
@@ -24,8 +25,7 @@ def add(commands: Any) -> None:
     )
     command.set_defaults(run=run)
     command.add_argument("mine", type=Path, metavar="MINE.safetensors", help="stages by name, and input_ids")
-    built_in = f"a Hugging Face folder, or the built-in {BUILT_IN[0]} (default)"
-    command.add_argument("--model", default=BUILT_IN[0], metavar="DIR|NAME", help=built_in)
+    add_model(command)
     command.add_argument(
         "--dtype", choices=tuple(FORMATS), help="what MINE was computed in (default: as the file says or is stored)"
     )
@@ -35,14 +35,11 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """A trace in, a verdict out; the exit code is the verdict."""
-    if options.plot is not None:
-        plot.check()
-        if not options.plot.parent.is_dir():
-            raise OracleError(str(options.plot), "lies in no folder that exists")
+    check_picture(options.plot, OracleError)
     gpt2 = checkpoint.load(find_model(options.model))
     theirs = trace.load(options.mine, gpt2.config)
-    found = compare.compare(gpt2, theirs, options.dtype, progress=show)
-    show("")
+    found = compare.compare(gpt2, theirs, options.dtype, progress=tell)
+    tell("")
     if options.json:
         print(json.dumps(compare.as_json(found)))
     else:
@@ -50,9 +47,3 @@ def run(options: argparse.Namespace) -> int:
     if options.plot is not None:
         plot.save(found, options.plot)
     return int(not found.passes)
-
-
-def show(text: str) -> None:
-    """What is being done, in place of what was said before, if somebody looks."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)

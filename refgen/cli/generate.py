@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from refgen.auto import BUILT_IN, GPT2LMHeadModel, find_model
+from refgen.auto import GPT2LMHeadModel
+from refgen.cli.options import add_model
 from refgen.errors import InputError
 from refgen.generation import GenerateOutput, TextStreamer
 from refgen.parallel import set_num_threads
+from refgen.progress import tell
+from refgen.shipped import find_model
 from refgen.tokenizer import Tokenizer
 
 # --- What an option's words mean --------------------------------------------------------------------------
@@ -176,8 +179,7 @@ def add(commands: Any) -> None:
     prompt = command.add_argument_group("prompt and model")
     prompt.add_argument("prompt", nargs="?", metavar="PROMPT", help="the text to continue")
     prompt.add_argument("--stdin", action="store_true", help="read the prompt from standard input")
-    built_in = f"a Hugging Face folder, or the built-in {BUILT_IN[0]} (default)"
-    prompt.add_argument("--model", default=BUILT_IN[0], metavar="DIR|NAME", help=built_in)
+    add_model(prompt)
     prompt.add_argument(
         "--assistant-model", metavar="DIR|NAME", help="a smaller model that drafts what this one checks"
     )
@@ -308,10 +310,8 @@ class Progress:
     def put(self, ids: ndarray) -> None:  # noqa: ARG002
         """One more step; the first call is the prompt."""
         self._steps += 1
-        if sys.stderr.isatty():
-            print(f"\r{self._steps} tokens", end="", file=sys.stderr, flush=True)
+        tell(f"{self._steps} tokens")
 
     def end(self) -> None:
         """Wipes the count away."""
-        if sys.stderr.isatty():
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        tell("")

@@ -2,18 +2,19 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from refgen import checkpoint
-from refgen.auto import BUILT_IN, find_model
+from refgen.cli.options import add_model
 from refgen.errors import OracleError
 from refgen.json_files import read_object
 from refgen.oracle.formats import FORMATS
 from refgen.oracle.margins import Judgement, judge_tokens, together
+from refgen.progress import tell
+from refgen.shipped import find_model
 
 
 def add(commands: Any) -> None:
@@ -28,8 +29,7 @@ def add(commands: Any) -> None:
     )
     command.set_defaults(run=run)
     command.add_argument("tokens", metavar="TOKENS.json", type=Path, help="the tokens, or rows of them")
-    built_in = f"a Hugging Face folder, or the built-in {BUILT_IN[0]} (default)"
-    command.add_argument("--model", default=BUILT_IN[0], metavar="DIR|NAME", help=built_in)
+    add_model(command)
     command.add_argument(
         "--dtype",
         default="float32",
@@ -45,11 +45,9 @@ def run(options: argparse.Namespace) -> int:
     gpt2 = checkpoint.load(find_model(options.model))
     judgements = []
     for number, (prompt, new) in enumerate(rows, start=1):
+        tell(f"row {number} of {len(rows)}")
         judgements.append(judge_tokens(gpt2, prompt, new, options.dtype, end_ids))
-        if sys.stderr.isatty():
-            print(
-                f"\r{number} of {len(rows)} rows", end="\n" if number == len(rows) else "", file=sys.stderr, flush=True
-            )
+    tell("")
     whole = together(judgements)
     if options.json:
         print(json.dumps(told(whole) | {"rows": [told(each) for each in judgements]}))

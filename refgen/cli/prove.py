@@ -2,13 +2,15 @@
 
 import argparse
 import json
-import sys
 from typing import Any
 
 import numpy as np
 
-from refgen.auto import BUILT_IN, GPT2LMHeadModel, find_model
+from refgen.auto import GPT2LMHeadModel
+from refgen.cli.options import add_model
 from refgen.errors import OracleError
+from refgen.progress import tell
+from refgen.shipped import find_model
 from refgen.tokenizer import Tokenizer
 
 
@@ -23,8 +25,7 @@ def add(commands: Any) -> None:
     command.set_defaults(run=run)
     command.add_argument("prompt", metavar="PROMPT", help="the text to continue")
     command.add_argument("--tokens", type=int, default=8, metavar="N", help="how many new tokens at most (default: 8)")
-    built_in = f"a Hugging Face folder, or the built-in {BUILT_IN[0]} (default)"
-    command.add_argument("--model", default=BUILT_IN[0], metavar="DIR|NAME", help=built_in)
+    add_model(command)
     command.add_argument(
         "--bits", type=int, metavar="F", help="bits behind the binary point (default: as many as it takes)"
     )
@@ -62,9 +63,9 @@ def run(options: argparse.Namespace) -> None:
 
     if not options.json:
         print(f"{'token':>7} {'logit':>22} {'margin':>12} {'digits':>6} {'rounded':>13}  text")
-    for n, proof in enumerate(continuation(prover, ids, options.tokens, ends)):
-        if sys.stderr.isatty():
-            print(f"\r\033[K{n + 1} of {options.tokens}", end="\r", file=sys.stderr, flush=True)
+    tell(f"token 1 of {options.tokens}")
+    for n, proof in enumerate(continuation(prover, ids, options.tokens, ends), start=2):
+        tell("")
         row = told(proof)
         if options.json:
             print(json.dumps(row), flush=True)
@@ -74,3 +75,5 @@ def run(options: argparse.Namespace) -> None:
                 f"{row['token']:>7} {row['logit']!r:>22} {row['margin']:>12.6g} {row['digits']:>6} {rounded:>13}  {row['text']!r}",
                 flush=True,
             )
+        tell(f"token {n} of {options.tokens}" if n <= options.tokens else "")
+    tell("")

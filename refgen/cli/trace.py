@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from refgen.auto import BUILT_IN, GPT2LMHeadModel, find_model
+from refgen.auto import GPT2LMHeadModel
+from refgen.cli.options import add_model, check_output
 from refgen.errors import OracleError
 from refgen.oracle import trace
+from refgen.shipped import find_model
 from refgen.tokenizer import Tokenizer
 
 
@@ -32,8 +34,7 @@ def add(commands: Any) -> None:
         help="such as lm_head or 'h.*.mlp.act'; repeat for more (default: all)",
     )
     command.add_argument("--tokens", type=int, default=0, metavar="N", help="go on greedily for N tokens (default: 0)")
-    built_in = f"a Hugging Face folder, or the built-in {BUILT_IN[0]} (default)"
-    command.add_argument("--model", default=BUILT_IN[0], metavar="DIR|NAME", help=built_in)
+    add_model(command)
     command.add_argument("--dtype", default="float32", choices=("float32", "float64"), help="default: %(default)s")
     command.add_argument("--arithmetic", default="native", choices=("native", "canonical"), help="default: %(default)s")
 
@@ -41,8 +42,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """A listing out, a file if asked for."""
     folder = find_model(options.model)
-    if options.output is not None and not options.output.parent.is_dir():
-        raise OracleError(str(options.output), "lies in no folder that exists")
+    check_output(options.output, OracleError)
     model = GPT2LMHeadModel.from_pretrained(folder, dtype=options.dtype, arithmetic=options.arithmetic)
     ids = read_ids(options, folder)
     prefill = None

@@ -19,9 +19,18 @@ from refgen.errors import OracleError
 from refgen.model import GPT2
 from refgen.oracle.diagnose import Diagnosis, View, diagnose
 from refgen.oracle.faults import Pass
-from refgen.oracle.formats import FORMATS, cast
+from refgen.oracle.formats import cast, find_format
 from refgen.oracle.local import cut
-from refgen.oracle.noise import OVERALL, POSITION, ErrorRatios, Noise, expected_error, judge_error, ratio
+from refgen.oracle.noise import (
+    OVERALL,
+    POSITION,
+    ErrorRatios,
+    Noise,
+    expected_error,
+    judge_error,
+    ratio,
+    rms_by_position,
+)
 from refgen.oracle.trace import Trace
 
 
@@ -179,10 +188,7 @@ def check(gpt2: GPT2, theirs: Trace, dtype: str) -> None:
     """Refuses what cannot be compared."""
     if not theirs.stages:
         raise OracleError("the trace", "holds no stages")
-    if dtype not in FORMATS:
-        known = ", ".join(FORMATS)
-        remedy = "refgen's own float64 is what others are compared with; refgen prove bounds it."
-        raise OracleError(f"dtype={dtype!r}", f"must be one of {known}", remedy=remedy if dtype == "float64" else "")
+    find_format(dtype)
     for field in ("n_layer", "n_head", "n_embd", "vocab_size"):
         mine = getattr(gpt2.config, field)
         if theirs.config is not None and getattr(theirs.config, field) != mine:
@@ -195,9 +201,7 @@ def stage_error(name: str, array: ndarray, exact: ndarray, noise: Noise, key: st
     seen = np.isfinite(exact)  # hidden scores are -inf, or something very small, and are compared as patterns
     with np.errstate(invalid="ignore"):
         squares = np.where(seen, np.where(np.isfinite(array), array - np.where(seen, exact, 0), np.inf), 0) ** 2
-    axes = (1, 3) if exact.ndim == 4 else (2,)
-    root = np.sqrt(squares.sum(axis=axes) / np.maximum(seen.sum(axis=axes), 1))
-    return StageError(name, np.where(real, ratio(root, noise.scale[key]), 0), real)
+    return StageError(name, np.where(real, ratio(rms_by_position(squares, seen), noise.scale[key]), 0), real)
 
 
 def by_themselves(

@@ -99,7 +99,10 @@ def expected_error(
             deviations[stage].append(deviation.astype(np.float32))
     stacked = {stage: np.stack(each) for stage, each in deviations.items()}
     mask = np.ones_like(input_ids) if attention_mask is None else attention_mask
-    scale = {stage: position_scale(stacked[stage], np.isfinite(exact[stage])) for stage in stages}
+    scale = {
+        stage: rms_by_position((stacked[stage].astype(np.float64) ** 2).mean(axis=0), np.isfinite(exact[stage]))
+        for stage in stages
+    }
     return Noise(dtype, mask, exact, stacked, scale)
 
 
@@ -108,9 +111,8 @@ def enough(config: GPT2Config) -> int:
     return max(8, -(-256 // min(config.n_embd, config.vocab_size)))
 
 
-def position_scale(samples: Float[ndarray, "M ..."], visible: ndarray) -> Float[ndarray, "B T"]:
-    """The root mean square over all of a position's numbers that are `visible`; stages by head are `[B H T D]`."""
-    squares = (samples.astype(np.float64) ** 2).mean(axis=0)
+def rms_by_position(squares: ndarray, visible: ndarray) -> Float[ndarray, "B T"]:
+    """The root of the mean over a position's numbers that are `visible`; others are 0. Stages by head are `[B H T D]`."""
     axes = (1, 3) if squares.ndim == 4 else (2,)
     return np.sqrt(squares.sum(axis=axes) / np.maximum(visible.sum(axis=axes), 1))
 

@@ -4,17 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from refgen.errors import OracleError
 from refgen.oracle.compare import Comparison
 from refgen.oracle.noise import POSITION
-
-
-def check() -> None:
-    """That it can be drawn at all, before anything is computed."""
-    try:
-        import matplotlib as mpl  # noqa: F401, PLC0415 - an extra
-    except ImportError:
-        raise OracleError("--plot", "needs matplotlib", remedy="pip install matplotlib") from None
 
 
 def save(found: Comparison, path: Path) -> None:

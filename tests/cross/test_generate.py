@@ -14,9 +14,9 @@ import transformers
 from hypothesis import given, settings
 
 import refgen
-from refgen.auto import find_model
 from refgen.generation.config import CHECKS
 from refgen.generation.pick import TorchStream
+from refgen.shipped import find_model
 from tests.cross.ask import verdict
 from tests.cross.calls import ELSEWHERE, FUNCTIONS, Request, requests
 from tests.cross.torch_twin import torch_twin

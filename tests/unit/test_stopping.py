@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refgen import GenerationConfig, GenerationError, Tokenizer
-from refgen.auto import find_model
 from refgen.generation.stopping import context, criterion, eos, length, out_of_time, stop_string, stopping
+from refgen.shipped import find_model
 
 IDS = np.array([[9, 1, 2, 3], [9, 9, 9, 9], [0, 0, 5, 9]])
 TOKENIZER = Tokenizer.from_pretrained(find_model("shakespeare"))
