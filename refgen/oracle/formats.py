@@ -45,7 +45,11 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
 def find_format(dtype: str) -> Format:
     """The format of that name; raises `OracleError` for one that is not here."""
     if dtype not in FORMATS:
-        remedy = "refgen's own float64 is what others are compared with; refgen prove bounds it." if dtype == "float64" else ""
+        remedy = (
+            "refgen's own float64 is what others are compared with; refgen prove bounds it."
+            if dtype == "float64"
+            else ""
+        )
         raise OracleError(f"dtype={dtype!r}", f"must be one of {', '.join(FORMATS)}", remedy=remedy)
     return FORMATS[dtype]
 
