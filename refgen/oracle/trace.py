@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy import ndarray
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import refgen
@@ -150,7 +151,8 @@ def load(path: Path, config: GPT2Config) -> Trace:
     `CheckpointError` for what is no safetensors file.
     """
     tensors = {tensor.name.removeprefix("transformer."): tensor for tensor in read_safetensors(path)}
-    about = metadata(path)
+    with safe_open(path, framework="numpy") as file:
+        about = file.metadata() or {}
     if IDS not in tensors:
         raise OracleError(str(path), f"has no {IDS}", remedy=f'Save the token ids beside the stages, as "{IDS}".')
     ids = with_rows(numbers(tensors.pop(IDS)))
@@ -176,14 +178,6 @@ def load(path: Path, config: GPT2Config) -> Trace:
         config=own,
         prefill=int(about["prefill"]) if "prefill" in about else None,
     )
-
-
-def metadata(path: Path) -> dict[str, str]:
-    """What a safetensors file says beside its tensors."""
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    about: dict[str, str] = header.get("__metadata__", {})
-    return about
 
 
 def with_rows(ids: ndarray) -> ndarray:
