@@ -1,0 +1,111 @@
+"""Verdicts: what a check found, and what all checks together say of an implementation.
+
+A check is one question to the subject, the implementation under test: a case with its stored answer, a law of sampling,
+a relation between two answers. All have a stable dotted id, a level, the rules of SPEC.md they are about and a sentence that says why
+they exist; `run(lab)` asks and answers with a Finding. A new kind of check is a class with these names, and nothing else changes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from refgen.conformance.lab import Lab
+
+LEVELS: Mapping[str, str] = MappingProxyType(
+    {
+        "smoke": "the adapter answers sanely; what fails here is the adapter, not the model",
+        "tokenizer": "text to ids and back",
+        "forward": "logits, against their rounding error",
+        "process": "what settings make of logits",
+        "loop": "greedy text: lengths, ends, padding, batches, cache",
+        "sampling": "the law of sampled text, and seeds",
+        "serving": "what a server says beside the text",
+        "relations": "answers against each other, without an oracle",
+        "probes": "networks written by hand, in which a rule decides the token",
+    }
+)
+
+class Verdict(StrEnum):
+    """What a check can say."""
+
+    PASS = "PASS"
+    TIE = "TIE"  # another token than the best, which rounding explains
+    CHOICE = "CHOICE"  # one of several right answers, the one the subject declares
+    FAIL = "FAIL"
+    CRASH = "CRASH"  # it died, or closed its end
+    TIMEOUT = "TIMEOUT"
+    SKIP = "SKIP"  # the subject says that it cannot
+    INCONCLUSIVE = "INCONCLUSIVE"  # nothing was shown either way; never a pass
+
+    @property
+    def good(self) -> bool:
+        """Whether the subject has shown that it is right."""
+        return self in (Verdict.PASS, Verdict.TIE, Verdict.CHOICE)
+
+    @property
+    def bad(self) -> bool:
+        """Whether it has shown that it is not."""
+        return self in (Verdict.FAIL, Verdict.CRASH, Verdict.TIMEOUT)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found. `message` is one line, "observed …, expected …"; `facts` are for programs (JSON values).
+
+    `rules` names those that the evidence points at, the likeliest first, where that is more than the check itself knows; `fault`
+    the known fault it looks like.
+    """
+
+    verdict: Verdict
+    message: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    rules: tuple[str, ...] = ()
+    fault: str | None = None
+
+
+class Check(Protocol):
+    """One question. `needs` are operations of the subject without which it cannot be asked."""
+
+    @property
+    def id(self) -> str:
+        """Dotted, such as `stop.eos.first`; never used again for something else."""
+
+    @property
+    def level(self) -> str:
+        """One of LEVELS."""
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Ids of SPEC.md."""
+
+    @property
+    def why(self) -> str:
+        """What goes wrong for a user if this does."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Operations, such as `generate`."""
+
+    def run(self, lab: "Lab") -> Finding:
+        """Asks the subject through `lab`. Failures of the subject (subject.py) may be left to the runner."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A check that was made."""
+
+    id: str
+    level: str
+    rules: tuple[str, ...]  # the finding's, if it names any, else the check's
+    why: str
+    finding: Finding
+    seconds: float
+    asked: tuple[Mapping[str, Any], ...] = ()  # the last few requests, to reproduce it: {"op", "model", **request}
+
+    @property
+    def verdict(self) -> Verdict:
+        """The finding's."""
+        return self.finding.verdict
