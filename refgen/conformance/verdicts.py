@@ -28,6 +28,7 @@ LEVELS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+
 class Verdict(StrEnum):
     """What a check can say."""
 
