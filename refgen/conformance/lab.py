@@ -20,6 +20,7 @@ from refgen.conformance.subject import About, Subject
 from refgen.generation.config import GenerationConfig
 from refgen.model import GPT2
 from refgen.oracle.formats import cast
+from refgen.shipped import BUILT_IN
 from refgen.tokenizer import Tokenizer
 
 REMEMBERED = 4  # requests, to show how to reproduce a failure
@@ -61,6 +62,11 @@ class Lab:
         self.subject, self.models, self.seed = subject, models, seed
         self.asked: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
         self._references: dict[str, Reference] = {}
+
+    @property
+    def own(self) -> str:
+        """The model that relations and fresh questions are asked of: the subject's own, or the one that comes with refgen."""
+        return next(iter(self.models)) if not self.about.loads else BUILT_IN[0]
 
     @property
     def about(self) -> About:
