@@ -13,7 +13,7 @@ from refgen.conformance import cases, fresh, relations, smoke
 from refgen.conformance.lab import Lab
 from refgen.conformance.models import Models
 from refgen.conformance.record import Run
-from refgen.conformance.subject import CrashedError, GarbledError, RefusedError, SkippedError, Subject, TimedOutError
+from refgen.conformance.subject import CrashedError, RefusedError, SkippedError, Subject, SubjectError, TimedOutError
 from refgen.conformance.verdicts import LEVELS, Check, Finding, Result, Verdict
 from refgen.errors import ConformanceError, RefgenError
 
@@ -29,7 +29,7 @@ def check(
     only: Sequence[str] = (),
     seed: int = 0,
     command: str = "",
-    progress: Callable[[int, int, str], None] = lambda done, of, name: None,
+    progress: Callable[[int, int, str], None] = lambda *_: None,
 ) -> Run:
     """Makes all checks of `levels`, or those of them whose id matches one of `only`; tells `progress` how far it is.
 
@@ -104,15 +104,10 @@ def guarded(lab: Lab, check: Check) -> Finding:
     """What the check finds; whatever else than an answer the subject gives is a verdict too."""
     try:
         return check.run(lab)
-    except SkippedError as error:
-        return Finding(Verdict.SKIP, str(error))
-    except RefusedError as error:
-        return Finding(Verdict.FAIL, f"refused: {error}")
-    except GarbledError as error:
-        return Finding(Verdict.FAIL, str(error))
-    except CrashedError as error:
-        return Finding(Verdict.CRASH, str(error))
-    except TimedOutError as error:
-        return Finding(Verdict.TIMEOUT, str(error))
-    except RefgenError as error:  # what it answered cannot be looked at, such as ids that are no tokens
-        return Finding(Verdict.FAIL, str(error))
+    except (
+        SubjectError,
+        RefgenError,
+    ) as error:  # refgen's own: what was answered cannot be looked at, such as ids that are no tokens
+        verdicts = {SkippedError: Verdict.SKIP, CrashedError: Verdict.CRASH, TimedOutError: Verdict.TIMEOUT}
+        said = f"refused: {error}" if isinstance(error, RefusedError) else str(error)
+        return Finding(verdicts.get(type(error), Verdict.FAIL), said)

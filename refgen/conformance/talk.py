@@ -19,9 +19,9 @@ from refgen.conformance.verdicts import Finding, Verdict
 from refgen.oracle.margins import judge_tokens
 from refgen.oracle.noise import POSITION, expected_error, ratio
 
-WORDS = tuple(
+SENTENCE = (
     "the king and queen of night speak to a little fool who would not hear what love or death had done with him in this fair "
-    "house where all men go when they are old or sad but she said good morrow my lord come let us see how it is".split()  # noqa: SIM905
+    "house where all men go when they are old or sad but she said good morrow my lord come let us see how it is"
 )
 TWO = 2**0.5  # the difference of two runs errs by the root of two as much as one
 
@@ -45,7 +45,7 @@ class Talk:
 
     def prompt(self, words: int = 8) -> list[int]:
         """Ids of some words in any order."""
-        text = " ".join(str(word) for word in self.chance.choice(WORDS, words))
+        text = " ".join(str(word) for word in self.chance.choice(SENTENCE.split(), words))
         return self.reference.tokenizer.encode(text[:1].upper() + text[1:])
 
     def prompts(self, count: int, words: int = 8) -> list[list[int]]:
