@@ -51,7 +51,7 @@ def checks(lab: Lab) -> list[LabCheck]:
 def own_logits(lab: Lab) -> Finding:
     """Some words, padded and not, as many as there is room for."""
     talk = Talk(lab, "forward.own")
-    ids = (talk.prompt(40) * 9)[: min(talk.limit, 64)]
+    ids = (talk.prompt(40) * 9)[: min(talk.limit, 48)]
     short = talk.prompt(6)
     gap = 16 - len(short)
     padded = {"input_ids": [ids[:16], [0] * gap + short], "attention_mask": [[1] * 16, [0] * gap + [1] * len(short)]}

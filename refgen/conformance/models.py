@@ -6,6 +6,7 @@ from pathlib import Path
 
 from refgen import checkpoint
 from refgen.conformance.designed import DESIGNED, designed
+from refgen.conformance.probes import PROBES, Probe, write
 from refgen.shipped import BUILT_IN, find_model
 
 
@@ -14,7 +15,15 @@ def write_designed(name: str) -> Callable[[Path], None]:
     return lambda folder: checkpoint.save(designed(name), folder)
 
 
-WRITERS: Mapping[str, Callable[[Path], None]] = {name: write_designed(name) for name in DESIGNED}
+def write_probe(build: Callable[[], Probe]) -> Callable[[Path], None]:
+    """Writes that probe."""
+    return lambda folder: write(build(), folder)
+
+
+WRITERS: Mapping[str, Callable[[Path], None]] = {
+    **{name: write_designed(name) for name in DESIGNED},
+    **{name: write_probe(build) for name, build in PROBES.items()},
+}
 
 
 class Models(Mapping[str, Path]):

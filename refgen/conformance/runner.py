@@ -12,12 +12,25 @@ from pathlib import Path
 from refgen.conformance import cases, fresh, relations, smoke
 from refgen.conformance.lab import Lab
 from refgen.conformance.models import Models
+from refgen.conformance.probes import PROBES, cases_of
 from refgen.conformance.record import Run
 from refgen.conformance.subject import CrashedError, RefusedError, SkippedError, Subject, SubjectError, TimedOutError
 from refgen.conformance.verdicts import LEVELS, Check, Finding, Result, Verdict
 from refgen.errors import ConformanceError, RefgenError
 
-SOURCES: Sequence[Callable[[Lab], Sequence[Check]]] = (smoke.checks, cases.checks, fresh.checks, relations.checks)
+
+def probe_checks(lab: Lab) -> list[cases.CaseCheck]:
+    """The questions of all probes, for a subject that loads models."""
+    return [cases.CaseCheck(case) for name in PROBES for case in cases_of(name)] if lab.about.loads else []
+
+
+SOURCES: Sequence[Callable[[Lab], Sequence[Check]]] = (
+    smoke.checks,
+    cases.checks,
+    fresh.checks,
+    relations.checks,
+    probe_checks,
+)
 DEATHS = 3  # in one level, before it is left
 DEADLY = frozenset({Verdict.CRASH, Verdict.TIMEOUT})
 
@@ -108,6 +121,10 @@ def guarded(lab: Lab, check: Check) -> Finding:
         SubjectError,
         RefgenError,
     ) as error:  # refgen's own: what was answered cannot be looked at, such as ids that are no tokens
-        verdicts = {SkippedError: Verdict.SKIP, CrashedError: Verdict.CRASH, TimedOutError: Verdict.TIMEOUT}
+        verdicts: dict[type[Exception], Verdict] = {
+            SkippedError: Verdict.SKIP,
+            CrashedError: Verdict.CRASH,
+            TimedOutError: Verdict.TIMEOUT,
+        }
         said = f"refused: {error}" if isinstance(error, RefusedError) else str(error)
         return Finding(verdicts.get(type(error), Verdict.FAIL), said)

@@ -103,7 +103,7 @@ class Talk:
         """Two logits `[B T V]` of the same positions, which may each be off by what rounding explains."""
         real = np.ones(np.shape(ids), dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
         noise = expected_error(
-            self.reference.gpt2, np.asarray(ids), real.astype(np.int64), noise_format(self.lab.about.dtype)
+            self.reference.gpt2, np.asarray(ids), real.astype(np.int64), noise_format(self.lab.about.dtype), samples=4
         )
         off = np.sqrt(
             (ratio(np.where(real[..., None], a - b, 0), noise.scale["lm_head"][..., None]) ** 2).mean(axis=-1)
