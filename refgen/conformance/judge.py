@@ -17,7 +17,7 @@ from numpy import ndarray
 from refgen.conformance.lab import Lab, Reference
 from refgen.conformance.verdicts import Finding, Verdict
 from refgen.oracle.diagnose import View, diagnose
-from refgen.oracle.faults import Pass
+from refgen.oracle.faults import FAULTS, Pass
 from refgen.oracle.formats import FORMATS
 from refgen.oracle.margins import judge_tokens
 from refgen.oracle.noise import OVERALL, POSITION, expected_error, ratio
@@ -92,8 +92,13 @@ def looked_up(
     reference, dtype = lab.reference(model), noise_format(lab.about.dtype)
     noise = expected_error(reference.gpt2, ids, mask, dtype)
     exact_pass = Pass(reference.exact, ids, mask, prefill=request.get("prefill"))
-    diagnosis = diagnose(exact_pass, [View(logits, noise)])
-    named = diagnosis.named
+    views = [View(logits, noise)]
+    before = [fault for fault in FAULTS if fault.name in lab.named]  # a subject seldom has two
+    diagnosis = diagnose(exact_pass, views, before)
+    if diagnosis.named is None:
+        diagnosis = diagnose(exact_pass, views)
+    if (named := diagnosis.named) is not None:
+        lab.named.add(named.name)
     if passes and named is None:
         return Finding(Verdict.PASS, facts=facts)
     message = (

@@ -62,6 +62,7 @@ class Lab:
     def __init__(self, subject: Subject, models: Mapping[str, Path], seed: int = 0) -> None:
         self.subject, self.models, self.seed = subject, models, seed
         self.asked: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
+        self.named: set[str] = set()  # faults of the forward pass that were recognised
         self._references: dict[str, Reference] = {}
         self._folder = TemporaryDirectory(prefix="refgen-")  # of models that are made for this run
         self._added: dict[str, Path] = {}

@@ -15,7 +15,7 @@ from refgen.generation.call import Call, generate, prepare_run
 from refgen.generation.config import GenerationConfig, settle
 from refgen.generation.next_logits import NextLogits
 from refgen.generation.output import GenerateOutput
-from refgen.generation.processors import processors
+from refgen.generation.processors import Processor, processors
 from refgen.generation.prompt import Prompt
 from refgen.generation.stopping import max_length
 from refgen.generation.streaming import TextDecoder
@@ -29,6 +29,7 @@ class ReferenceSubject:
 
     name = "refgen"
     dtype = "float32"
+    logits_processor: Sequence[Processor] = ()  # faults.py has some
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -90,6 +91,7 @@ class ReferenceSubject:
         arguments |= {"return_dict_in_generate": True, "output_logits": True}
         call = Call(
             input_ids=input_ids,
+            logits_processor=self.logits_processor,
             attention_mask=attention_mask,
             next_logits=self.next_logits(P),
             **own,
