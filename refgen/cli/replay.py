@@ -1,0 +1,38 @@
+"""`refgen replay TRAFFIC.jsonl`: judges recorded answers again, without the subject that gave them."""
+
+import argparse
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from refgen.cli.options import add_reports, check_reports, write_reports
+
+
+def add(commands: Any) -> None:
+    """Declares the command."""
+    command = commands.add_parser(
+        "replay",
+        help="judge recorded answers of an implementation again",
+        description="Judge the traffic that `refgen check --traffic` has written, with this version's checks and the seed of "
+        "the recording. Questions that were not asked then are skipped. The exit code is that of refgen check.",
+        epilog="Example: refgen replay traffic.jsonl --html report.html",
+    )
+    command.set_defaults(run=run)
+    command.add_argument("traffic", metavar="TRAFFIC.jsonl", type=Path, help="the recording")
+    command.add_argument(
+        "--level", action="append", metavar="LEVEL", help="only this level; may be given several times"
+    )
+    add_reports(command)
+
+
+def run(options: argparse.Namespace) -> int:
+    """A recording in, a report out; the exit code is the verdict."""
+    from refgen.conformance import runner  # noqa: PLC0415 - only for this command
+    from refgen.conformance.adapters.recorded import Replayed  # noqa: PLC0415
+
+    check_reports(options)
+    subject = Replayed(options.traffic)
+    done = runner.check(subject, levels=options.level or subject.levels or None, seed=subject.seed)
+    command = f"refgen replay {shlex.quote(str(options.traffic))}"
+    return write_reports(replace(done, command=command), options)
