@@ -38,18 +38,18 @@ DEADLY = frozenset({Verdict.CRASH, Verdict.TIMEOUT})
 def check(
     subject: Subject,
     models: Mapping[str, Path] | None = None,
-    levels: Iterable[str] = tuple(LEVELS),
+    levels: Iterable[str] | None = None,
     only: Sequence[str] = (),
     seed: int = 0,
     command: str = "",
     progress: Callable[[int, int, str], None] = lambda *_: None,
 ) -> Run:
-    """Makes all checks of `levels`, or those of them whose id matches one of `only`; tells `progress` how far it is.
+    """Makes all checks of `levels`, by default of all, or those of them whose id matches one of `only`; tells `progress` how far it is.
 
     `models` are the folders that the subject is asked about, by default those of the kit. Raises `ConformanceError` for levels and ids
     that there are not.
     """
-    levels = tuple(levels)
+    levels = tuple(LEVELS) if levels is None else tuple(levels)
     if unknown := [level for level in levels if level not in LEVELS]:
         raise ConformanceError(f"level {unknown[0]!r}", "is none", remedy=f"There are {', '.join(LEVELS)}.")
     started = datetime.now(UTC).isoformat(timespec="seconds")
