@@ -61,7 +61,9 @@ class ReferenceSubject:
         """Scores `[B V]` of the step behind `input_ids` `[B S]`, of which the first `prompt_length` are the prompt."""
         ids, scores = np.asarray(input_ids), np.asarray(logits, dtype=np.float32)
         prompt = Prompt(ids[:, :prompt_length], np.ones_like(ids[:, :prompt_length]))
-        config = settle(GenerationConfig(), None, settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", IgnoredSettingWarning)
+            config = settle(GenerationConfig(), None, settings)
         for processor in processors(config, prompt, max_length(config, prompt, n_positions=2**20)):
             scores = processor(ids, scores)
         return scores
