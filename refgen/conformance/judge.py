@@ -120,7 +120,7 @@ def rounded_like(reference: Reference, ids: ndarray, mask: ndarray, logits: ndar
     for coarser in formats[formats.index(dtype) + 1 :]:
         noise = expected_error(reference.gpt2, ids, mask, coarser)
         off = ratio(logits - noise.exact["lm_head"], noise.scale["lm_head"][..., None])[real]
-        if OVERALL / 8 <= math.sqrt(float((off**2).mean())) <= OVERALL:
+        if 1 / OVERALL <= math.sqrt(float((off**2).mean())) <= OVERALL:
             return coarser
     return None
 
@@ -247,7 +247,8 @@ def judge_greedy(
     prompt_ids = [token for token, real in zip(ids, mask[prompt] if mask else [1] * len(ids), strict=True) if real]
     ends = end_ids(reference, request)
     judgement = judge_tokens(reference.gpt2, prompt_ids, observed, noise_format(lab.about.dtype), ends)
-    facts = facts | {"margins": [flip.sigmas for flip in judgement.flips]}
+    behind = {flip.step: flip.sigmas for flip in judgement.flips}
+    facts = facts | {"margins": [behind.get(step, 0.0) for step in range(len(judgement.chances))]}
     if judgement.verdict == "FAIL":
         return Finding(Verdict.FAIL, f"{message}. {judgement.sentence}", facts)
     limit = request.get("max_new_tokens")
