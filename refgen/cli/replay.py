@@ -2,11 +2,13 @@
 
 import argparse
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from refgen.cli.options import add_reports, check_reports, write_reports
+from refgen.errors import ConformanceError
+from refgen.progress import tell
+from refgen.shipped import find_model
 
 
 def add(commands: Any) -> None:
@@ -21,6 +23,9 @@ def add(commands: Any) -> None:
     command.set_defaults(run=run)
     command.add_argument("traffic", metavar="TRAFFIC.jsonl", type=Path, help="the recording")
     command.add_argument(
+        "--model", metavar="DIR|NAME", help="the model of a subject that had one of its own, such as a server"
+    )
+    command.add_argument(
         "--level", action="append", metavar="LEVEL", help="only this level; may be given several times"
     )
     add_reports(command)
@@ -33,6 +38,18 @@ def run(options: argparse.Namespace) -> int:
 
     check_reports(options)
     subject = Replayed(options.traffic)
-    done = runner.check(subject, levels=options.level or subject.levels or None, seed=subject.seed)
-    command = f"refgen replay {shlex.quote(str(options.traffic))}"
-    return write_reports(replace(done, command=command), options)
+    if options.model is None and not subject.about.loads:
+        raise ConformanceError("--model", "is missing", remedy=f"{subject.about.name} had a model of its own: which?")
+    command = shlex.join(
+        ["refgen", "replay", str(options.traffic), *(["--model", options.model] if options.model else [])]
+    )
+    done = runner.check(
+        subject,
+        models=None if options.model is None else {options.model: find_model(options.model)},
+        levels=options.level or subject.levels or None,
+        only=subject.only,
+        seed=subject.seed,
+        command=command,
+        progress=lambda done, of, name: tell(f"{done} of {of} {name}" if name else ""),
+    )
+    return write_reports(done, options)
