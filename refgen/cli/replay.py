@@ -2,13 +2,19 @@
 
 import argparse
 import shlex
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from refgen.cli.options import add_reports, check_reports, write_reports
-from refgen.errors import ConformanceError
+from refgen.errors import ConformanceError, RefgenError
 from refgen.progress import tell
 from refgen.shipped import find_model
+
+if TYPE_CHECKING:
+    from refgen.conformance.record import Run
+
+BROKEN = 2  # the recording, or how it was called
 
 
 def add(commands: Any) -> None:
@@ -33,17 +39,28 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """A recording in, a report out; the exit code is the verdict."""
+    try:
+        check_reports(options)
+        done = judged(options)
+    except RefgenError as error:
+        tell("")
+        print(f"refgen: error: {error}", file=sys.stderr)
+        return BROKEN
+    return write_reports(done, options)
+
+
+def judged(options: argparse.Namespace) -> "Run":
+    """The run that the recording makes."""
     from refgen.conformance import runner  # noqa: PLC0415 - only for this command
     from refgen.conformance.adapters.recorded import Replayed  # noqa: PLC0415
 
-    check_reports(options)
     subject = Replayed(options.traffic)
     if options.model is None and not subject.about.loads:
         raise ConformanceError("--model", "is missing", remedy=f"{subject.about.name} had a model of its own: which?")
     command = shlex.join(
         ["refgen", "replay", str(options.traffic), *(["--model", options.model] if options.model else [])]
     )
-    done = runner.check(
+    return runner.check(
         subject,
         models=None if options.model is None else {options.model: find_model(options.model)},
         levels=options.level or subject.levels or None,
@@ -52,4 +69,3 @@ def run(options: argparse.Namespace) -> int:
         command=command,
         progress=lambda done, of, name: tell(f"{done} of {of} {name}" if name else ""),
     )
-    return write_reports(done, options)

@@ -169,7 +169,7 @@ def test_replay_asks_for_the_model(tmp_path, capsys):
     """A subject with a model of its own was asked about one that the recording does not hold."""
     path = tmp_path / "traffic.jsonl"
     Recorded(Scripted(About("server", can=frozenset(), loads=False), ()), path).close()
-    assert main(["replay", str(path)]) == 1
+    assert main(["replay", str(path)]) == 2
     assert capsys.readouterr().err == "refgen: error: --model: is missing. server had a model of its own: which?\n"
     assert main(["replay", str(path), "--model", "shakespeare"]) == 3
     assert "INCONCLUSIVE" in capsys.readouterr().out
@@ -179,7 +179,7 @@ def test_reports_that_cannot_be_written(tmp_path, capsys):
     """They are refused before anything is asked."""
     path = tmp_path / "traffic.jsonl"
     Recorded(Scripted(About("mine"), ()), path).close()
-    assert main(["replay", str(path), "--junit", str(tmp_path / "no" / "where.xml")]) == 1
+    assert main(["replay", str(path), "--junit", str(tmp_path / "no" / "where.xml")]) == 2
     assert "lies in no folder that exists" in capsys.readouterr().err
 
 
