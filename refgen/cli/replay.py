@@ -34,6 +34,10 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--level", action="append", metavar="LEVEL", help="only this level; may be given several times"
     )
+    command.add_argument("--only", action="append", metavar="ID", help="only this check, or all that match: 'loop.*'")
+    command.add_argument(
+        "--seed", type=int, metavar="N", help="for everything that is drawn (default: the recording's)"
+    )
     add_reports(command)
 
 
@@ -64,8 +68,8 @@ def judged(options: argparse.Namespace) -> "Run":
         subject,
         models=None if options.model is None else {options.model: find_model(options.model)},
         levels=options.level or subject.levels or None,
-        only=subject.only,
-        seed=subject.seed,
+        only=options.only or subject.only,
+        seed=subject.seed if options.seed is None else options.seed,
         command=command,
         progress=lambda done, of, name: tell(f"{done} of {of} {name}" if name else ""),
     )

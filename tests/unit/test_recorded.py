@@ -1,6 +1,7 @@
 """Recorded traffic: the same answers again, and the same verdicts, without the subject."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,9 @@ def test_replay_judges_the_same(tmp_path, capsys, factory, code):
     assert (again.seed, again.levels, again.about) == (3, ("smoke", "tokenizer"), first.about)
     assert main(["replay", str(traffic), "--json"]) == code
     assert len(capsys.readouterr().out.splitlines()) == len(first.results) + 2
+    for repeat in [line.removeprefix("  $ refgen ") for line in out.splitlines() if line.startswith("  $ ")][:1]:
+        assert main(shlex.split(repeat)) == code
+        assert repeat.split()[3] in capsys.readouterr().out  # the check, which fails again
 
 
 def test_replay_asks_for_the_model(tmp_path, capsys):
