@@ -101,6 +101,22 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=5,
 )  # fmt: skip
+SIZES = st.floats(0, 1e6) | st.sampled_from(("inf", "nan"))
+STAGES = st.builds(
+    dict,
+    name=st.sampled_from(("drop", "h.0.ln_1", "h.11", "lm_head", "<b>")),
+    overall=SIZES,
+    worst=SIZES,
+    passes=st.booleans(),
+)
+POWER = st.builds(dict, fault=st.sampled_from(("top_p_early", "&")), tokens=SIZES, detected=st.floats(0, 1))
+FACTS = st.fixed_dictionaries(  # what reports draw
+    {},
+    optional={
+        "margins": st.lists(SIZES, max_size=4), "stages": st.lists(STAGES, max_size=4), "overall": SIZES, "worst": SIZES,
+        "power": st.lists(POWER, max_size=2),
+    },
+)  # fmt: skip
 
 
 def results(verdicts: tuple[Verdict, ...] = tuple(Verdict), facts: Any = None) -> st.SearchStrategy[Result]:
@@ -126,7 +142,7 @@ def abouts() -> st.SearchStrategy[About]:
 
 def runs(several: st.SearchStrategy[list[Result]] | None = None) -> st.SearchStrategy[Run]:
     """Whole records."""
-    facts = st.dictionaries(st.text(max_size=4), JSON, max_size=2)
+    facts = st.dictionaries(st.text(max_size=4), JSON, max_size=2) | FACTS
     several = st.lists(results(facts=facts), max_size=5) if several is None else several
     return st.builds(
         Run, abouts(), several.map(tuple), seed=st.integers(0, 99), models=st.lists(NAMES, max_size=2).map(tuple),

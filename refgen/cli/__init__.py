@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import refgen
-from refgen.cli import bench, check, compare, generate, judge, matrix, prove, spec, trace
+from refgen.cli import bench, check, compare, generate, judge, matrix, prove, replay, spec, trace
 from refgen.errors import IgnoredSettingWarning, RefgenError
 
-COMMANDS = (generate, check, trace, compare, judge, prove, matrix, spec, bench)
+COMMANDS = (generate, check, replay, matrix, trace, compare, judge, prove, spec, bench)
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
 

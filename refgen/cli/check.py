@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
         only = [*options.only, *(f"probe.{name}.*" for name in options.probe)]
         declared: Subject = Declared(subject, settled(subject.about, options))
         if options.traffic is not None:
-            declared = Recorded(declared, options.traffic, options.seed, options.level or ())
+            subject = declared = Recorded(declared, options.traffic, options.seed, options.level or (), only)
         done = runner.check(declared, models, options.level, only, options.seed, command_of(options), progress=told)
     except (SubjectError, RefgenError) as error:
         tell("")

@@ -5,12 +5,14 @@ in, so that its logits are those a correct subject comes near (oracle/noise.py).
 """
 
 import hashlib
+import shutil
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -64,7 +66,8 @@ class Lab:
         self.asked: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
         self.named: set[str] = set()  # faults of the forward pass that were recognised
         self._references: dict[str, Reference] = {}
-        self._folder = TemporaryDirectory(prefix="refgen-")  # of models that are made for this run
+        self._folder = Path(mkdtemp(prefix="refgen-"))  # of models that are made for this run
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._added: dict[str, Path] = {}
 
     @property
@@ -85,7 +88,7 @@ class Lab:
     def add(self, name: str, write: Callable[[Path], None]) -> None:
         """One more model, that `write` puts into its folder."""
         if name not in self._added:
-            self._added[name] = Path(self._folder.name) / name
+            self._added[name] = self._folder / name
             write(self._added[name])
 
     def folder(self, model: str) -> Path:

@@ -4,8 +4,8 @@
 
     adapter broken   2  a check of level smoke went bad: nothing else says anything about the model
     not conformant   1  another check went bad
-    inconclusive     3  nothing went bad, but too little went well: nothing at all, fewer than half of what was asked of
-                        operations that the subject claims, or nothing in a level that it claims
+    inconclusive     3  nothing went bad, but too little went well: nothing beyond smoke, fewer than half of what was asked
+                        there of operations that the subject claims, or nothing in a level that it claims
     conformant       0  else, at the levels and in the dtype that the sentence names
 
 A record is a file of JSON lines: one header, one line a result, one footer, told apart by `kind`. A file whose footer is
@@ -141,10 +141,10 @@ def overall(results: Sequence[Result], about: About) -> Overall:
 
 def too_little(results: Sequence[Result], about: About) -> str:
     """Why results of which none is bad show nothing; empty if they do."""
-    asked = [each for each in results if was_asked(each, about)]
+    asked = [each for each in results if each.level != "smoke" and was_asked(each, about)]
     good = sum(each.verdict.good for each in asked)
     if not good:
-        return "no check went well"
+        return "no check beyond the smoke tests went well"
     if good < ENOUGH * len(asked):
         return f"{good} of the {len(asked)} checks of what it claims to do went well, fewer than half"
     for level, own in by_level(asked).items():
@@ -215,7 +215,7 @@ def suspect(rule: str, results: Sequence[Result]) -> Suspect:
     """The case against one rule."""
     own = [each for each in results if rule in each.rules]
     bad, good = ([each for each in own if getattr(each.verdict, kind)] for kind in ("bad", "good"))
-    named = [each for each in bad if each.finding.fault]
+    named = [each for each in bad if each.finding.fault and rule in (each.finding.rules or each.rules)]
     pointed = [each for each in bad if rule in each.finding.rules]
     against = weight(rule, bad)
     share = against / (against + weight(rule, good))

@@ -14,7 +14,7 @@ Numbers that are not finite are the texts inf, -inf and nan (record.py).
 
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from refgen import spec
@@ -23,7 +23,7 @@ from refgen.conformance.verdicts import LEVELS, Result, Verdict
 from refgen.oracle.faults import FAULTS
 
 WIDTH = 110
-SHOWN, SUSPECTS = 20, 5  # failures and suspects, at most
+SHOWN, SUSPECTS, ALIKE = 20, 5, 6  # failures, suspects, and ids of failures like one that is shown, at most
 FAULT_SENTENCES = {fault.name: fault.sentence for fault in FAULTS}
 
 
@@ -61,6 +61,15 @@ class Untested:
 def failures(run: Run) -> list[Failure]:
     """Everything that went bad, by level."""
     return [failure(run, each) for own in by_level(run.results).values() for each in own if each.verdict.bad]
+
+
+def grouped(several: Iterable[Failure]) -> list[list[Failure]]:
+    """Failures of the same level and verdict that point at the same rule and fault; one of them is enough to read."""
+    groups = defaultdict(list)
+    for each in several:
+        result = each.result
+        groups[result.level, result.verdict, result.rules[:1], result.finding.fault].append(each)
+    return list(groups.values())
 
 
 def failure(run: Run, result: Result) -> Failure:
@@ -113,7 +122,9 @@ def head(run: Run) -> str:
     parts += [f"choices {', '.join(f'{name}={option}' for name, option in run.about.choices.items())}"] * bool(
         run.about.choices
     )
-    parts += [f"models {', '.join(run.models)}"] * bool(run.models)
+    parts += [f"models {', '.join(run.models)}" if len(run.models) <= 3 else f"{len(run.models)} models"] * bool(
+        run.models
+    )
     return line(" · ".join([*parts, f"{run.seconds:.1f} s"]))
 
 
@@ -126,14 +137,13 @@ def who(run: Run) -> str:
 
 
 def lines(run: Run, shown: int = SHOWN) -> list[str]:
-    """The whole report; of the failures at most `shown`."""
-    bad = failures(run)
+    """The whole report; of failures that differ at most `shown`."""
+    groups = grouped(failures(run))
     told = [head(run), "", *table(run)]
-    for each in bad[:shown]:
-        told += ["", *paragraph(each)]
-    if len(bad) > shown:
-        more = ", ".join(each.result.id for each in bad[shown:])
-        told += ["", *wrapped(f"… and {len(bad) - shown} more: {line(more)}", "", "  ")]
+    for first, *others in groups[:shown]:
+        told += ["", *paragraph(first, others)]
+    if left := [each.result.id for group in groups[shown:] for each in group]:
+        told += ["", *wrapped(f"… and {len(left)} more failures: {listed(left)}", "", "  ")]
     told += ["", *wrapped(line(run.overall.sentence), "", "  ")]
     if run.suspects:
         told += ["", "Suspects, the likeliest first:"]
@@ -174,8 +184,8 @@ def aligned(rows: list[list[str]]) -> list[str]:
     ]
 
 
-def paragraph(bad: Failure) -> list[str]:
-    """One failure: what was seen, the rule, what it looks like, why it matters, how to see it again."""
+def paragraph(bad: Failure, others: Sequence[Failure] = ()) -> list[str]:
+    """One failure: what was seen, the rule, what it looks like, why it matters, which are like it, how to see it again."""
     told = [f"{bad.result.verdict} {line(bad.result.id)}", *wrapped(bad.message)]
     names = [line(f"{rule} {name}".strip()) for rule, name in bad.rules]
     if names:
@@ -184,7 +194,14 @@ def paragraph(bad: Failure) -> list[str]:
         told += wrapped(f"also about {', '.join(names[1:])}")
     told += wrapped(f"looks like {bad.looks_like}") if bad.looks_like else []
     told += wrapped(f"why it matters: {bad.why}") if bad.why else []
+    if others:
+        told += wrapped(f"{len(others)} more like it: {listed([each.result.id for each in others])}")
     return [*told, f"  $ {line(bad.repeat)}"]
+
+
+def listed(ids: Sequence[str]) -> str:
+    """Some ids."""
+    return line(", ".join(ids[:ALIKE]) + (", …" if len(ids) > ALIKE else ""))
 
 
 def wrapped(text: str, first: str = "  ", others: str = "    ") -> list[str]:

@@ -109,7 +109,7 @@ def make(lab: Lab, check: Check) -> Result:
     missing = sorted(check.needs - lab.about.can)
     finding = Finding(Verdict.SKIP, f"the subject does not {missing[0]}") if missing else guarded(lab, check)
     rules = tuple(dict.fromkeys((*finding.rules, *check.rules)))
-    asked = tuple(lab.asked) if finding.verdict.bad else ()
+    asked = () if finding.verdict.good else tuple(lab.asked)  # record.py looks at what was asked and skipped
     return Result(check.id, check.level, rules, check.why, finding, round(time.monotonic() - start, 4), asked)
 
 

@@ -25,7 +25,7 @@ def result(level, verdict, *rules, asked=(), **finding):
     """A result, short to write."""
     requests = tuple({"op": op, "model": "tiny"} for op in asked)
     found = Finding(Verdict(verdict), **finding)
-    return Result("a.b", level, finding.get("rules") or rules, "why", found, 0.25, requests)
+    return Result("a.b", level, (*finding.get("rules", ()), *rules), "why", found, 0.25, requests)
 
 
 def several(level, **verdicts):
@@ -81,8 +81,9 @@ def test_showing_less_never_helps(several, about, nothing):
 
 @given(st.lists(results(NEITHER)), abouts())
 def test_skipping_is_not_conformance(several, about):
-    """Without anything good the run is inconclusive, without any result too."""
+    """Without anything good the run is inconclusive, without any result too, and with an adapter that answers too."""
     assert overall(several, about).code == 3
+    assert overall([*several, result("smoke", "PASS")], about).code == 3
 
 
 def test_skipping_most_is_not_conformance():
@@ -124,9 +125,9 @@ def test_a_named_fault_comes_first():
         *[result("forward", "FAIL", "FWD-01")] * 5,
         result("loop", "FAIL", rules=("EOS-01",)),
         result("sampling", "FAIL", rules=("TOPP-01",), fault="top_p_before_t"),
-        result("forward", "FAIL", rules=("FWD-16", "FWD-05"), fault="gelu_erf"),
+        result("forward", "FAIL", "FWD-04", rules=("FWD-16", "FWD-05"), fault="gelu_erf"),
     ])  # fmt: skip
-    assert [each.rule for each in found] == ["FWD-16", "FWD-05", "TOPP-01", "EOS-01", "FWD-01"]
+    assert [each.rule for each in found] == ["FWD-16", "FWD-05", "TOPP-01", "EOS-01", "FWD-01", "FWD-04"]
     assert found[0].sentence == "looks like gelu_erf; 1 of its 1 checks fails"
     assert found[3].sentence == "failures point at it; 1 of its 1 checks fails"
     assert found[4].sentence == "5 of its 5 checks fail"

@@ -28,14 +28,19 @@ ERRORS = {each.__name__: each for each in SubjectError.__subclasses__()}
 
 
 class Recorded:
-    """The same subject; every exchange goes into the file as soon as it has happened."""
+    """The same subject; every exchange goes into the file as soon as it has happened.
 
-    def __init__(self, subject: Subject, path: Path, seed: int = 0, levels: Iterable[str] = ()) -> None:
+    `seed`, `levels` and `only` are those of the run, for the one that judges again.
+    """
+
+    def __init__(
+        self, subject: Subject, path: Path, seed: int = 0, levels: Iterable[str] = (), only: Iterable[str] = ()
+    ) -> None:
         self._subject, self._lock = subject, threading.Lock()
         self._file = path.open("w", encoding="utf-8")
         about = asdict(subject.about) | {"can": sorted(subject.about.can), "choices": dict(subject.about.choices)}
-        header = {"format": FORMAT, "refgen": refgen.__version__, "subject": about, "seed": seed, "levels": [*levels]}
-        self._write({"kind": "header", **header})
+        asked = {"seed": seed, "levels": [*levels], "only": [*only]}
+        self._write({"kind": "header", "format": FORMAT, "refgen": refgen.__version__, "subject": about, **asked})
 
     @property
     def about(self) -> About:
@@ -80,17 +85,18 @@ class Replayed:
         self._outcomes: defaultdict[str, deque[dict[str, Any]]] = defaultdict(deque)
         self._lock = threading.Lock()
         try:
-            self.about, self.seed, self.levels = about_of(header["subject"]), int(header["seed"]), [*header["levels"]]
+            self.about, self.seed = about_of(header["subject"]), int(header["seed"])
+            self.levels, self.only = [*header["levels"]], [*header["only"]]
             for each in exchanges:
                 check(each)
-                self._outcomes[key(each["op"], each["model"], each["request"])].append(each)
+                self._outcomes[self._key(each["op"], each["model"], each["request"])].append(each)
         except (KeyError, TypeError, ValueError) as error:
             raise ConformanceError(str(path), f"is no recording of refgen check: {error!r}") from None
 
     def ask(self, op: str, model: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         """The next outcome of that question."""
         with self._lock:
-            outcomes = self._outcomes.get(key(op, model.name, encoded(request)))
+            outcomes = self._outcomes.get(self._key(op, model.name, encoded(request)))
             if not outcomes:
                 raise SkippedError("not in the recording")
             outcome = outcomes.popleft()
@@ -98,6 +104,10 @@ class Replayed:
             raise ERRORS[outcome["error"]](outcome["message"])
         answer: dict[str, Any] = decoded(outcome["answer"])
         return answer
+
+    def _key(self, op: str, model: str, request: Any) -> str:
+        """What makes two questions one; a subject that loads no models has one, whatever its folder is called."""
+        return json.dumps([op, model if self.about.loads else "", request], sort_keys=True)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -109,11 +119,6 @@ def check(exchange: Mapping[str, Any]) -> None:
         ERRORS[exchange["error"]](exchange["message"])
     elif not isinstance(decoded(exchange["answer"]), dict):
         raise TypeError(f"an answer to {exchange['op']} is no object")
-
-
-def key(op: str, model: str, request: Any) -> str:
-    """What makes two questions one."""
-    return json.dumps([op, model, request], sort_keys=True)
 
 
 # --- Values -----------------------------------------------------------------------------------------------

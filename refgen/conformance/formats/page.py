@@ -33,7 +33,7 @@ def write_html(run: Run, path: Path) -> None:
         sentence=report.line(run.overall.sentence.removeprefix(run.overall.verdict.upper()).lstrip(": ")),
         levels={level: (LEVELS.get(level, ""), shares(own)) for level, own in levels.items()},
         verdicts=[str(each) for each in Verdict if any(str(each) in own for own in run.counts.values())],
-        failures=report.failures(run),
+        failures=report.grouped(report.failures(run)),
         untested=report.untested(run),
         suspects=run.suspects[: report.SUSPECTS],
         title=report.title,
