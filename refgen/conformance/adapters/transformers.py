@@ -36,7 +36,7 @@ class TransformersSubject:
         self.dtype = dtype
         self.name = f"transformers, {attention}"
         self._folder = folder
-        self._model = model or transformers.AutoModelForCausalLM.from_pretrained(
+        self._model: Any = model or transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), attn_implementation=attention
         )
         self._model.eval()
@@ -95,15 +95,13 @@ class TransformersSubject:
             raise NotImplementedError("has one seed for all rows")
         ids = torch.tensor(input_ids, dtype=torch.int64)
         mask = torch.ones_like(ids) if attention_mask is None else torch.tensor(attention_mask)
-        ends = ids_of(
-            settings["eos_token_id"] if "eos_token_id" in settings else self._model.generation_config.eos_token_id
-        )
+        ends = ids_of(settings.get("eos_token_id", self._model.generation_config.eos_token_id))
         if "stop_strings" in settings:
             settings["tokenizer"] = self.tokenizer
         if seed is not None:
             torch.manual_seed(seed)
         settings.setdefault("pad_token_id", 0)
-        out = self._model.generate(
+        out: Any = self._model.generate(
             ids, attention_mask=mask, return_dict_in_generate=True, output_logits=True, **settings
         )
         rows = out.sequences[:, ids.shape[1] :].tolist()
@@ -142,24 +140,28 @@ def subject(dtype: str, attention: str = "sdpa") -> Callable[[Path], Transformer
 
 def of(model: Any, folder: Path) -> TransformersSubject:
     """A model that is loaded already; `folder` has its tokenizer."""
-    return TransformersSubject(
-        folder, str(model.dtype).removeprefix("torch."), model.config._attn_implementation, model
-    )
+    return TransformersSubject(folder, str(model.dtype).removeprefix("torch."), "as loaded", model)
 
 
-def named(dtype: str) -> type[TransformersSubject]:
-    """A class whose objects compute in that dtype."""
+class Float32(TransformersSubject):
+    """A model folder in float32."""
 
-    class Named(TransformersSubject):
-        """One model folder."""
+    name, dtype = "transformers", "float32"
 
-        name = "transformers"
-
-        def __init__(self, folder: Path) -> None:
-            super().__init__(folder, dtype)
-
-    Named.dtype = dtype  # type: ignore[attr-defined] - what the worker says to hello
-    return Named
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, self.dtype)
 
 
-float32, float16, bfloat16 = (named(dtype) for dtype in ("float32", "float16", "bfloat16"))
+class Float16(Float32):
+    """In float16."""
+
+    dtype = "float16"
+
+
+class BFloat16(Float32):
+    """In bfloat16."""
+
+    dtype = "bfloat16"
+
+
+float32, float16, bfloat16 = Float32, Float16, BFloat16
