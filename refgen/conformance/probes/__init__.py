@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from refgen.conformance.cases import Case
-from refgen.conformance.probes import known
+from refgen.conformance.probes import known, memory, tables
 from refgen.conformance.probes.probe import Probe, write
 
 __all__ = ["PROBES", "Probe", "cases_of", "write"]
@@ -17,8 +17,17 @@ PROBES: Mapping[str, Callable[[], Probe]] = MappingProxyType(
         "dice-signs": known.dice_signs,
         "dice-end": known.dice_end,
         "clock": known.clock_plain,
+        "count": known.count,
         "clock-stop": known.clock_stop,
         "clock-utf8": known.clock_utf8,
+        "copy-3": memory.copy_3,
+        "copy-5": memory.copy_5,
+        "first": memory.first,
+        "induction": memory.induction,
+        "leak": memory.leak_plain,
+        "leak-large": memory.leak_large,
+        "table": tables.table,
+        "beam": tables.beam,
     }
 )
 
