@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from refgen.conformance.cases import Case
-from refgen.conformance.probes import known, memory, tables
+from refgen.conformance.probes import known, memory, rulers, structure, tables
 from refgen.conformance.probes.probe import Probe, write
 
 __all__ = ["PROBES", "Probe", "cases_of", "write"]
@@ -27,7 +27,23 @@ PROBES: Mapping[str, Callable[[], Probe]] = MappingProxyType(
         "leak": memory.leak_plain,
         "leak-large": memory.leak_large,
         "table": tables.table,
+        "narrow": tables.narrow,
         "beam": tables.beam,
+        "successor": structure.successor,
+        "layers": structure.layers,
+        "untied": structure.untied,
+        "heads": rulers.heads,
+        "scale": rulers.scale,
+        "scale-off": rulers.scale_off,
+        "scale-by-layer": rulers.scale_by_layer,
+        "attention-biases": rulers.attention_biases,
+        "mlp-biases": rulers.mlp_biases,
+        "gelu": rulers.gelu_tanh,
+        "gelu-exact": rulers.gelu_erf,
+        "relu": rulers.relu,
+        "variance": rulers.variance,
+        "epsilon": rulers.epsilon,
+        "epsilon-large": rulers.epsilon_large,
     }
 )
 

@@ -52,10 +52,10 @@ NEXT = {  # the likeliest three after each letter, and the four that are less li
 }  # fmt: skip
 
 
-def table() -> Probe:
-    """The next token's logits are a row of a table, exactly: 4, 2, 1, six times 0, twice -1, twice -2."""
+def rows_of(name: str, sentence: str, **entries: Any) -> Probe:
+    """The network, without questions."""
     V, N, C = 12, 64, 32
-    config = configured(V, N, C)
+    config = configured(V, N, C, **entries)
     tensors = blank(config)
     token, ballast = np.split(np.arange(C), [V])
     tensors["wte.weight"][:, token] = np.eye(V)
@@ -68,8 +68,14 @@ def table() -> Probe:
         looked_up(tensors, 0, t, token[t], 4)[token] = (rows[t] - np.eye(V)[t]) / 8
     tensors["ln_f.weight"][ballast] = 0
     letters = words(LETTERS[: V - 1])
-    probe = Probe("table", "A letter by the letter before it.", ("FWD-14", "FWD-16", "SAMP-01"), config, tensors, letters,
-                  special(config), facts={"logits_after": rows.tolist()})  # fmt: skip
+    facts = {"logits_after": rows.tolist()}
+    rules = ("FWD-14", "FWD-16", "SAMP-01")
+    return Probe(name, sentence, rules, config, tensors, letters, special(config), facts=facts)
+
+
+def table() -> Probe:
+    """The next token's logits are a row of a table: 4, 2, 1, five times 0, twice -1, twice -2."""
+    probe = rows_of("table", "A letter by the letter before it.")
     return probe.asked(
         says("greedy", ["FWD-14"], "the MLP is not computed rightly", [ids("A")], [ids("BCABCAB")],
              kills=("last-layer-missing",)),
@@ -84,6 +90,15 @@ def table() -> Probe:
              bug="EDGE_CASE"),
         says("penalty", ["REP-01"], "what was said is said again", [ids("A")], [ids("BCFGHD")], repetition_penalty=4.0),
         says("bad-word", ["BAD-01"], "a forbidden pair is said", [ids("A")], [ids("BEFGHA")], bad_words_ids=[ids("BC")]),
+    )  # fmt: skip
+
+
+def narrow() -> Probe:
+    """The same with an MLP of 12 units instead of 4 times n_embd."""
+    probe = rows_of("narrow", "The same table in an MLP of 12 units: n_inner is not four times n_embd.", n_inner=12)
+    return probe.asked(
+        says("greedy", ["FWD-14"], "the configuration's n_inner is ignored", [ids("A"), ids("GH")],
+             [ids("BCABCAB"), ids("ABCABCA")], kills=("last-layer-missing",)),
     )  # fmt: skip
 
 
