@@ -27,6 +27,7 @@ from safetensors.numpy import save_file
 from refgen.checkpoint import WEIGHTS, tensor_shapes
 from refgen.config import GPT2Config
 from refgen.conformance.cases import Case
+from refgen.conformance.subject import DTYPES
 from refgen.vocabulary import END, byte_characters
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-*/=<>()"
@@ -45,6 +46,7 @@ class Probe:
     settings: Mapping[str, Any]  # generation_config.json
     cases: tuple[Case, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    dtypes: tuple[str, ...] = DTYPES  # in which a correct implementation must say what is expected
 
     def asked(self, *cases: Case) -> "Probe":
         """The same with these questions, which are then named after it."""
@@ -207,6 +209,7 @@ def expectations(probe: Probe) -> dict[str, Any]:
         "probe": probe.name,
         "sentence": probe.sentence,
         "rules": probe.rules,
+        "dtypes": probe.dtypes,
         "facts": probe.facts,
         "cases": cases,
     }
