@@ -1,13 +1,15 @@
 """Probe checkpoints: real GPT-2 networks written by hand, each of which says by its tokens whether a rule is kept. docs/probes.md."""
 
+import difflib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from refgen.conformance.cases import Case
 from refgen.conformance.probes import known, memory, rulers, structure, tables
-from refgen.conformance.probes.probe import Probe, write
+from refgen.conformance.probes.probe import Probe, expectations, write
+from refgen.errors import ProbeError
 
-__all__ = ["PROBES", "Probe", "cases_of", "write"]
+__all__ = ["PROBES", "Probe", "cases_of", "expectations", "find", "write"]
 
 PROBES: Mapping[str, Callable[[], Probe]] = MappingProxyType(
     {
@@ -49,6 +51,15 @@ PROBES: Mapping[str, Callable[[], Probe]] = MappingProxyType(
 )
 
 
+def find(name: str) -> Probe:
+    """The probe of that name, built. Raises `ProbeError`."""
+    if name in PROBES:
+        return PROBES[name]()
+    close = difflib.get_close_matches(name, PROBES, n=1)
+    remedy = f"Did you mean {close[0]}?" if close else "See refgen probes list."
+    raise ProbeError(f"probe {name!r}", "does not exist", remedy=remedy)
+
+
 def cases_of(name: str) -> tuple[Case, ...]:
     """The questions of one probe."""
-    return PROBES[name]().cases
+    return find(name).cases
