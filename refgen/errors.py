@@ -8,6 +8,7 @@
     ├── GenerationError    a setting of `generate()` that is wrong, unknown or contradicts another
     ├── SpecError          a rule that SPEC.md does not have, or does not write as it writes rules
     ├── OracleError        evidence about numbers that cannot be had: a proof, a trace, a comparison
+    ├── ConformanceError   a subject, a case or a run of the conformance kit that cannot be as asked
     └── BenchError         an option of the benchmark that cannot be, or a subject that fails in it
 
 A setting that is right but has no effect is no error: it is an `IgnoredSettingWarning`.
@@ -50,6 +51,10 @@ class SpecError(RefgenError):
 
 class OracleError(RefgenError):
     """Evidence that cannot be had as asked."""
+
+
+class ConformanceError(RefgenError):
+    """A check that cannot be made as asked."""
 
 
 class BenchError(RefgenError):

@@ -13,6 +13,7 @@ the fields of GenerationConfig. A row has the new tokens up to and with its end 
 is an exception of this file: the subject refuses, says it cannot, dies, hangs, or answers what is no answer.
 """
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -132,6 +133,8 @@ def ids(value: Any, name: str) -> list[int]:
 
 def numbers(value: Any, name: str, shape: Sequence[int], nothing: float | None = None) -> np.ndarray:
     """float64 in that shape, -1 for any length; None inside a list is `nothing`."""
+    if isinstance(value, Mapping):
+        value = unpacked(value, name)
     if isinstance(value, list | tuple) and nothing is not None:
         value = filled(value, nothing)
     try:
@@ -142,6 +145,15 @@ def numbers(value: Any, name: str, shape: Sequence[int], nothing: float | None =
         wanted = ["any" if each == -1 else each for each in shape]
         raise GarbledError(f"{name} have shape {list(array.shape)}, must have {wanted}")
     return array
+
+
+def unpacked(value: Mapping[str, Any], name: str) -> np.ndarray:
+    """An array as {"dtype": "F32" or "F64", "shape": […], "b64": its numbers in base64, little-endian}."""
+    try:
+        dtype = {"F32": "<f4", "F64": "<f8"}[value["dtype"]]
+        return np.frombuffer(base64.b64decode(value["b64"], validate=True), dtype).reshape(value["shape"])
+    except (KeyError, TypeError, ValueError):
+        raise GarbledError(f"{name} are {shown(value)}, must be lists or dtype, shape and b64 that fit") from None
 
 
 def filled(value: Any, nothing: float) -> Any:

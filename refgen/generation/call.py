@@ -56,6 +56,7 @@ class Call:
     prefix_allowed_tokens_fn: AllowedTokens | None = None
     logits_processor: Sequence[Processor] = ()
     stopping_criteria: Sequence[Criterion] = ()
+    next_logits: NextLogits | None = None  # LOOP-01. Somebody else's logits instead of the network's
     settings: Mapping[str, Any]
 
     def __post_init__(self) -> None:
@@ -208,6 +209,8 @@ def reader(
     limit: int,
 ) -> NextLogits:
     """ASSIST-01. How the run reads its logits: one pass a token, or one for several that a draft foresees."""
+    if call.next_logits is not None:
+        return call.next_logits
     assistant = call.assistant
     if assistant is None and config.prompt_lookup_num_tokens is None:
         note = stages.note if stages.names else silent

@@ -1,0 +1,108 @@
+"""The other end of process.py for a Python factory: `python -m refgen.conformance.adapters.worker pkg.module:factory`.
+
+So a Python subject runs in a process of its own, and may crash or hang. What it prints goes to stderr.
+"""
+
+import base64
+import importlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from refgen.conformance.adapters.process import PROTOCOL
+from refgen.conformance.adapters.python import KEY, Factory, takes
+from refgen.conformance.subject import OPERATIONS
+from refgen.errors import ConformanceError
+
+
+def find_factory(name: str) -> Factory:
+    """`pkg.module:factory`; raises `ConformanceError`."""
+    module, _, attribute = name.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        factory: Factory = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConformanceError(name, f"cannot be found: {error}", remedy="Write pkg.module:factory.") from None
+    return factory
+
+
+def serve(factory: Factory, requests: TextIO, answers: TextIO) -> None:
+    """Answers until bye or the end."""
+    thing: Any = None
+    for line in requests:
+        request = json.loads(line)
+        number, op = request.pop("id", None), request.pop("op")
+        if op == "bye":
+            return
+        try:
+            if op == "load":
+                thing, answer = factory(Path(request["model"])), {}
+            else:
+                answer = hello(factory) if op == "hello" else call(thing, op, request)
+        except NotImplementedError as error:
+            answer = {"skipped": str(error) or f"no {op} yet"}
+        except Exception as error:  # noqa: BLE001 - whatever it raises is its answer
+            answer = {"error": type(error).__name__, "message": str(error)}
+        answers.write(json.dumps({"id": number, **answer}, default=packed) + "\n")
+        answers.flush()
+
+
+def hello(factory: Factory) -> dict[str, Any]:
+    """What the factory or its class says of itself; what it can do is known when it has made an object."""
+    said = {name: getattr(factory, name, None) for name in ("version", "dtype", "can", "choices")}
+    name = getattr(factory, "name", None) or getattr(factory, "__name__", "a factory")
+    can = said["can"] or [op for op in OPERATIONS if not isinstance(factory, type) or hasattr(factory, op)]
+    return {
+        "protocol": PROTOCOL,
+        "name": name,
+        "version": str(said["version"] or ""),
+        "dtype": said["dtype"] or "float32",
+        "can": list(can),
+        "choices": dict(said["choices"] or {}),
+    }
+
+
+def call(thing: Any, op: str, request: dict[str, Any]) -> dict[str, Any]:
+    """One method of the object."""
+    method = getattr(thing, op, None)
+    if method is None:
+        raise NotImplementedError(f"has no {op}")
+    if foreign := [name for name in request if not takes(method, name)]:
+        raise NotImplementedError(f"{op} takes no {foreign[0]}")
+    value = method(**request)
+    return dict(value) if isinstance(value, Mapping) else {KEY[op]: value}
+
+
+def packed(value: Any) -> Any:
+    """Arrays as JSON: their numbers, little-endian, in base64."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().float().numpy()
+    if not isinstance(value, np.ndarray):
+        return value.item() if hasattr(value, "item") else list(value)
+    if value.dtype.kind != "f":
+        return value.tolist()
+    wide = np.ascontiguousarray(value, dtype="<f8" if value.dtype == np.float64 else "<f4")
+    dtype = "F64" if wide.dtype.itemsize == 8 else "F32"
+    return {"dtype": dtype, "shape": list(wide.shape), "b64": base64.b64encode(wide.tobytes()).decode()}
+
+
+def main() -> int:
+    """Keeps stdout for answers."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    try:
+        factory = find_factory(sys.argv[1])
+    except ConformanceError as error:
+        print(f"refgen: error: {error}", file=sys.stderr)
+        return 2
+    serve(factory, sys.stdin, answers)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,42 @@
+"""The models of the kit, by name: the shipped one, the designed networks, the probes. Folders are written when they are asked for."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from refgen import checkpoint
+from refgen.conformance.designed import DESIGNED, designed
+from refgen.shipped import BUILT_IN, find_model
+
+
+def write_designed(name: str) -> Callable[[Path], None]:
+    """Writes that designed network."""
+    return lambda folder: checkpoint.save(designed(name), folder)
+
+
+WRITERS: Mapping[str, Callable[[Path], None]] = {name: write_designed(name) for name in DESIGNED}
+
+
+class Models(Mapping[str, Path]):
+    """Folders by name; those that do not lie somewhere already are written to `folder`, or to one that goes away with this."""
+
+    def __init__(self, folder: Path | None = None, own: Mapping[str, Path] | None = None) -> None:
+        self._temporary = None if folder is not None else tempfile.TemporaryDirectory(prefix="refgen-")
+        self._folder = Path(self._temporary.name) if self._temporary is not None else Path(str(folder))
+        self._own = dict(own or {})
+
+    def __getitem__(self, name: str) -> Path:
+        if name in self._own:
+            return self._own[name]
+        if name in BUILT_IN:
+            return find_model(name)
+        target = self._folder / name
+        if not target.exists():
+            WRITERS[name](target)
+        return target
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**dict.fromkeys(BUILT_IN), **WRITERS, **self._own})
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
