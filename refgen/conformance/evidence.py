@@ -21,9 +21,10 @@ Axes    N draws, n laws (N, or 1 for all), V tokens, M faults, C cells.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
@@ -143,9 +144,7 @@ def by_follower(tokens: ndarray, expected: ndarray, before: ndarray, groups: int
     """Which of a few groups of ids comes behind which, `before` `[N]` being the token before, or -1."""
     group = np.arange(expected.shape[1]) * groups // expected.shape[1]
     chances = np.stack([expected[:, group == g].sum(axis=1) for g in range(groups)], axis=1)
-    return [
-        Cells(np.where((before >= 0) & (group[before] == g), group[tokens], -1), chances) for g in range(groups)
-    ]
+    return [Cells(np.where((before >= 0) & (group[before] == g), group[tokens], -1), chances) for g in range(groups)]
 
 
 # --- The money --------------------------------------------------------------------------------------------
@@ -204,7 +203,7 @@ class Evidence:
         self.most = self.expected = np.zeros(0)  # [N] logarithms of what the right law gave each token
         self.log_chances = np.zeros((len(faults), 0))
         self.growths = self.spreads = self.cleans = np.zeros(len(faults))
-        self.counts = np.zeros(0)  # [V] expected ones
+        self.frequencies: Any = 0.0  # [V] how often each token is expected
         self._learners: list[list[Cells]] = []
 
     def add(
@@ -223,17 +222,14 @@ class Evidence:
             self.growths = self.growths + [each.growth for each in suspicions]
             self.spreads = self.spreads + [each.spread for each in suspicions]
             self.cleans = self.cleans + [each.clean for each in suspicions]
-        self.counts = self.counts + right.expected.sum(axis=0) * (N / len(right.expected)) if len(self.counts) else (
-            right.expected.sum(axis=0) * (N / len(right.expected))
-        )
-        wide = [[Cells(c.cells, np.broadcast_to(c.chances, (N, c.chances.shape[1]))) for c in each] for each in learners]
-        self._learners = [
-            [Cells(np.concatenate([a.cells, b.cells]), np.concatenate([a.chances, b.chances])) for a, b in zip(old, new, strict=True)]
-            for old, new in zip(self._learners, wide, strict=True)
-        ] if self._learners else wide
+        self.frequencies = self.frequencies + right.expected.sum(axis=0) * (N / len(right.expected))
+        wide = [
+            [Cells(c.cells, np.broadcast_to(c.chances, (N, c.chances.shape[1]))) for c in each] for each in learners
+        ]
+        self._learners = [joined(*pair) for pair in zip(self._learners, wide, strict=True)] if self._learners else wide
 
     @property
-    def N(self) -> int:
+    def count(self) -> int:
         """How many tokens there are."""
         return len(self.tokens)
 
@@ -249,7 +245,7 @@ class Evidence:
 
     def learned(self) -> ndarray:
         """The log ratios of the learners, `[L N]`."""
-        ratios = np.zeros((len(self._learners), self.N))
+        ratios = np.zeros((len(self._learners), self.count))
         for number, learner in enumerate(self._learners):
             for each in learner:
                 looked_at = np.flatnonzero(each.cells >= 0)
@@ -289,9 +285,26 @@ class Evidence:
         alike = [name for name, chance in posterior.items() if name and chance > best * (1 - 1e-6)]
         return alike if sum(posterior[name] for name in alike) > SURE else []
 
+    def totals(self) -> Iterator[tuple[str, float, float, float]]:
+        """For every fault growth, spread and clean, as in `Suspicion`, of all tokens."""
+        yield from zip(self.faults, self.growths.tolist(), self.spreads.tolist(), self.cleans.tolist(), strict=True)
+
     def powers(self) -> dict[str, tuple[float, float]]:
         """For every fault how sure it was to be seen in these tokens, and how many it takes on average."""
         height = threshold(len(self.faults), self.alpha)
-        all_of_them = zip(self.faults, self.growths, self.spreads, self.cleans, strict=True)
-        totals = {name: Suspicion(np.zeros(0), growth, spread, clean) for name, growth, spread, clean in all_of_them}
-        return {name: (power(each, height), tokens_to_see(each, self.N, height)) for name, each in totals.items()}
+        totals = {name: Suspicion(np.zeros(0), *sums) for name, *sums in self.totals()}
+        return {name: (power(each, height), tokens_to_see(each, self.count, height)) for name, each in totals.items()}
+
+    def oddest(self) -> tuple[int, int, float]:
+        """The token whose number is farthest from the expected one: the token, how often it came, how often expected."""
+        counts = np.bincount(self.tokens, minlength=len(self.frequencies))
+        token = int(np.abs((counts - self.frequencies) / np.sqrt(self.frequencies + 1)).argmax())
+        return token, int(counts[token]), float(self.frequencies[token])
+
+
+def joined(first: Sequence[Cells], second: Sequence[Cells]) -> list[Cells]:
+    """What a learner has looked at, and what it looks at now."""
+    return [
+        Cells(np.concatenate([a.cells, b.cells]), np.concatenate([a.chances, b.chances]))
+        for a, b in zip(first, second, strict=True)
+    ]

@@ -399,7 +399,10 @@ SILENT: Mapping[str, Settings] = {  # what a subject means by a request that say
     "default_top_k=40": {"top_k": 40},
     "default_min_p=0.05": {"min_p": 0.05},
 }
-ANY_OF_EQUALS = {"top_k_ties=exactly_k": "top_k", "top_p_ties=any": "top_p"}  # which of equal tokens stay is nobody's rule
+ANY_OF_EQUALS = {
+    "top_k_ties=exactly_k": "top_k",
+    "top_p_ties=any": "top_p",
+}  # which of equal tokens stay is nobody's rule
 
 
 def conventions(choices: Mapping[str, str]) -> Plant:

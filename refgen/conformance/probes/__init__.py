@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from refgen.conformance.cases import Case
-from refgen.conformance.probes import known
+from refgen.conformance.probes import chance, known
 from refgen.conformance.probes.probe import Probe, write
 
 __all__ = ["PROBES", "Probe", "cases_of", "write"]
@@ -16,6 +16,9 @@ PROBES: Mapping[str, Callable[[], Probe]] = MappingProxyType(
         "dice-wide": known.dice_wide,
         "dice-signs": known.dice_signs,
         "dice-end": known.dice_end,
+        "dice-loaded": chance.dice_loaded,
+        "dice-peak": chance.dice_peak,
+        "dice-pair": chance.dice_pair,
         "clock": known.clock_plain,
         "clock-stop": known.clock_stop,
         "clock-utf8": known.clock_utf8,
