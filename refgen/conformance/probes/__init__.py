@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from refgen.conformance.cases import Case
-from refgen.conformance.probes import known, memory, rulers, structure, tables
+from refgen.conformance.probes import chance, known, memory, rulers, structure, tables
 from refgen.conformance.probes.probe import Probe, expectations, write
 from refgen.errors import ConformanceError
 
@@ -18,6 +18,9 @@ PROBES: Mapping[str, Callable[[], Probe]] = MappingProxyType(
         "dice-wide": known.dice_wide,
         "dice-signs": known.dice_signs,
         "dice-end": known.dice_end,
+        "dice-loaded": chance.dice_loaded,
+        "dice-peak": chance.dice_peak,
+        "dice-pair": chance.dice_pair,
         "clock": known.clock_plain,
         "count": known.count,
         "clock-stop": known.clock_stop,
