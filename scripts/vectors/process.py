@@ -12,7 +12,7 @@ import numpy as np
 from refgen.conformance.adapters.reference import ReferenceSubject
 from refgen.conformance.cases import CHOICE, Case
 
-MODEL = "plain"  # the network does not matter here
+MODEL = "net-plain"  # the network does not matter here
 LOGITS = [2.0, -1.0, 3.5, 0.5, 3.0, -2.5, 1.0, 0.0]  # no order, both signs
 TIES = [1.0, 2.0, 1.0, 3.0, 1.0, 0.0, 2.0, 1.0]
 HALVES = [2.0, -4.0, 2.0, -4.0, -4.0, -4.0, -4.0, -4.0]
