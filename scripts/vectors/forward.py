@@ -71,7 +71,7 @@ def rejected() -> Iterator[Case]:
             "forward",
             (rule,),
             why,
-            "plain",
+            "net-plain",
             "forward",
             request,
             bug="EDGE_CASE",
