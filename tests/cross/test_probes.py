@@ -23,6 +23,15 @@ def folders(tmp_path_factory):
     return root
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """These networks are too small to be shared out: several threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class Heard(logging.Handler):
     """What transformers says."""
 
