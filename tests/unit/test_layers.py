@@ -7,7 +7,15 @@ from pathlib import Path
 import refgen
 
 ROOT = Path(refgen.__file__).parent
-LAYERS = ("", "generation", "oracle", "bench", "auto", "conformance", "cli")  # bottom up; "" is what lies in refgen/ itself
+LAYERS = (
+    "",
+    "generation",
+    "oracle",
+    "bench",
+    "auto",
+    "conformance",
+    "cli",
+)  # bottom up; "" is what lies in refgen/ itself
 OUTSIDE = {"__init__", "__main__"}  # the names that refgen offers, and the way in
 
 
