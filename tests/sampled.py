@@ -6,6 +6,7 @@ from tempfile import mkdtemp
 import numpy as np
 
 from refgen import checkpoint
+from refgen.cache import Cache
 from refgen.conformance.lab import Lab
 from refgen.conformance.probes import PROBES, write
 from refgen.conformance.sampler_faults import SamplerFault, conventions, independent
@@ -51,7 +52,7 @@ class Sampled:
         """The new ids of every row, drawn by the numbers `u` `[B T]`."""
         if model not in self.networks:
             self.networks[model] = checkpoint.load(model, "float64")
-        network, width = self.networks[model], ids.shape[1]
+        network, width, cache = self.networks[model], ids.shape[1], Cache()
         dice = forward(network, ids[:1, -1:])[:, -1] if model.name.startswith("dice") else None
         with np.errstate(all="ignore"):
             if dice is not None and "repetition_penalty" not in settings:
@@ -59,7 +60,11 @@ class Sampled:
                 cumulative = chances.cumsum()
                 return np.searchsorted(cumulative, u * cumulative[-1], side="right").tolist()
             for t in range(u.shape[1]):
-                logits = forward(network, ids)[:, -1] if dice is None else np.repeat(dice, len(ids), axis=0)
+                logits = (
+                    forward(network, ids[:, len(cache) :], cache=cache, logits_to_keep=1)[:, -1]
+                    if dice is None
+                    else np.repeat(dice, len(ids), axis=0)
+                )
                 logits = logits + self.noise * np.random.default_rng([self.requests, t]).normal(size=logits.shape)
                 chances = softmax(self.fault.scores(settings, ids, logits, width))
                 cumulative = chances.cumsum(axis=1)

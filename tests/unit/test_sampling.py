@@ -91,10 +91,10 @@ def test_who_declares_an_option_is_held_to_it(models, choices):
     assert not failures(findings(lab_of(models, fault=fault, choices=choices), about))
     (option, *others) = (f"{name}={value}" for name, value in choices.items())
     if not others and option in {each.choice for each in FAULTS}:
-        bad = failures(findings(lab_of(models, fault=fault), about))
-        assert any(f"declare {option}" in each.message for each in bad.values())
-        usual = failures(findings(lab_of(models, choices=choices), about))
-        assert usual or option == "top_k_ties=exactly_k"
+        undeclared, usual = lab_of(models, fault=fault), lab_of(models, choices=choices)
+        several = [each for each in checks(undeclared) if re.search(about, each.id)]
+        assert any(f"declare {option}" in each.run(undeclared).message for each in several)
+        assert any(each.run(usual).verdict.bad for each in several) or option == "top_k_ties=exactly_k"
 
 
 def test_equal_tokens_may_be_cut_in_any_way_by_who_says_so(models):
