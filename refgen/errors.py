@@ -8,7 +8,7 @@
     ├── GenerationError    a setting of `generate()` that is wrong, unknown or contradicts another
     ├── SpecError          a rule that SPEC.md does not have, or does not write as it writes rules
     ├── OracleError        evidence about numbers that cannot be had: a proof, a trace, a comparison
-    ├── ConformanceError   a subject, a case or a run of the conformance kit that cannot be as asked
+    ├── ConformanceError   a record of the conformance kit, or what was asked of the kit, that cannot be used
     └── BenchError         an option of the benchmark that cannot be, or a subject that fails in it
 
 A setting that is right but has no effect is no error: it is an `IgnoredSettingWarning`.
@@ -54,7 +54,7 @@ class OracleError(RefgenError):
 
 
 class ConformanceError(RefgenError):
-    """A check that cannot be made as asked."""
+    """A record or a request that the conformance kit cannot use; what a subject does wrong is a verdict instead."""
 
 
 class BenchError(RefgenError):

@@ -1,12 +1,15 @@
-"""Writes tests/golden/proved_logits.json: logits that are proved and correctly rounded, for networks anyone can build.
+"""Writes the files of numbers that others can be held to: `python scripts/make_vectors.py` makes the same ones everywhere.
 
-`python scripts/make_vectors.py` makes the same file everywhere. It holds, for each case, the ids, the greedy tokens that
-are proved to follow and the least margin among them, and the float64 logits behind the last of the ids, as hexadecimal
-text. Of the designed networks, whose weights `designed` makes from numbers, biases are not zero and gains not one.
+tests/golden/proved_logits.json
+    for the shipped model and the designed networks: the ids, the greedy tokens that are proved to follow and the least margin among
+    them, and the float64 logits behind the last of the ids, proved and correctly rounded, as hexadecimal text
+refgen/conformance/vectors/
+    the cases of the conformance kit, a file a level, and the tensors of the forward ones; vectors/ beside this has their makers
 """
 
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,57 +20,36 @@ from numpy import ndarray
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from refgen import AutoModelForCausalLM, AutoTokenizer, GPT2Config  # noqa: E402
-from refgen.checkpoint import assemble, tensor_shapes  # noqa: E402
-from refgen.model import GPT2  # noqa: E402
+from refgen import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+from refgen.conformance.cases import VECTORS, write  # noqa: E402
+from refgen.conformance.designed import DESIGNED, designed  # noqa: E402
+from refgen.errors import IgnoredSettingWarning  # noqa: E402
 from refgen.oracle.prove import Prover, continuation, network_of  # noqa: E402
+from scripts.vectors import forward, loop, process, tokenizer  # noqa: E402
 
 FILE = ROOT / "tests" / "golden" / "proved_logits.json"
 TOKENS = 12
 PROMPTS = ("ROMEO:", "JULIET:\nO Romeo,", "KING RICHARD III:\nNow is the")
-SMALL: dict[str, Any] = {"vocab_size": 40, "n_positions": 24, "n_embd": 24, "bos_token_id": None, "eos_token_id": None}
-DESIGNED: dict[str, dict[str, Any]] = {
-    "plain": {"n_layer": 2, "n_head": 3},
-    "deep": {"n_layer": 6, "n_head": 2},
-    "own head": {"n_layer": 2, "n_head": 4, "tie_word_embeddings": False},
-    "by layer": {"n_layer": 3, "n_head": 1, "scale_attn_by_inverse_layer_idx": True},
-    "no scale": {"n_layer": 2, "n_head": 6, "scale_attn_weights": False, "n_inner": 17},
-    "epsilon": {"n_layer": 2, "n_head": 3, "layer_norm_epsilon": 1e-3},
-    "quick_gelu": {"n_layer": 2, "n_head": 3, "activation_function": "quick_gelu"},
-    "relu": {"n_layer": 2, "n_head": 3, "activation_function": "relu"},
-}
 
 
-def designed(config: GPT2Config) -> GPT2:
-    """A network whose weights follow from their places.
-
-    Element i of tensor k is ((7919 i + 104729 k + i²) mod 1009) / 504.5 - 1, between -1 and 1; matrices are scaled by
-    2 / sqrt(inputs), vectors by 1/2, and gains moved by 1.
-    """
+def write_cases(folder: Path) -> None:
+    """All files of cases."""
     tensors: dict[str, ndarray] = {}
-    for k, (name, shape) in enumerate(tensor_shapes(config).items()):
-        i = np.arange(int(np.prod(shape)))
-        values = ((7919 * i + 104729 * k + i * i) % 1009) / 504.5 - 1
-        if len(shape) == 2 and name.startswith("h."):
-            values *= 2 / np.sqrt(shape[0])
-        elif len(shape) == 1:
-            values = values / 2 + name.endswith("weight")
-        tensors[name] = values.astype(np.float32).reshape(shape)
-    return assemble(config, tensors)
+    write(folder / "forward.json", list(forward.cases(tensors)), tensors)
+    for level in (tokenizer, process, loop):
+        write(folder / f"{level.__name__.rpartition('.')[2]}.json", list(level.cases()))
 
 
 def cases(names: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """All cases, or those that are named."""
+    """Proved logits of all models, or of those that are named."""
     if names is None or "shakespeare" in names:
         gpt2 = AutoModelForCausalLM.from_pretrained("shakespeare").gpt2
-        tokenizer, network = AutoTokenizer.from_pretrained("shakespeare"), network_of(gpt2)
+        text_of, network = AutoTokenizer.from_pretrained("shakespeare"), network_of(gpt2)
         for prompt in PROMPTS:
-            yield {"model": "shakespeare", "config": {}} | proved(Prover(network), tokenizer.encode(prompt))
-    for name, change in DESIGNED.items():
+            yield {"model": "shakespeare"} | proved(Prover(network), text_of.encode(prompt))
+    for name in DESIGNED:
         if names is None or name in names:
-            config = GPT2Config(**SMALL | change)
-            network = network_of(designed(config))
-            yield {"model": name, "config": SMALL | change} | proved(Prover(network), [3, 14, 15, 9, 26])
+            yield {"model": name} | proved(Prover(network_of(designed(name))), loop.PROMPT)
 
 
 def proved(prover: Prover, ids: list[int]) -> dict[str, Any]:
@@ -87,4 +69,6 @@ def text(found: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
+    warnings.simplefilter("ignore", IgnoredSettingWarning)
     FILE.write_text(text(list(cases())), encoding="utf-8")
+    write_cases(VECTORS)

@@ -1,4 +1,4 @@
-"""Random GPT-2s, prompts and settings, for every test that states a law."""
+"""Random GPT-2s, prompts, settings and records of the kit, for every test that states a law."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from refgen import GPT2Config, GPT2LMHeadModel
 from refgen.activations import ACTIVATIONS
 from refgen.checkpoint import assemble, tensor_shapes
+from refgen.conformance.record import Run
+from refgen.conformance.subject import DTYPES, OPERATIONS, About
+from refgen.conformance.verdicts import LEVELS, Finding, Result, Verdict
 
 
 @st.composite
@@ -85,3 +88,63 @@ def sampling_settings(draw: Any) -> dict[str, Any]:
         "min_p": st.sampled_from((0.0, 0.02, 0.2, 1.0)),
     }
     return {name: draw(values) for name, values in choices.items() if draw(st.booleans())}
+
+
+# --- What the conformance kit records ---------------------------------------------------------------------
+
+NAMES = st.sampled_from(("eos.first", "cache.prefix", "a"))
+RULES = st.sampled_from(
+    ((), ("FWD-16",), ("EOS-01",), ("EOS-01", "PAD-04"), ("PAD-04", "EOS-01", "TOPP-01"), ("GONE-01", "FWD-16"))
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+SIZES = st.floats(0, 1e6) | st.sampled_from(("inf", "nan"))
+STAGES = st.builds(
+    dict,
+    name=st.sampled_from(("drop", "h.0.ln_1", "h.11", "lm_head", "<b>")),
+    overall=SIZES,
+    worst=SIZES,
+    passes=st.booleans(),
+)
+POWER = st.builds(dict, fault=st.sampled_from(("top_p_early", "&")), tokens=SIZES, detected=st.floats(0, 1))
+FACTS = st.fixed_dictionaries(  # what reports draw
+    {},
+    optional={
+        "margins": st.lists(SIZES, max_size=4), "stages": st.lists(STAGES, max_size=4), "overall": SIZES, "worst": SIZES,
+        "power": st.lists(POWER, max_size=2),
+    },
+)  # fmt: skip
+
+
+def results(verdicts: tuple[Verdict, ...] = tuple(Verdict), facts: Any = None) -> st.SearchStrategy[Result]:
+    """One result; `facts` is a strategy for those of its finding."""
+    pointed = st.sampled_from(((), (), ("EOS-01",)))
+    fault = st.sampled_from((None, None, "gelu_erf", "dec_pos_stale"))
+    text = st.just("why") if facts is None else st.text(max_size=10)
+    finding = st.builds(
+        Finding, st.sampled_from(verdicts), text, st.just({}) if facts is None else facts, pointed, fault
+    )
+    asked = st.lists(st.sampled_from(OPERATIONS).map(lambda op: {"op": op, "input_ids": [[1]]}), max_size=1).map(tuple)
+    drawn = st.tuples(NAMES, st.sampled_from(tuple(LEVELS)), RULES, text, finding, st.floats(0, 100), asked)
+    return drawn.map(lambda own: Result(own[0], own[1], own[4].rules or own[2], *own[3:]))
+
+
+def abouts() -> st.SearchStrategy[About]:
+    """What subjects say of themselves."""
+    return st.builds(
+        About, NAMES, NAMES, st.sampled_from(DTYPES), st.frozensets(st.sampled_from(OPERATIONS)),
+        st.dictionaries(NAMES, NAMES, max_size=2), st.booleans(),
+    )  # fmt: skip
+
+
+def runs(several: st.SearchStrategy[list[Result]] | None = None) -> st.SearchStrategy[Run]:
+    """Whole records."""
+    facts = st.dictionaries(st.text(max_size=4), JSON, max_size=2) | FACTS
+    several = st.lists(results(facts=facts), max_size=5) if several is None else several
+    return st.builds(
+        Run, abouts(), several.map(tuple), seed=st.integers(0, 99), models=st.lists(NAMES, max_size=2).map(tuple),
+        levels=st.lists(st.sampled_from(tuple(LEVELS)), unique=True).map(tuple), command=st.text(max_size=8),
+    )  # fmt: skip

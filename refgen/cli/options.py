@@ -1,10 +1,15 @@
 """Options that several commands have, and what is wrong with their values."""
 
+import argparse
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from refgen.errors import RefgenError
+from refgen.errors import ConformanceError, RefgenError
 from refgen.shipped import BUILT_IN
+
+if TYPE_CHECKING:
+    from refgen.conformance.record import Run
 
 
 def add_model(command: Any) -> None:
@@ -28,3 +33,46 @@ def check_picture(path: Path | None, error: type[RefgenError]) -> None:
     except ImportError:
         raise error("--plot", "needs matplotlib", remedy="pip install matplotlib") from None
     check_output(path, error)
+
+
+def add_reports(command: Any) -> None:
+    """--record and the other formats of a report, for `check_reports` and `write_reports`."""
+    files = {
+        "record": "JSON lines, for refgen matrix",
+        "html": "one page (needs jinja2)",
+        "junit": "XML for CI servers",
+        "badge": "JSON for shields.io",
+    }
+    for name, what in files.items():
+        command.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write the results there: {what}")
+    command.add_argument("--json", action="store_true", help="print the record, JSON lines, instead of the report")
+
+
+def check_reports(options: argparse.Namespace) -> None:
+    """Refuses reports that cannot be written, before any work is done for them."""
+    for path in (options.record, options.html, options.junit, options.badge):
+        check_output(path, ConformanceError)
+    if options.html is not None:
+        from refgen.conformance.formats import page  # noqa: PLC0415 - only with this option
+
+        page.environment()
+
+
+def write_reports(run: "Run", options: argparse.Namespace) -> int:
+    """Prints the report, writes the files; the exit code is the verdict."""
+    from refgen.conformance import record, report  # noqa: PLC0415 - only for these commands
+    from refgen.conformance.formats import badge, junit, page  # noqa: PLC0415
+
+    writers = {
+        "record": record.write_jsonl,
+        "html": page.write_html,
+        "junit": junit.write_junit,
+        "badge": badge.write_badge,
+    }
+    for name, write in writers.items():
+        path = getattr(options, name)
+        if path is not None:
+            write(run, path)
+    told = map(json.dumps, record.entries(run)) if options.json else report.lines(run)
+    print("\n".join(told))
+    return run.overall.code

@@ -141,12 +141,11 @@ class CaseCheck:
     def run(self, lab: Lab) -> Finding:
         """Asks, and compares with what is expected."""
         case = self.case
+        if case.result == CHOICE:
+            return self.chosen(lab)
         if case.result == MUST_REJECT:
             return self.rejected(lab)
-        answer = lab.ask(case.op, case.model, **case.request)
-        if case.result == CHOICE:
-            return self.chosen(lab, answer)
-        return self.judged(lab, answer, case.expected)
+        return self.judged(lab, lab.ask(case.op, case.model, **case.request), case.expected)
 
     def rejected(self, lab: Lab) -> Finding:
         """An answer is the failure here."""
@@ -156,17 +155,23 @@ class CaseCheck:
             return Finding(Verdict.PASS, f"refused: {error}")
         return Finding(Verdict.FAIL, f"answered {shown(answer)}, must refuse")
 
-    def chosen(self, lab: Lab, answer: Mapping[str, Any]) -> Finding:
-        """Right is the option that the subject has declared; a subject that declares none takes SPEC.md's own, the first."""
+    def chosen(self, lab: Lab) -> Finding:
+        """Right is the option that the subject has declared; a subject that declares none takes SPEC.md's own, the first.
+
+        An option whose answer is null is to refuse.
+        """
         name, options = str(self.case.choice), self.case.expected
         declared = lab.about.choices.get(name, next(iter(options)))
         if declared not in options:
             return Finding(Verdict.SKIP, f"{name}={declared} leaves nothing to be compared")
         facts = {"choice": name, "option": declared}
+        if options[declared] is None:
+            return replace(self.rejected(lab), facts=facts)
+        answer = lab.ask(self.case.op, self.case.model, **self.case.request)
         finding = self.judged(lab, answer, options[declared])
         if finding.verdict.good:
             return Finding(Verdict.CHOICE, f"{name}={declared}", facts)
-        others = [option for option, right in options.items() if self.judged(lab, answer, right).verdict.good]
+        others = [option for option, right in options.items() if right and self.judged(lab, answer, right).verdict.good]
         advice = f"; it is {name}={others[0]}: if that is meant, declare it" if others else ""
         return replace(finding, message=f"{finding.message} for {name}={declared}{advice}")
 
@@ -186,8 +191,10 @@ class CaseCheck:
         return judge_logits(lab, case.model, case.request, answer["logits"], exact, scale)
 
 
-def checks() -> list[CaseCheck]:
-    """All cases that come with refgen, in the order of their files."""
+def checks(lab: Lab) -> list[CaseCheck]:
+    """All cases that come with refgen, in the order of their files; none for a subject with a model of its own."""
+    if not lab.about.loads:
+        return []
     found = []
     for path in suites():
         beside = path.with_suffix(".safetensors")

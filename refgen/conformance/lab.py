@@ -5,11 +5,14 @@ in, so that its logits are those a correct subject comes near (oracle/noise.py).
 """
 
 import hashlib
+import shutil
+import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,7 @@ from refgen.conformance.subject import About, Subject
 from refgen.generation.config import GenerationConfig
 from refgen.model import GPT2
 from refgen.oracle.formats import cast
+from refgen.shipped import BUILT_IN
 from refgen.tokenizer import Tokenizer
 
 REMEMBERED = 4  # requests, to show how to reproduce a failure
@@ -60,7 +64,16 @@ class Lab:
     def __init__(self, subject: Subject, models: Mapping[str, Path], seed: int = 0) -> None:
         self.subject, self.models, self.seed = subject, models, seed
         self.asked: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
+        self.named: set[str] = set()  # faults of the forward pass that were recognised
         self._references: dict[str, Reference] = {}
+        self._folder = Path(mkdtemp(prefix="refgen-"))  # of models that are made for this run
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._added: dict[str, Path] = {}
+
+    @property
+    def own(self) -> str:
+        """The model that relations and fresh questions are asked of: the subject's own, or the one that comes with refgen."""
+        return next(iter(self.models)) if not self.about.loads else BUILT_IN[0]
 
     @property
     def about(self) -> About:
@@ -70,12 +83,22 @@ class Lab:
     def ask(self, op: str, model: str, **request: Any) -> dict[str, Any]:
         """The subject's answer, with arrays; raises a `SubjectError`. Values must be what JSON can hold."""
         self.asked.append({"op": op, "model": model, **request})
-        return self.subject.ask(op, self.models[model], request)
+        return self.subject.ask(op, self.folder(model), request)
+
+    def add(self, name: str, write: Callable[[Path], None]) -> None:
+        """One more model, that `write` puts into its folder."""
+        if name not in self._added:
+            self._added[name] = self._folder / name
+            write(self._added[name])
+
+    def folder(self, model: str) -> Path:
+        """Where a model lies."""
+        return self._added[model] if model in self._added else self.models[model]
 
     def reference(self, model: str) -> Reference:
         """What refgen knows of the model."""
         if model not in self._references:
-            self._references[model] = Reference(self.models[model], self.about.dtype)
+            self._references[model] = Reference(self.folder(model), self.about.dtype)
         return self._references[model]
 
     def chance(self, name: str) -> np.random.Generator:

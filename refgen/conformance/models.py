@@ -1,11 +1,14 @@
 """The models of the kit, by name: the shipped one, the designed networks, the probes. Folders are written when they are asked for."""
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from refgen import checkpoint
 from refgen.conformance.designed import DESIGNED, designed
+from refgen.conformance.probes import PROBES, Probe, write
 from refgen.shipped import BUILT_IN, find_model
 
 
@@ -14,15 +17,24 @@ def write_designed(name: str) -> Callable[[Path], None]:
     return lambda folder: checkpoint.save(designed(name), folder)
 
 
-WRITERS: Mapping[str, Callable[[Path], None]] = {name: write_designed(name) for name in DESIGNED}
+def write_probe(build: Callable[[], Probe]) -> Callable[[Path], None]:
+    """Writes that probe."""
+    return lambda folder: write(build(), folder)
+
+
+WRITERS: Mapping[str, Callable[[Path], None]] = {
+    **{name: write_designed(name) for name in DESIGNED},
+    **{name: write_probe(build) for name, build in PROBES.items()},
+}
 
 
 class Models(Mapping[str, Path]):
     """Folders by name; those that do not lie somewhere already are written to `folder`, or to one that goes away with this."""
 
     def __init__(self, folder: Path | None = None, own: Mapping[str, Path] | None = None) -> None:
-        self._temporary = None if folder is not None else tempfile.TemporaryDirectory(prefix="refgen-")
-        self._folder = Path(self._temporary.name) if self._temporary is not None else Path(str(folder))
+        self._folder = Path(tempfile.mkdtemp(prefix="refgen-")) if folder is None else folder
+        if folder is None:
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._own = dict(own or {})
 
     def __getitem__(self, name: str) -> Path:

@@ -5,7 +5,7 @@ a relation between two answers. All have a stable dotted id, a level, the rules 
 they exist; `run(lab)` asks and answers with a Finding. A new kind of check is a class with these names, and nothing else changes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -110,3 +110,30 @@ class Result:
     def verdict(self) -> Verdict:
         """The finding's."""
         return self.finding.verdict
+
+
+@dataclass(frozen=True)
+class LabCheck:
+    """A check that is a function."""
+
+    id: str
+    level: str
+    rules: tuple[str, ...]
+    why: str
+    needs: frozenset[str]
+    find: Callable[["Lab"], Finding]
+
+    def run(self, lab: "Lab") -> Finding:
+        """Calls it."""
+        return self.find(lab)
+
+
+def together(findings: Iterable[Finding]) -> Finding:
+    """One of several: the first bad one, else the first tie, else the first; nothing found is INCONCLUSIVE."""
+    found = []
+    for finding in findings:
+        if finding.verdict.bad:
+            return finding
+        found.append(finding)
+    ties = [finding for finding in found if finding.verdict is Verdict.TIE]
+    return next(iter(ties or found), Finding(Verdict.INCONCLUSIVE, "there was nothing to compare"))

@@ -5,15 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from refgen import AutoModelForCausalLM, GPT2Config
+from refgen import AutoModelForCausalLM
 from refgen.checkpoint import assemble, disassemble
+from refgen.conformance.designed import DESIGNED, designed
 from refgen.model import forward
 from scripts import make_vectors
 
 CASES = json.loads(make_vectors.FILE.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", ["plain", "own head", "no scale"])
+@pytest.mark.parametrize("name", ["plain", "own-head", "no-scale"])
 def test_a_sample_is_made_again(name):
     """What the script makes today is in the file, bit for bit."""
     assert list(make_vectors.cases([name])) == [case for case in CASES if case["model"] == name]
@@ -25,7 +26,7 @@ def test_float64_comes_near(case):
     if case["model"] == "shakespeare":
         gpt2 = AutoModelForCausalLM.from_pretrained("shakespeare", dtype="float64").gpt2
     else:
-        small = make_vectors.designed(GPT2Config(**case["config"]))
+        small = designed(case["model"])
         gpt2 = assemble(small.config, {name: tensor.astype(np.float64) for name, tensor in disassemble(small).items()})
     ids = np.array(case["ids"] + case["tokens"])
     logits = forward(gpt2, ids[None])[0, len(case["ids"]) - 1 : -1]
@@ -36,8 +37,6 @@ def test_float64_comes_near(case):
 
 def test_the_file_is_whole():
     """Every case stands there once, its logits finite and its margins far above rounding."""
-    assert [case["model"] for case in CASES] == ["shakespeare"] * len(make_vectors.PROMPTS) + list(
-        make_vectors.DESIGNED
-    )
+    assert [case["model"] for case in CASES] == ["shakespeare"] * len(make_vectors.PROMPTS) + list(DESIGNED)
     assert all(case["least_margin"] > 1e-6 for case in CASES)
     assert make_vectors.FILE.stat().st_size < 200_000

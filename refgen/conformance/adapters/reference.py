@@ -15,7 +15,7 @@ from refgen.generation.call import Call, generate, prepare_run
 from refgen.generation.config import GenerationConfig, settle
 from refgen.generation.next_logits import NextLogits
 from refgen.generation.output import GenerateOutput
-from refgen.generation.processors import processors
+from refgen.generation.processors import Processor, processors
 from refgen.generation.prompt import Prompt
 from refgen.generation.stopping import max_length
 from refgen.generation.streaming import TextDecoder
@@ -29,6 +29,7 @@ class ReferenceSubject:
 
     name = "refgen"
     dtype = "float32"
+    logits_processor: Sequence[Processor] = ()  # faults.py has some
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -60,7 +61,9 @@ class ReferenceSubject:
         """Scores `[B V]` of the step behind `input_ids` `[B S]`, of which the first `prompt_length` are the prompt."""
         ids, scores = np.asarray(input_ids), np.asarray(logits, dtype=np.float32)
         prompt = Prompt(ids[:, :prompt_length], np.ones_like(ids[:, :prompt_length]))
-        config = settle(GenerationConfig(), None, settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", IgnoredSettingWarning)
+            config = settle(GenerationConfig(), None, settings)
         for processor in processors(config, prompt, max_length(config, prompt, n_positions=2**20)):
             scores = processor(ids, scores)
         return scores
@@ -90,6 +93,7 @@ class ReferenceSubject:
         arguments |= {"return_dict_in_generate": True, "output_logits": True}
         call = Call(
             input_ids=input_ids,
+            logits_processor=self.logits_processor,
             attention_mask=attention_mask,
             next_logits=self.next_logits(P),
             **own,

@@ -219,6 +219,22 @@ def context(script: Sequence[int]) -> Case:
     return replace(case, result=CHOICE, choice="context_end", expected=options)
 
 
+def count() -> Probe:
+    """Its own position: after position p comes the p-th letter, up to the end of the context."""
+    N = 32
+    script = list(range(N))
+    probe = clock(script, LETTERS[:N], name="count", sentence="Its own position, as a letter.")
+    return probe.asked(
+        says("from-the-start", ["FWD-02"], "positions do not start at 0", [ids("f")], [script[:12]],
+             kills=("position-plus-one", "position-plus-two", "no-positions")),
+        says("to-the-end", ["LEN-04", "FWD-02"], "the last position cannot be used", [[5] * 8], [script[7:]],
+             "length"),
+        says("padded", ["PAD-04", "LEN-05"], "padding takes positions", [ids("ABCDEFGHIJ"), ids("A")],
+             [script[9:29], script[:20]], kills=("position-counts-padding",)),
+        context(script),
+    )  # fmt: skip
+
+
 def clock_stop() -> Probe:
     """Tokens of one to three letters: stop strings begin and end inside of them."""
     pieces = [b"a", b"b", b"c", b"d", b"e", b"ab", b"ca", b"bd", b"cab", b" ", b"e "]

@@ -6,8 +6,10 @@ machine writes the same bits. What the parts have in common:
 - A *field* is a range of the stream's C dimensions in which 1 at the n-th place means n, a token or a position.
 - The embedding has each token's 1 in the first field, and the head is the embedding: to say a token is to put more into its
   place than is anywhere else in that field.
-- LayerNorm makes of 1 and 0 two other numbers; only their difference counts, for what is the same at every place of a field
-  moves all scores, or all logits, alike.
+- Positions also carry *ballast*, numbers that are the same everywhere and make the stream's mean 0 and its variance a power
+  of 1/4. Then LayerNorm only multiplies, by 2, 4 or 8, and a 0 stays 0.
+- A score 40 above all others is all that a softmax sees, and GELU is exactly 0 at -12 and its argument at 12: so attention
+  copies and an MLP looks up, in any precision.
 
 Axes    V tokens, N positions, C = n_embd.
 """
@@ -25,6 +27,7 @@ from safetensors.numpy import save_file
 from refgen.checkpoint import WEIGHTS, tensor_shapes
 from refgen.config import GPT2Config
 from refgen.conformance.cases import Case
+from refgen.conformance.subject import DTYPES
 from refgen.vocabulary import END, byte_characters
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-*/=<>()"
@@ -43,6 +46,7 @@ class Probe:
     settings: Mapping[str, Any]  # generation_config.json
     cases: tuple[Case, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    dtypes: tuple[str, ...] = DTYPES  # in which a correct implementation must say what is expected
 
     def asked(self, *cases: Case) -> "Probe":
         """The same with these questions, which are then named after it."""
@@ -74,6 +78,30 @@ def special(config: GPT2Config) -> dict[str, Any]:
     """The special tokens, for generation_config.json."""
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
     return {name: value for name in names if (value := getattr(config, name)) is not None}
+
+
+def balance(x: ndarray, ballast: ndarray, variance: float) -> None:
+    """Fills the columns `ballast` of x `[N C]`, alike in every row: with a 1 that the token adds, mean 0 and that variance."""
+    first = x[0]
+    total, square = 1 + float(first.sum()), 1 + float(first @ first)
+    missing = variance * x.shape[1] - square  # so many ones, plus and minus, whose sum is -total
+    minus, plus = (missing + total) / 2, (missing - total) / 2
+    if minus != int(minus) or plus < 0 or missing > len(ballast):
+        raise ValueError(f"{missing} ones with the sum {-total} do not fit {len(ballast)} columns")
+    x[:, ballast[: int(minus)]] = -1
+    x[:, ballast[int(minus) : int(missing)]] = 1
+
+
+def parts_of(tensors: Mapping[str, ndarray], layer: int) -> tuple[ndarray, ndarray, ndarray, ndarray]:
+    """Views `[C C]` of one attention: what makes queries, keys and values, and c_proj."""
+    q, k, v = np.split(tensors[f"h.{layer}.attn.c_attn.weight"], 3, axis=1)
+    return q, k, v, tensors[f"h.{layer}.attn.c_proj.weight"]
+
+
+def biases_of(tensors: Mapping[str, ndarray], layer: int) -> tuple[ndarray, ndarray, ndarray]:
+    """Views `[C]` of the biases of queries, keys and values."""
+    q, k, v = np.split(tensors[f"h.{layer}.attn.c_attn.bias"], 3)
+    return q, k, v
 
 
 # --- Words and questions ----------------------------------------------------------------------------------
@@ -181,6 +209,7 @@ def expectations(probe: Probe) -> dict[str, Any]:
         "probe": probe.name,
         "sentence": probe.sentence,
         "rules": probe.rules,
+        "dtypes": probe.dtypes,
         "facts": probe.facts,
         "cases": cases,
     }

@@ -1,0 +1,150 @@
+"""`refgen check SUBJECT`: is an implementation of GPT-2 right, and if not, which rule does it break?"""
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refgen.cli.options import add_reports, check_output, check_reports, write_reports
+from refgen.errors import ConformanceError, RefgenError
+from refgen.progress import tell
+from refgen.shipped import find_model
+
+if TYPE_CHECKING:
+    from refgen.conformance.subject import About, Subject
+
+PYTHON = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+BROKEN = 2  # of the adapter or of how it was called
+
+
+def add(commands: Any) -> None:
+    """Declares the command."""
+    command = commands.add_parser(
+        "check",
+        help="judge an implementation: conformant, or which rule it breaks",
+        description="Ask SUBJECT everything that SPEC.md has to do with, and judge the answers. The exit code is 0 for conformant, "
+        "1 for not, 2 for a broken adapter, 3 if too little was shown either way.",
+        epilog="SUBJECT is pkg.module:factory for a Python factory, a URL such as http://127.0.0.1:8000/v1 for a server, or a command "
+        "for any program that speaks the protocol of docs/subjects.md. refgen itself: "
+        "refgen check refgen.conformance.adapters.reference:ReferenceSubject",
+    )
+    command.set_defaults(run=run)
+    command.add_argument("subject", metavar="SUBJECT", help="factory, URL or command")
+    command.add_argument(
+        "--model", metavar="DIR|NAME", help="the model that a server has loaded (default: shakespeare)"
+    )
+    command.add_argument(
+        "--level", action="append", metavar="LEVEL", help="only this level; may be given several times"
+    )
+    command.add_argument(
+        "--only", action="append", default=[], metavar="ID", help="only this check, or all that match: 'loop.*'"
+    )
+    command.add_argument(
+        "--probe", action="append", default=[], metavar="NAME", help="only the questions of this probe"
+    )
+    command.add_argument("--dtype", help="what SUBJECT computes in, if it does not say so itself (default: float32)")
+    command.add_argument(
+        "--choice",
+        action="append",
+        default=[],
+        metavar="NAME=OPTION",
+        help="an option of SPEC.md that SUBJECT has taken",
+    )
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="for everything that is drawn (default: 0)")
+    command.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds for an answer (default: 30)")
+    command.add_argument(
+        "--traffic", type=Path, metavar="FILE", help="write all questions and answers there, for refgen replay"
+    )
+    add_reports(command)
+
+
+def run(options: argparse.Namespace) -> int:
+    """A subject in, a report out; the exit code is the verdict."""
+    from refgen.conformance import runner  # noqa: PLC0415 - only for this command
+    from refgen.conformance.adapters.recorded import Recorded  # noqa: PLC0415
+    from refgen.conformance.subject import SubjectError  # noqa: PLC0415
+
+    check_reports(options)
+    check_output(options.traffic, ConformanceError)
+    subject: Subject | None = None
+    try:
+        subject, models = connected(options)
+        only = [*options.only, *(f"probe.{name}.*" for name in options.probe)]
+        declared: Subject = Declared(subject, settled(subject.about, options))
+        if options.traffic is not None:
+            subject = declared = Recorded(declared, options.traffic, options.seed, options.level or (), only)
+        done = runner.check(declared, models, options.level, only, options.seed, command_of(options), progress=told)
+    except (SubjectError, RefgenError) as error:
+        tell("")
+        print(f"refgen: error: {error}", file=sys.stderr)
+        return BROKEN
+    finally:
+        if subject is not None:
+            subject.close()
+    return write_reports(done, options)
+
+
+def connected(options: argparse.Namespace) -> "tuple[Subject, Mapping[str, Path] | None]":
+    """The subject, and the models it may be asked about; None for those of the kit."""
+    if options.subject.startswith(("http://", "https://")):
+        from refgen.conformance.adapters.http import connect  # noqa: PLC0415 - an extra
+
+        folder = find_model(options.model or "shakespeare")
+        return connect(options.subject, folder, timeout=options.timeout), {folder.name: folder}
+    from refgen.conformance.adapters.process import ProcessSubject  # noqa: PLC0415 - only for this command
+
+    if options.model is not None:
+        raise ConformanceError("--model", "is for a server; other subjects load the models of the kit")
+    if PYTHON.fullmatch(options.subject):
+        command = [sys.executable, "-m", "refgen.conformance.adapters.worker", options.subject]
+    else:
+        command = shlex.split(options.subject)
+    return ProcessSubject(command, options.timeout), None
+
+
+class Declared:
+    """A subject of which more is known than it says itself."""
+
+    def __init__(self, subject: "Subject", about: "About") -> None:
+        self.about, self._subject = about, subject
+
+    def ask(self, op: str, model: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Its answer."""
+        return self._subject.ask(op, model, request)
+
+    def close(self) -> None:
+        """Closes it."""
+        self._subject.close()
+
+
+def settled(about: "About", options: argparse.Namespace) -> "About":
+    """What it says of itself, and what the options say of it."""
+    from refgen.conformance.subject import DTYPES  # noqa: PLC0415 - only for this command
+
+    if options.dtype is not None and options.dtype not in DTYPES:
+        raise ConformanceError(f"--dtype {options.dtype}", f"must be one of {', '.join(DTYPES)}")
+    pairs = [choice.partition("=") for choice in options.choice]
+    for choice, (_, equals, _) in zip(options.choice, pairs, strict=True):
+        if not equals:
+            raise ConformanceError(f"--choice {choice}", "must be NAME=OPTION", remedy="Such as top_k_ties=exactly_k.")
+    choices = {**about.choices, **{name: option for name, _, option in pairs}}
+    return replace(about, dtype=options.dtype or about.dtype, choices=choices)
+
+
+def command_of(options: argparse.Namespace) -> str:
+    """The command that repeats this, without what `--only` and `--seed` say."""
+    words = ["refgen", "check", options.subject]
+    for name in ("model", "dtype"):
+        words += [f"--{name}", value] if (value := getattr(options, name)) else []
+    for choice in options.choice:
+        words += ["--choice", choice]
+    return shlex.join(words)
+
+
+def told(done: int, of: int, name: str) -> None:
+    """How far it is, on a terminal."""
+    tell(f"{done} of {of} checks: {name}" if name else "")

@@ -1,0 +1,159 @@
+"""Fresh questions: networks and prompts that nobody has seen, drawn when the check is made. Whoever knows the cases by heart fails here.
+
+They have the levels of the cases they are like. The networks have all switches of the configuration; their right answers are those of the
+float64 forward pass.
+"""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from refgen import checkpoint
+from refgen.checkpoint import assemble, tensor_shapes
+from refgen.config import GPT2Config
+from refgen.conformance.judge import judge_greedy, judge_logits, noise_format
+from refgen.conformance.lab import Lab
+from refgen.conformance.talk import Talk, must, tokens
+from refgen.conformance.verdicts import Finding, LabCheck, Verdict, together
+from refgen.model import GPT2
+from refgen.oracle.noise import expected_error
+
+NETWORKS = 4
+ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu", "quick_gelu", "gelu_pytorch_tanh")
+
+
+def checks(lab: Lab) -> list[LabCheck]:
+    """Logits and greedy text of fresh networks, if the subject loads models, and of fresh prompts to the model with text."""
+    found = [
+        LabCheck(
+            "forward.own", "forward", ("FWD-03",), "logits of a trained network", frozenset({"forward"}), own_logits
+        ),
+        LabCheck(
+            "loop.own", "loop", ("GREEDY-01",), "greedy text of a trained network", frozenset({"generate"}), own_text
+        ),
+    ]
+    if not lab.about.loads:
+        return found
+    for number in range(NETWORKS):
+        why = "a network and a prompt that nobody has seen"
+        logits, text = partial(fresh_logits, number), partial(fresh_text, number)
+        found += [
+            LabCheck(f"forward.fresh.{number}", "forward", ("FWD-03",), why, frozenset({"forward"}), logits),
+            LabCheck(f"loop.fresh.{number}", "loop", ("GREEDY-01",), why, frozenset({"generate"}), text),
+        ]
+    return found
+
+
+def own_logits(lab: Lab) -> Finding:
+    """Some words, padded and not, as many as there is room for."""
+    talk = Talk(lab, "forward.own")
+    ids = (talk.prompt(40) * 9)[: min(talk.limit, 48)]
+    short = talk.prompt(6)
+    gap = 16 - len(short)
+    padded = {"input_ids": [ids[:16], [0] * gap + short], "attention_mask": [[1] * 16, [0] * gap + [1] * len(short)]}
+    return together(judged(lab, talk.model, request) for request in ({"input_ids": [ids]}, padded))
+
+
+def own_text(lab: Lab) -> Finding:
+    """Some prompts, forty tokens each."""
+    talk = Talk(lab, "loop.own")
+    return together(judged_text(talk, talk.prompt(), 40) for _ in range(3))
+
+
+def fresh_logits(number: int, lab: Lab) -> Finding:
+    """Two rows, one padded; and the same through a cache."""
+    model, chance = network(lab, number), lab.chance(f"forward.fresh.{number}")
+    config = lab.reference(model).gpt2.config
+    T = config.n_positions
+    ids = chance.integers(0, config.vocab_size, (2, T)).tolist()
+    mask = [[1] * T, [0] * (T // 3) + [1] * (T - T // 3)]
+    whole = {"input_ids": ids, "attention_mask": mask}
+    return together(judged(lab, model, request) for request in (whole, {"input_ids": ids}))
+
+
+def fresh_text(number: int, lab: Lab) -> Finding:
+    """Random ids, half the context."""
+    talk = Talk(lab, f"loop.fresh.{number}", network(lab, number))
+    config = talk.reference.gpt2.config
+    prompt = talk.chance.integers(0, config.vocab_size, config.n_positions // 2).tolist()
+    return judged_text(talk, prompt, config.n_positions // 2)
+
+
+def judged(lab: Lab, model: str, request: dict[str, Any]) -> Finding:
+    """The subject's logits of one request."""
+    ids, mask = (
+        np.asarray(request.get(name, np.ones_like(request["input_ids"]))) for name in ("input_ids", "attention_mask")
+    )
+    noise = expected_error(lab.reference(model).gpt2, ids, mask, noise_format(lab.about.dtype))
+    exact, scale = noise.exact["lm_head"], np.where(mask, noise.scale["lm_head"], 0.0)
+    return judge_logits(lab, model, request, lab.ask("forward", model, **request)["logits"], exact, scale)
+
+
+def judged_text(talk: Talk, prompt: list[int], count: int) -> Finding:
+    """The subject's greedy text behind one prompt."""
+    observed = tokens(talk.say(prompt, max_new_tokens=count))
+    right = talk.reference.model.generate(
+        [prompt], attention_mask=[[1] * len(prompt)], max_new_tokens=count, eos_token_id=None, pad_token_id=0
+    )
+    expected = right[0, len(prompt) :].tolist()
+    if isinstance(observed, str):
+        text = talk.reference.tokenizer.decode(expected, skip_special_tokens=True)
+        return must(observed == text, f"text {observed!r}, expected {text!r}")
+    if observed == expected:
+        return Finding(Verdict.PASS)
+    if len(observed) != count:
+        return Finding(Verdict.FAIL, f"{len(observed)} new tokens, asked were {count}", {}, ("LEN-01",))
+    request = {"input_ids": [prompt], "eos_token_id": None, "max_new_tokens": count}
+    return judge_greedy(
+        talk.lab, talk.model, request, 0, observed, f"new_ids {observed}, expected {expected}", {"expected": expected}
+    )
+
+
+# --- Networks -----------------------------------------------------------------------------------------------
+
+
+def network(lab: Lab, number: int) -> str:
+    """The name of a fresh network, whose folder is written when it is first asked for."""
+    name = f"fresh-{lab.seed}-{number}"
+    lab.add(name, partial(write, lab.chance(name)))
+    return name
+
+
+def write(chance: np.random.Generator, folder: Path) -> None:
+    """A random configuration with random weights, all of which matter."""
+    checkpoint.save(drawn(chance), folder)
+
+
+def drawn(chance: np.random.Generator) -> GPT2:
+    """The network."""
+    n_head = int(chance.integers(2, 5))
+    config = GPT2Config(
+        vocab_size=int(chance.integers(50, 120)),
+        n_positions=int(chance.integers(16, 33)),
+        n_embd=n_head * int(chance.integers(4, 12)),
+        n_layer=int(chance.integers(2, 4)),
+        n_head=n_head,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    config = replace(
+        config,
+        n_inner=None if chance.random() < 0.5 else int(chance.integers(8, 64)),
+        activation_function=str(chance.choice(ACTIVATIONS)),
+        layer_norm_epsilon=float(chance.choice([1e-5, 1e-3, 0.03])),
+        scale_attn_weights=bool(chance.random() < 0.7),
+        scale_attn_by_inverse_layer_idx=bool(chance.random() < 0.3),
+        tie_word_embeddings=bool(chance.random() < 0.5),
+    )
+    return assemble(config, {name: weight(chance, name, shape) for name, shape in tensor_shapes(config).items()})
+
+
+def weight(chance: np.random.Generator, name: str, shape: tuple[int, ...]) -> ndarray:
+    """Vectors of a half, gains about 1, matrices that keep what they are given in size."""
+    spread = 0.5 if len(shape) == 1 or not name.startswith("h.") else 1.2 / np.sqrt(shape[0])
+    gain = len(shape) == 1 and name.endswith("weight")
+    return (chance.normal(0, 0.2 if gain else spread, shape) + gain).astype(np.float32)
