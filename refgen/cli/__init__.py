@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import refgen
-from refgen.cli import bench, check, compare, generate, judge, matrix, probes, prove, replay, spec, trace
+from refgen.cli import bench, check, compare, generate, judge, matrix, probes, prove, replay, spec, trace, vectors
 from refgen.errors import IgnoredSettingWarning, RefgenError
 
-COMMANDS = (generate, check, replay, matrix, trace, compare, judge, prove, probes, spec, bench)
+COMMANDS = (generate, check, replay, matrix, trace, compare, judge, prove, probes, vectors, spec, bench)
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
 

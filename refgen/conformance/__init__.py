@@ -1,1 +1,28 @@
-"""The conformance kit: verdicts on other implementations. `check(subject)` is the whole of it; `refgen check` the same from outside."""
+"""The conformance kit: verdicts on other implementations. In a test of yours: `refgen.conformance.assert_conformant(MyGPT2)`."""
+
+from typing import Any
+
+__all__ = ["assert_conformant", "check"]
+
+
+def check(subject: Any, **options: Any) -> Any:
+    """The `Run` (record.py) of a subject: a factory that makes an object of a model folder, or a `Subject`.
+
+    `options` are those of `runner.check`: levels, only, seed, models, progress. Raises `ConformanceError`.
+    """
+    from refgen.conformance.adapters.python import PythonSubject, describe  # noqa: PLC0415 - who only reads a case needs none of it
+    from refgen.conformance.runner import check as checked  # noqa: PLC0415
+    from refgen.shipped import find_model  # noqa: PLC0415
+
+    if not hasattr(subject, "ask"):
+        subject = PythonSubject(subject, describe(subject, find_model("shakespeare")))
+    return checked(subject, **options)
+
+
+def assert_conformant(subject: Any, **options: Any) -> None:
+    """Raises an `AssertionError` with the report, unless the subject is conformant."""
+    from refgen.conformance.report import lines  # noqa: PLC0415
+
+    run = check(subject, **options)
+    if run.overall.code:
+        raise AssertionError("\n".join(lines(run)))

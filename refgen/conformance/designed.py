@@ -20,15 +20,15 @@ SMALL: Mapping[str, Any] = MappingProxyType(
 )
 DESIGNED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "plain": {"n_layer": 2, "n_head": 3},
-        "deep": {"n_layer": 11, "n_head": 2},
-        "own-head": {"n_layer": 2, "n_head": 4, "tie_word_embeddings": False},
-        "by-layer": {"n_layer": 3, "n_head": 1, "scale_attn_by_inverse_layer_idx": True},
-        "no-scale": {"n_layer": 2, "n_head": 6, "scale_attn_weights": False, "n_inner": 17},
-        "epsilon": {"n_layer": 2, "n_head": 3, "layer_norm_epsilon": 2.0**-4},
-        "quick-gelu": {"n_layer": 2, "n_head": 3, "activation_function": "quick_gelu"},
-        "relu": {"n_layer": 2, "n_head": 3, "activation_function": "relu"},
-        "silu": {"n_layer": 2, "n_head": 3, "activation_function": "silu"},
+        "net-plain": {"n_layer": 2, "n_head": 3},
+        "net-deep": {"n_layer": 11, "n_head": 2},
+        "net-own-head": {"n_layer": 2, "n_head": 4, "tie_word_embeddings": False},
+        "net-by-layer": {"n_layer": 3, "n_head": 1, "scale_attn_by_inverse_layer_idx": True},
+        "net-no-scale": {"n_layer": 2, "n_head": 6, "scale_attn_weights": False, "n_inner": 17},
+        "net-epsilon": {"n_layer": 2, "n_head": 3, "layer_norm_epsilon": 2.0**-4},
+        "net-quick-gelu": {"n_layer": 2, "n_head": 3, "activation_function": "quick_gelu"},
+        "net-relu": {"n_layer": 2, "n_head": 3, "activation_function": "relu"},
+        "net-silu": {"n_layer": 2, "n_head": 3, "activation_function": "silu"},
     }
 )
 

@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from refgen.conformance import sampler_faults
 from refgen.conformance.adapters.reference import ReferenceSubject
+from refgen.conformance.sampler_faults import SamplerFault
 from refgen.errors import GenerationError
 from refgen.generation.next_logits import NextLogits
 from refgen.oracle import faults as forward_faults
@@ -28,6 +30,7 @@ from refgen.vocabulary import END
 Request = dict[str, Any]
 Rows = list[dict[str, Any]]
 Factory = Callable[[Path], Any]
+ARRAYS = {"input_ids", "attention_mask", "logits", "prompt_length", "stream"}  # what of a request is no setting
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,46 @@ def in_network(change: Change) -> Factory:
         subject = FaultyNetwork(folder)
         subject.change = change
         return subject
+
+    return plant
+
+
+STAYING = {
+    "max_new_tokens",
+    "max_length",
+    "eos_token_id",
+    "pad_token_id",
+    "seed",
+    "num_return_sequences",
+    "do_sample",
+    "uniforms",
+}
+CHANCE = {"temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h"}
+
+
+def in_sampler(fault: SamplerFault) -> Factory:
+    """That fault of a sampler: it makes the scores, and refgen has nothing left to do to them."""
+
+    def plant(folder: Path) -> Planted:
+        subject = ReferenceSubject(folder)
+
+        def scores(request: Request, ids: ndarray, logits: ndarray, P: int | None) -> ndarray:
+            settings = {name: value for name, value in request.items() if name not in ARRAYS}
+            if not settings.get("do_sample"):
+                settings = {"top_k": 0} | {name: value for name, value in settings.items() if name not in CHANCE}
+            return fault.scores(settings, ids, logits.astype(np.float32), P)
+
+        def process(**request: Any) -> ndarray:
+            ids, logits = np.asarray(request["input_ids"]), np.asarray(request["logits"])
+            return scores(request, ids, logits, request.get("prompt_length"))
+
+        def generate(**request: Any) -> Rows:
+            P = np.shape(request["input_ids"])[1]
+            subject.logits_processor = (lambda ids, logits: scores(request, ids, logits, P),)
+            kept = {name: value for name, value in request.items() if name in STAYING | ARRAYS}
+            return subject.generate(**kept | ({"top_k": 0} if kept.get("do_sample") else {}))
+
+        return Planted(subject, process=process, generate=generate)
 
     return plant
 
@@ -520,10 +563,8 @@ def loops() -> Iterator[tuple[str, str, tuple[str, ...], Factory]]:
 def processing() -> Iterator[tuple[str, str, tuple[str, ...], Factory]]:
     """Of settings that keep tokens out or bring them in."""
     for name, field, rules in (
-        ("repetition-ignored", "repetition_penalty", ("REP-01", "REP-03")),
         ("ngram-ignored", "no_repeat_ngram_size", ("NGRAM-01",)),
         ("bad-words-ignored", "bad_words_ids", ("BAD-01",)),
-        ("bias-ignored", "sequence_bias", ("BIAS-01",)),
         ("forced-end-ignored", "forced_eos_token_id", ("FORCE-02",)),
         ("decay-ignored", "exponential_decay_length_penalty", ("EXPD-01",)),
     ):
@@ -641,6 +682,12 @@ def special_spelled(folder: Path) -> Planted:
     return Planted(subject, encode=lambda text: subject.tokenizer.encode(text, split_special_tokens=True))
 
 
+def samplers() -> Iterator[tuple[str, str, tuple[str, ...], Factory]]:
+    """Of what makes scores of logits; the law of sampled text shows them too (sampling.py)."""
+    for fault in sampler_faults.FAULTS:
+        yield fault.name, fault.sentence, fault.rules, in_sampler(fault)
+
+
 def forwards() -> Iterator[tuple[str, str, tuple[str, ...], Factory]]:
     """Of the forward pass: those that some input shows."""
     for fault in forward_faults.FAULTS:
@@ -653,6 +700,7 @@ FAMILIES: Mapping[str, Callable[[], Iterator[tuple[str, str, tuple[str, ...], Fa
     "forward": forwards,
     "process": processing,
     "loop": loops,
+    "sampling": samplers,
 }
 FAULTS: tuple[SubjectFault, ...] = tuple(
     SubjectFault(name, sentence, rules, level, plant)

@@ -23,39 +23,42 @@ from refgen.model import GPT2
 from refgen.oracle.noise import expected_error
 
 NETWORKS = 4
+FORWARD, GENERATE = frozenset({"forward"}), frozenset({"generate"})
 ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu", "quick_gelu", "gelu_pytorch_tanh")
 
 
 def checks(lab: Lab) -> list[LabCheck]:
     """Logits and greedy text of fresh networks, if the subject loads models, and of fresh prompts to the model with text."""
+    trained = "a trained network, and words that nobody has seen together"
     found = [
-        LabCheck(
-            "forward.own", "forward", ("FWD-03",), "logits of a trained network", frozenset({"forward"}), own_logits
-        ),
-        LabCheck(
-            "loop.own", "loop", ("GREEDY-01",), "greedy text of a trained network", frozenset({"generate"}), own_text
-        ),
+        LabCheck("forward.own", "forward", ("FWD-03",), trained, FORWARD, own_logits),
+        LabCheck("forward.own.padded", "forward", ("PAD-05", "PAD-04"), trained, FORWARD, own_padded),
+        LabCheck("loop.own", "loop", ("GREEDY-01",), trained, GENERATE, own_text),
     ]
-    if not lab.about.loads:
-        return found
-    for number in range(NETWORKS):
-        why = "a network and a prompt that nobody has seen"
-        logits, text = partial(fresh_logits, number), partial(fresh_text, number)
+    for number in range(NETWORKS if lab.about.loads else 0):
+        name, why = f"fresh.{number}", "a network and a prompt that nobody has seen"
+        logits, padded, text = (partial(find, number) for find in (fresh_logits, fresh_padded, fresh_text))
         found += [
-            LabCheck(f"forward.fresh.{number}", "forward", ("FWD-03",), why, frozenset({"forward"}), logits),
-            LabCheck(f"loop.fresh.{number}", "loop", ("GREEDY-01",), why, frozenset({"generate"}), text),
+            LabCheck(f"forward.{name}", "forward", ("FWD-03",), why, FORWARD, logits),
+            LabCheck(f"forward.{name}.padded", "forward", ("PAD-05", "PAD-04"), why, FORWARD, padded),
+            LabCheck(f"loop.{name}", "loop", ("GREEDY-01",), why, GENERATE, text),
         ]
     return found
 
 
 def own_logits(lab: Lab) -> Finding:
-    """Some words, padded and not, as many as there is room for."""
+    """Some words."""
     talk = Talk(lab, "forward.own")
-    ids = (talk.prompt(40) * 9)[: min(talk.limit, 48)]
-    short = talk.prompt(6)
-    gap = 16 - len(short)
-    padded = {"input_ids": [ids[:16], [0] * gap + short], "attention_mask": [[1] * 16, [0] * gap + [1] * len(short)]}
-    return together(judged(lab, talk.model, request) for request in ({"input_ids": [ids]}, padded))
+    return judged(lab, talk.model, {"input_ids": [(talk.prompt(30) * 9)[: min(talk.limit, 48)]]})
+
+
+def own_padded(lab: Lab) -> Finding:
+    """Two rows, one of them padded."""
+    talk = Talk(lab, "forward.own.padded")
+    long, short = talk.prompt(20)[:16], talk.prompt(6)[:10]
+    gap = len(long) - len(short)
+    mask = [[1] * len(long), [0] * gap + [1] * len(short)]
+    return judged(lab, talk.model, {"input_ids": [long, [0] * gap + short], "attention_mask": mask})
 
 
 def own_text(lab: Lab) -> Finding:
@@ -65,14 +68,23 @@ def own_text(lab: Lab) -> Finding:
 
 
 def fresh_logits(number: int, lab: Lab) -> Finding:
-    """Two rows, one padded; and the same through a cache."""
-    model, chance = network(lab, number), lab.chance(f"forward.fresh.{number}")
+    """As many random ids as there is room for."""
+    model, ids = drawn_ids(lab, number)
+    return judged(lab, model, {"input_ids": ids.tolist()})
+
+
+def fresh_padded(number: int, lab: Lab) -> Finding:
+    """The same, one row padded by a third."""
+    model, ids = drawn_ids(lab, number)
+    mask = np.arange(ids.shape[1]) >= np.array([[0], [ids.shape[1] // 3]])
+    return judged(lab, model, {"input_ids": ids.tolist(), "attention_mask": mask.astype(int).tolist()})
+
+
+def drawn_ids(lab: Lab, number: int) -> tuple[str, ndarray]:
+    """A network and two rows of ids."""
+    model = network(lab, number)
     config = lab.reference(model).gpt2.config
-    T = config.n_positions
-    ids = chance.integers(0, config.vocab_size, (2, T)).tolist()
-    mask = [[1] * T, [0] * (T // 3) + [1] * (T - T // 3)]
-    whole = {"input_ids": ids, "attention_mask": mask}
-    return together(judged(lab, model, request) for request in (whole, {"input_ids": ids}))
+    return model, lab.chance(f"ids of {model}").integers(0, config.vocab_size, (2, config.n_positions))
 
 
 def fresh_text(number: int, lab: Lab) -> Finding:

@@ -218,7 +218,7 @@ def suspect(rule: str, results: Sequence[Result]) -> Suspect:
     named = [each for each in bad if each.finding.fault and rule in (each.finding.rules or each.rules)]
     pointed = [each for each in bad if rule in each.finding.rules]
     against = weight(rule, bad)
-    share = against / (against + weight(rule, good))
+    share = against / (against + weight(rule, good) + 1)  # one more good one is thought of: few checks convict nobody
     return Suspect(
         rule,
         evidence=NAMED if named else POINTED if pointed else SHARED,

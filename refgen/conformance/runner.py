@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from refgen.conformance import cases, fresh, relations, smoke
+from refgen.conformance import cases, fresh, relations, sampling, smoke
 from refgen.conformance.lab import Lab
 from refgen.conformance.models import Models
 from refgen.conformance.probes import PROBES, cases_of
@@ -28,6 +28,7 @@ SOURCES: Sequence[Callable[[Lab], Sequence[Check]]] = (
     smoke.checks,
     cases.checks,
     fresh.checks,
+    sampling.checks,
     relations.checks,
     probe_checks,
 )

@@ -17,8 +17,8 @@ from refgen.oracle.prove import Prover, network_of
 
 N = 24
 CONFIG_RULES = {
-    "plain": "FWD-03", "deep": "FWD-03", "own-head": "FWD-17", "by-layer": "FWD-08", "no-scale": "FWD-08", "epsilon": "FWD-05",
-    "quick-gelu": "FWD-15", "relu": "FWD-15", "silu": "FWD-15",
+    "net-plain": "FWD-03", "net-deep": "FWD-03", "net-own-head": "FWD-17", "net-by-layer": "FWD-08", "net-no-scale": "FWD-08", "net-epsilon": "FWD-05",
+    "net-quick-gelu": "FWD-15", "net-relu": "FWD-15", "net-silu": "FWD-15",
 }  # fmt: skip
 WHY = {
     "full": "every logit up to the last position",
@@ -51,7 +51,7 @@ def cases(tensors: dict[str, ndarray], names: tuple[str, ...] = tuple(DESIGNED))
             key = f"{name}.{kind}"
             tensors |= expected(name, request, key)
             rules = {"padded": ("PAD-05", "PAD-04"), "cached": ("CACHE-02", "FWD-02")}.get(kind, (CONFIG_RULES[name],))
-            bug = {"plain": "BASIC"}.get(name, "MODIFIED_PARAMETER") if kind == "full" else "EDGE_CASE"
+            bug = {"net-plain": "BASIC"}.get(name, "MODIFIED_PARAMETER") if kind == "full" else "EDGE_CASE"
             yield Case(
                 f"forward.{key}", "forward", rules, WHY[kind], name, "forward", request, {"logits": key}, bug=bug
             )
@@ -63,7 +63,7 @@ def rejected() -> Iterator[Case]:
     table: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
         ("token", "FWD-23", "an id that is none reads foreign memory or another token's row", {"input_ids": [[1, 40, 2]]}),
         ("context", "FWD-23", "a position that is none is clamped or wraps, and text degrades without an error",
-         {"input_ids": prompt("plain", 1, N + 1).tolist()}),
+         {"input_ids": prompt("net-plain", 1, N + 1).tolist()}),
     )  # fmt: skip
     for name, rule, why, request in table:
         yield Case(
@@ -71,7 +71,7 @@ def rejected() -> Iterator[Case]:
             "forward",
             (rule,),
             why,
-            "plain",
+            "net-plain",
             "forward",
             request,
             bug="EDGE_CASE",

@@ -51,7 +51,7 @@ def cases(names: tuple[str, ...] = tuple(DESIGNED)) -> Iterator[Case]:
             "loop",
             (rule,),
             why,
-            "plain",
+            "net-plain",
             "generate",
             request,
             bug="EDGE_CASE",

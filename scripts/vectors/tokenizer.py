@@ -11,7 +11,7 @@ END = "<|endoftext|>"
 TEXTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     # id, text, rule, why, faults it must kill
     ("words", "The quick brown fox.", "TOK-05", "every prompt is split like this", ()),
-    ("first-word", "Hello", "TOK-07", "a space put before the text changes its first token", ("add-prefix-space",)),
+    ("first-word", "hello", "TOK-07", "a space put before the text changes its first token", ("add-prefix-space",)),
     ("space-before", " Hello", "TOK-07", "a leading space belongs to the first word", ("strip-text",)),
     ("space-behind", "Hello ", "TOK-03", "a trailing space is a token of its own", ("strip-text",)),
     ("two-spaces", "two  spaces", "TOK-03", "all but the last of several spaces stand alone", ("spaces-greedy",)),
@@ -19,10 +19,10 @@ TEXTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     ("newlines", "\n\n\nb", "TOK-03", "empty lines have other ids", ()),
     ("indentation", "if x:\n    y = 1\n        z", "TOK-03", "code has other ids", ("spaces-greedy",)),
     ("tabs", "\tone\t\ttwo", "TOK-03", "tabs are white space like others", ()),
-    ("contractions", "I'll we've 'tis I'LL don't they'd", "TOK-03", "only lower-case contractions are split off", ("contractions-any-case",)),
-    ("digits", "seq2seq 2024x12 3.14", "TOK-03", "letters and digits are separate pieces", ("digits-with-letters",)),
+    ("contractions", "I'll we've 'tis I'LL don't they'd", "TOK-03", "only lower-case contractions are split off", ()),
+    ("digits", "seq2seq 2024x12 3.14", "TOK-03", "letters and digits are separate pieces", ()),
     ("punctuation", "Wait... what?! (no) [yes] {so}", "TOK-03", "marks are pieces of their own", ()),
-    ("spaced-marks", " . , ! ?", "TOK-12", "ids of spaced marks are those of the text as it is", ()),
+    ("spaced-marks", " . , ! ?", "TOK-03", "ids of spaced marks are those of the text as it is", ()),
     ("case", "hElLo WORLD", "TOK-05", "case is kept", ("lower-case",)),
     ("accents", "déjà vu, naïve, Ærøskøbing", "TOK-04", "letters of two bytes", ("ascii-only",)),
     ("decomposed", "e\u0301 is not é", "TOK-04", "no normal form is made of the text", ("normal-form",)),

@@ -60,7 +60,9 @@ def tensor(probe: Probe, name: str) -> ndarray:
     """A tensor by its name in the file, the prefix left out or not."""
     found = probe.tensors.get(name.removeprefix("transformer."))
     if found is None:
-        raise ConformanceError(f"tensor {name!r}", f"is not in {probe.name}", remedy=f"It has {', '.join(probe.tensors)}.")
+        raise ConformanceError(
+            f"tensor {name!r}", f"is not in {probe.name}", remedy=f"It has {', '.join(probe.tensors)}."
+        )
     return found
 
 
