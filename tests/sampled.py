@@ -6,6 +6,7 @@ from tempfile import mkdtemp
 import numpy as np
 
 from refgen import checkpoint
+from refgen.cache import Cache
 from refgen.conformance.lab import Lab
 from refgen.conformance.probes import PROBES, write
 from refgen.conformance.sampler_faults import SamplerFault, conventions, independent
@@ -22,7 +23,7 @@ def by_convention(choices):
 
 
 class Sampled:
-    """Draws by inverse CDF. `noise` is the error of its logits; without `n` or `seeds` it has no such setting."""
+    """Draws by inverse CDF (SAMP-10). `noise` is the error of its logits; without `n` or `seeds` it has no such setting."""
 
     def __init__(
         self, fault=RIGHT, numbers=independent, choices=None, noise=0.0, dtype="float32", n=True, seeds=True, loads=True
@@ -33,9 +34,10 @@ class Sampled:
         self.networks = {}
 
     def close(self):
-        pass
+        """Nothing to do."""
 
     def ask(self, op, model, request):
+        """Only `generate`."""
         self.requests += 1
         if (not self.n and "num_return_sequences" in request) or (not self.seeds and "seed" in request):
             raise SkippedError("has no such setting")
@@ -47,26 +49,27 @@ class Sampled:
         return checked(op, request, {"rows": self.rows(model, ids, settings, u)})
 
     def rows(self, model, ids, settings, u):
+        """The new ids of every row, drawn by the numbers `u` `[B T]`."""
         if model not in self.networks:
             self.networks[model] = checkpoint.load(model, "float64")
-        network, width = self.networks[model], ids.shape[1]
+        network, width, cache = self.networks[model], ids.shape[1], Cache()
         dice = forward(network, ids[:1, -1:])[:, -1] if model.name.startswith("dice") else None
         with np.errstate(all="ignore"):
             if dice is not None and "repetition_penalty" not in settings:
                 chances = softmax(self.fault.scores(settings, ids[:1], dice))[0]
-                return [pick(chances[None], row).tolist() for row in u]
+                cumulative = chances.cumsum()
+                return np.searchsorted(cumulative, u * cumulative[-1], side="right").tolist()
             for t in range(u.shape[1]):
-                logits = forward(network, ids)[:, -1] if dice is None else np.repeat(dice, len(ids), axis=0)
+                logits = (
+                    forward(network, ids[:, len(cache) :], cache=cache, logits_to_keep=1)[:, -1]
+                    if dice is None
+                    else np.repeat(dice, len(ids), axis=0)
+                )
                 logits = logits + self.noise * np.random.default_rng([self.requests, t]).normal(size=logits.shape)
                 chances = softmax(self.fault.scores(settings, ids, logits, width))
-                ids = np.column_stack([ids, [pick(p[None], u[b, t : t + 1])[0] for b, p in enumerate(chances)]])
+                cumulative = chances.cumsum(axis=1)
+                ids = np.column_stack([ids, (cumulative <= u[:, t : t + 1] * cumulative[:, -1:]).sum(axis=1)])
         return ids[:, width:].tolist()
-
-
-def pick(chances, u):
-    """SAMP-10."""
-    cumulative = chances[0].cumsum()
-    return np.searchsorted(cumulative, u * cumulative[-1], side="right")
 
 
 def dice_models(folder=None):

@@ -205,12 +205,13 @@ class Evidence:
         self.growths = self.spreads = self.cleans = np.zeros(len(faults))
         self.frequencies: Any = 0.0  # [V] how often each token is expected
         self._learners: list[list[Cells]] = []
+        self._path: ndarray | None = None
 
     def add(
         self, tokens: ndarray, right: Law, suspicions: Sequence[Suspicion], learners: Sequence[Learner] = ()
     ) -> None:
         """N more tokens with their laws, a `Suspicion` for every fault, and what learners look at."""
-        N = len(tokens)
+        N, self._path = len(tokens), None
         self.tokens = np.concatenate([self.tokens, tokens])
         with np.errstate(divide="ignore"):
             self.most = np.concatenate([self.most, np.log(picked(right.most, tokens))])
@@ -254,8 +255,10 @@ class Evidence:
 
     def path(self) -> ndarray:
         """log E after each token, `[N]`; impossible tokens, which no money is needed for, left aside."""
-        most = np.where(np.isneginf(self.most), self.expected, self.most)
-        return log_money(self.log_chances - most, self.learned() + (self.expected - most))
+        if self._path is None:
+            most = np.where(np.isneginf(self.most), self.expected, self.most)
+            self._path = log_money(self.log_chances - most, self.learned() + (self.expected - most))
+        return self._path
 
     @property
     def log_e(self) -> float:
