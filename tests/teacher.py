@@ -139,7 +139,8 @@ def margins(name, mode):
     return {case.id: margin(case, network(name, dtype), finish=finish) for case in forced(name)}
 
 
-def flipped(name, fault, mode):
-    """The ids of the cases in which the fault changes a token."""
+def flipped(name, fault, mode, ids=None):
+    """The ids of the cases, of these or of all, in which the fault changes a token."""
     dtype, finish = MODES[mode]
-    return [case.id for case in forced(name) if margin(case, network(name, dtype), fault.change, finish) < 0]
+    cases = [case for case in forced(name) if ids is None or case.id in ids]
+    return [case.id for case in cases if margin(case, network(name, dtype), fault.change, finish) < 0]

@@ -13,8 +13,11 @@ from refgen.errors import OracleError
 from refgen.json_files import read_object
 from refgen.oracle.formats import FORMATS
 from refgen.oracle.margins import Judgement, judge_tokens, together
+from refgen.oracle.suspects import suspects
 from refgen.progress import tell
 from refgen.shipped import find_model
+
+ENOUGH = 8  # rows to tell a fault by
 
 
 def add(commands: Any) -> None:
@@ -47,14 +50,21 @@ def run(options: argparse.Namespace) -> int:
     for number, (prompt, new) in enumerate(rows, start=1):
         tell(f"row {number} of {len(rows)}")
         judgements.append(judge_tokens(gpt2, prompt, new, options.dtype, end_ids))
-    tell("")
     whole = together(judgements)
+    found = None
+    if not whole.explained:
+        shown = [row for row, each in zip(rows, judgements, strict=True) if not each.explained] or rows
+        found = suspects(gpt2, shown[:ENOUGH], options.dtype, end_ids, progress=tell)
+    tell("")
+    sentence = whole.sentence if found is None else f"{whole.sentence} {found.sentence}"
     if options.json:
-        print(json.dumps(told(whole) | {"rows": [told(each) for each in judgements]}))
+        known = [] if found is None else [fault.name for fault, _ in found.faults]
+        about = {"sentence": sentence, "suspects": known, "rows": [told(each) for each in judgements]}
+        print(json.dumps(told(whole) | about))
     elif len(judgements) == 1:
-        print("\n".join([whole.sentence, *map(str, whole.flips)]))
+        print("\n".join([sentence, *map(str, whole.flips)]))
     else:
-        print("\n".join([whole.sentence, *(f"row {row}: {each.sentence}" for row, each in enumerate(judgements))]))
+        print("\n".join([sentence, *(f"row {row}: {each.sentence}" for row, each in enumerate(judgements))]))
     return int(whole.verdict == "FAIL")
 
 

@@ -46,6 +46,7 @@ def add_reports(command: Any) -> None:
     for name, what in files.items():
         command.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write the results there: {what}")
     command.add_argument("--json", action="store_true", help="print the record, JSON lines, instead of the report")
+    command.add_argument("--quiet", action="store_true", help="print the verdict alone")
 
 
 def check_reports(options: argparse.Namespace) -> None:
@@ -74,5 +75,5 @@ def write_reports(run: "Run", options: argparse.Namespace) -> int:
         if path is not None:
             write(run, path)
     told = map(json.dumps, record.entries(run)) if options.json else report.lines(run)
-    print("\n".join(told))
+    print(run.overall.sentence if options.quiet else "\n".join(told))
     return run.overall.code

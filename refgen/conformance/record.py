@@ -33,6 +33,7 @@ FORMAT = 1
 # Levels that are about an operation as such; who claims it is asked no more there than to do it. The others also ask for
 # settings that not everyone has.
 CORE = ("tokenizer", "forward", "process", "loop")
+MOST = 0.75  # of a rule's checks: one whose checks nearly all fail is as suspect as one of a single check that does
 ENOUGH = 0.5  # of the checks that were asked of claimed operations, at least
 
 
@@ -196,7 +197,7 @@ def suspects(results: Sequence[Result]) -> tuple[Suspect, ...]:
 
     A known fault that fits comes before what else findings point at, and that before set logic: the share of a rule's
     checks that went bad. A rule that stands first in a check counts most, in both directions. Where that is
-    equal, an earlier level explains a later one.
+    equal, or MOST for both, an earlier level explains a later one, and of one level the rule of more checks.
     """
     bad = [each for each in results if each.verdict.bad]
     found = [suspect(rule, results) for rule in dict.fromkeys(rule for each in bad for rule in each.rules)]
@@ -205,8 +206,8 @@ def suspects(results: Sequence[Result]) -> tuple[Suspect, ...]:
     def rank(each: Suspect) -> tuple[float, ...]:
         level, evidence = levels[each.rule], EVIDENCE.index(each.evidence)
         # Two findings that name faults are no rivals: the later one was made on what the earlier one spoiled.
-        order = (-each.score, level) if each.evidence == SHARED else (level, -each.score)
-        return (evidence, *order, -len(each.checks))
+        order = (-min(each.score, MOST), level) if each.evidence == SHARED else (level, -each.score)
+        return (evidence, *order, -len(each.checks), -each.score)
 
     return tuple(sorted(found, key=rank))
 
@@ -218,7 +219,7 @@ def suspect(rule: str, results: Sequence[Result]) -> Suspect:
     named = [each for each in bad if each.finding.fault and rule in (each.finding.rules or each.rules)]
     pointed = [each for each in bad if rule in each.finding.rules]
     against = weight(rule, bad)
-    share = against / (against + weight(rule, good) + 1)  # one more good one is thought of: few checks convict nobody
+    share = against / (against + weight(rule, good))
     return Suspect(
         rule,
         evidence=NAMED if named else POINTED if pointed else SHARED,

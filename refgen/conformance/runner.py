@@ -123,9 +123,9 @@ def guarded(lab: Lab, check: Check) -> Finding:
         RefgenError,
     ) as error:  # refgen's own: what was answered cannot be looked at, such as ids that are no tokens
         verdicts: dict[type[Exception], Verdict] = {
-            SkippedError: Verdict.SKIP,
-            CrashedError: Verdict.CRASH,
-            TimedOutError: Verdict.TIMEOUT,
-        }
+            SkippedError: Verdict.SKIP, CrashedError: Verdict.CRASH, TimedOutError: Verdict.TIMEOUT
+        }  # fmt: skip
         said = f"refused: {error}" if isinstance(error, RefusedError) else str(error)
-        return Finding(verdicts.get(type(error), Verdict.FAIL), said)
+        return Finding(verdicts.get(type(error), Verdict.FAIL), said, rules=getattr(error, "rules", ()))
+    except Exception as error:  # noqa: BLE001 - a fault of the kit is none of the subject's
+        return Finding(Verdict.INCONCLUSIVE, f"the kit itself failed: {type(error).__name__}: {error}")

@@ -54,7 +54,11 @@ class Subject(Protocol):
 
 
 class SubjectError(Exception):
-    """Something else than an answer."""
+    """Something else than an answer; `rules` are those of SPEC.md that it breaks, if it is clear which."""
+
+    def __init__(self, message: str, rules: tuple[str, ...] = ()) -> None:
+        self.rules = rules
+        super().__init__(message)
 
 
 class RefusedError(SubjectError):

@@ -15,6 +15,7 @@ from numpy import ndarray
 
 from refgen.conformance.judge import around, end_ids, first_difference, noise_format
 from refgen.conformance.lab import Lab, Reference
+from refgen.conformance.subject import GarbledError
 from refgen.conformance.verdicts import Finding, Verdict
 from refgen.oracle.margins import judge_tokens
 from refgen.oracle.noise import POSITION, expected_error, ratio
@@ -61,7 +62,15 @@ class Talk:
             request["attention_mask"] = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
         if len(prompts) > 1:
             request["pad_token_id"] = 0
-        rows: list[dict[str, Any]] = self.lab.ask("generate", self.model, **request | settings)["rows"]
+        request |= settings
+        rows: list[dict[str, Any]] = self.lab.ask("generate", self.model, **request)["rows"]
+        endless = request["eos_token_id"] is None and "stop_strings" not in request
+        for number, row in enumerate(rows if endless else ()):
+            if (count := len(row.get("new_ids", ()))) not in (request["max_new_tokens"], 0 if "text" in row else -1):
+                message = (
+                    f"row {number} has {count} new tokens and no end token, asked were {request['max_new_tokens']}"
+                )
+                raise GarbledError(message, ("LEN-01",))
         return rows
 
     def say(self, prompt: Sequence[int], **settings: Any) -> dict[str, Any]:

@@ -5,7 +5,11 @@ Then every block is applied by itself, exactly, to the hidden state that the imp
 a layer that computes rightly is now within rounding, however wrong what it was given. What is not rounding is laid beside
 what known faults would do (diagnose.py).
 
-Axes    B rows, T positions.
+Two implementations are compared in the same way: the error of the one minus the error of the other, each against its own
+exact numbers, so that different weights in float32 and bfloat16 cancel. Either may round, so their expected errors add as
+squares do.
+
+Axes    B rows, T positions, M noisy runs.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +19,7 @@ from functools import partial
 import numpy as np
 from numpy import ndarray
 
+from refgen.checkpoint import listed
 from refgen.errors import OracleError
 from refgen.model import GPT2
 from refgen.oracle.diagnose import Diagnosis, View, diagnose
@@ -22,12 +27,11 @@ from refgen.oracle.faults import Pass
 from refgen.oracle.formats import cast, find_format
 from refgen.oracle.local import cut
 from refgen.oracle.noise import (
-    OVERALL,
-    POSITION,
     ErrorRatios,
     Noise,
     expected_error,
     judge_error,
+    limits,
     ratio,
     rms_by_position,
 )
@@ -41,6 +45,7 @@ class StageError:
     name: str
     ratios: ndarray  # [B T] root mean square over the position's numbers; infinite where one is not finite
     real: ndarray  # [B T] bool, False for padding
+    limits: tuple[float, ndarray]  # of rounding: overall, and [B T] at each position
 
     @property
     def overall(self) -> float:
@@ -55,19 +60,24 @@ class StageError:
     @property
     def passes(self) -> bool:
         """Whether rounding explains it."""
-        return self.overall <= OVERALL and self.worst <= POSITION
+        return self.overall <= self.limits[0] and not self.beyond.any()
+
+    @property
+    def beyond(self) -> ndarray:
+        """`[B T]`, where rounding does not explain it."""
+        return self.ratios > self.limits[1]
 
     @property
     def at(self) -> tuple[int, int]:
         """Row and position of the first that rounding does not explain; if none is off by that much, of the worst."""
-        limit = min(self.worst, POSITION)
-        row, position = min(np.argwhere(self.ratios >= limit).tolist(), key=lambda place: (place[1], place[0]))
+        off = self.beyond if self.beyond.any() else self.ratios == self.worst
+        row, position = min(np.argwhere(off).tolist(), key=lambda place: (place[1], place[0]))
         return row, position
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What there is to say about a trace."""
+    """What there is to say about a trace, or about two: then every error is the difference of theirs."""
 
     dtype: str
     stages: tuple[StageError, ...]  # against the exact run, in the order of model.py
@@ -76,7 +86,9 @@ class Comparison:
     largest_at: tuple[int, ...]  # row, position, number
     expected: float  # the largest of a noisy run there
     logits: ErrorRatios | None  # None if there are none
-    diagnosis: Diagnosis | None  # None if it was not asked for
+    diagnosis: Diagnosis | None = None  # None if it was not asked for
+    other: str | None = None  # the dtype of the other implementation; None if there is none
+    suspect: str = "MINE"  # of two, the one that `diagnosis` is about
 
     @property
     def first(self) -> StageError | None:
@@ -97,28 +109,47 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """The verdict, for a person."""
-        last = self.stages[-1]
+        last, error = self.stages[-1], self.error
+        it = "it" if self.other is None else "how far the two are apart"
+        rounding = f"rounding in {' and '.join(dict.fromkeys([self.dtype, self.other or self.dtype]))}"
         if self.passes:
             return (
-                f"PASS: rounding in {self.dtype} explains it. At {last.name} the error is {last.overall:.2g} times "
+                f"PASS: {rounding} explains {it}. At {last.name} the {error} is {last.overall:.2g} times "
                 f"the expected one, {last.worst:.2g} times at the worst position."
             )
-        looks = "" if self.diagnosis is None else " " + self.diagnosis.sentence
+        looks = "" if self.diagnosis is None else " " + self.diagnosis.told(self.opening)
         if self.first is None:
-            return f"FAIL: the error is as small as rounding in {self.dtype}, but not rounding.{looks}"
+            return f"FAIL: the {error} is as small as {rounding}, but not rounding.{looks}"
         row, position = self.first.at
         off = self.first.ratios[row, position]
         where = (
-            f"FAIL: rounding in {self.dtype} does not explain it. The first stage off is {self.first.name}, at row {row}, "
-            f"position {position}, by {off:.3g} times the expected error."
+            f"FAIL: {rounding} does not explain {it}. The first stage off is {self.first.name}, at row {row}, "
+            f"position {position}, by {off:.3g} times the expected {error}."
         )
         if not self.local:
             return where + looks
         if not self.faulty:
-            return f"{where} No part that could be looked at by itself is at fault.{looks}"
+            return f"{where} No part that could be looked at by itself is {self.mark}.{looks}"
         checked = dict.fromkeys(part_of(stage.name) for stage in self.local)
         others = "; the others pass it on" if len(checked) > len(self.faulty) else ""
-        return f"{where} At fault by itself: {', '.join(self.faulty)}{others}.{looks}"
+        return f"{where} {self.mark.capitalize()} by itself: {', '.join(self.faulty)}{others}.{looks}"
+
+    @property
+    def error(self) -> str:
+        """What is measured."""
+        return "error" if self.other is None else "difference"
+
+    @property
+    def mark(self) -> str:
+        """What a part is that is off by itself; of two, nobody knows which is right."""
+        return "at fault" if self.other is None else "different"
+
+    @property
+    def opening(self) -> str:
+        """How a diagnosis begins."""
+        if self.other is None:
+            return "It looks like"
+        return "MINE looks like OTHER with" if self.suspect == "MINE" else "OTHER looks like MINE with"
 
 
 def part_of(name: str) -> str:
@@ -131,10 +162,33 @@ def part_of(name: str) -> str:
 # --- Comparing --------------------------------------------------------------------------------------------
 
 
+SUSPECTS, SIGNS = ("MINE", "OTHER"), (1, -1)  # two runs, and the sign that their difference has as an error of each
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is compared: a trace, what it was computed in, and the exact pass of its weights."""
+
+    trace: Trace
+    dtype: str
+    whole: Pass
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the network by itself: the errors of its stages, and its last stage to diagnose, as seen from each run."""
+
+    name: str
+    errors: list[StageError]
+    views: list[View]
+
+
 def compare(
     gpt2: GPT2,
-    theirs: Trace,
+    mine: Trace,
     dtype: str | None = None,
+    other: Trace | None = None,
+    other_dtype: str | None = None,
     *,
     samples: int = 8,
     diagnosing: bool = True,
@@ -142,93 +196,201 @@ def compare(
 ) -> Comparison:
     """Compares a trace with the network `gpt2`, whose weights are rounded to `dtype` first, by default the trace's.
 
-    Tells `progress` what it is at. Raises `OracleError` for a trace of another network or of no known dtype.
+    With an `other` trace of that network, compares the two in all stages that both have. Tells `progress` what it is at.
+    Raises `OracleError` for a trace of another network or of no known dtype, and for two of different tokens.
     """
-    dtype = dtype or theirs.dtype
-    check(gpt2, theirs, dtype)
-    whole = Pass(cast(gpt2, dtype), theirs.input_ids, theirs.attention_mask, prefill=theirs.prefill)
+    runs = [as_run(gpt2, mine, dtype, "the trace")]
+    if other is not None:
+        runs.append(as_run(gpt2, other, other_dtype, "the other trace"))
+        check_pair(mine, other)
+    names = [name for name in mine.stages if other is None or name in other.stages]
     progress("expected errors")
-    noise = expected_error(gpt2, whole.input_ids, whole.attention_mask, dtype, samples, stages=tuple(theirs.stages))
-    own = tuple(stage_error(name, array, noise.exact[name], noise, name) for name, array in theirs.stages.items())
-    views: dict[str, View] = {}
-    local: list[StageError] = []
-    for part, errors, view in by_themselves(whole, theirs, noise, samples, progress):
-        local += errors
-        if view is not None:
-            views[part] = view
-    name, array = list(theirs.stages.items())[-1]
-    error = np.where(noise.exact[name] == array, 0, np.abs(array - noise.exact[name]))
-    error[~np.isfinite(noise.exact[name])] = 0  # hidden scores
+    noises = [
+        expected_error(gpt2, run.trace.input_ids, run.trace.attention_mask, run.dtype, samples, seed, names)
+        for seed, run in enumerate(runs)
+    ]
+    errors, noises = differences([[run.trace.stages[name] for name in names] for run in runs], names, noises)
+    parts = list(by_themselves(runs, errors, noises, samples, progress))
+    largest, at, expected = largest_error(runs, noises, names[-1])
+    own = tuple(stage_error(name, error, noises[0], name) for name, error in errors.items())
     found = Comparison(
-        dtype=dtype,
+        dtype=runs[0].dtype,
         stages=own,
-        local=tuple(local),
-        largest=float(error.max()),
-        largest_at=tuple(int(i) for i in np.unravel_index(error.argmax(), error.shape)),
-        expected=float(np.abs(noise.samples[name]).max()),
-        logits=judge_error(noise, array) if name == "lm_head" and np.isfinite(array).all() else None,
-        diagnosis=None,
+        local=tuple(error for part in parts for error in part.errors),
+        largest=largest,
+        largest_at=at,
+        expected=expected,
+        logits=judged(errors, noises[0]),
+        other=None if other is None else runs[1].dtype,
     )
     if not diagnosing or not own[-1].ratios.max() < np.inf:
         return found
-    count = lambda done: progress(f"known faults: {done}")  # noqa: E731
-    # All there is to see first: it tells a fault of all layers from the same in one. Then the parts at fault alone.
-    sights = [
-        complete(views, gpt2) or last_view(theirs, noise),
-        [views[part] for part in found.faulty if part in views],
-    ]
-    diagnoses = [diagnose(whole, sights[0], progress=count)] if sights[0] else []
-    if sights[1] and (not diagnoses or diagnoses[0].named is None):
-        diagnoses.insert(0, diagnose(whole, sights[1], progress=count))
-    best = next((each for each in diagnoses if each.named is not None), diagnoses[-1] if diagnoses else None)
-    return replace(found, diagnosis=best)
+    for number, (run, noise) in enumerate(zip(runs, noises, strict=True)):
+        views = {part.name: part.views[number] for part in parts if part.views}
+        whole = complete(views, gpt2) or last_view(errors, noise, SIGNS[number])
+        seen = named_or_last(run.whole, whole, [views[part] for part in found.faulty if part in views], progress)
+        if number == 0 or (seen is not None and seen.named is not None):
+            found = replace(found, diagnosis=seen, suspect=SUSPECTS[number])
+        if seen is not None and seen.named is not None:
+            break
+    return found
 
 
-def check(gpt2: GPT2, theirs: Trace, dtype: str) -> None:
-    """Refuses what cannot be compared."""
-    if not theirs.stages:
-        raise OracleError("the trace", "holds no stages")
+def named_or_last(
+    p: Pass, whole: Sequence[View], faulty: Sequence[View], progress: Callable[[str], None]
+) -> Diagnosis | None:
+    """A diagnosis of all there is to see, which tells a fault of all layers from the same in one.
+
+    If it names nothing and the parts at fault alone do, theirs; None if nothing can be seen.
+    """
+    found = None
+    for views in filter(None, (whole, faulty)):
+        seen = diagnose(p, views, progress=lambda done: progress(f"known faults: {done}"))
+        if seen.named is not None:
+            return seen
+        found = found or seen
+    return found
+
+
+def as_run(gpt2: GPT2, trace: Trace, dtype: str | None, subject: str) -> Run:
+    """A trace beside its exact pass. Refuses what cannot be compared with anything."""
+    if not trace.stages:
+        raise OracleError(subject, "holds no stages")
+    dtype = dtype or trace.dtype
     find_format(dtype)
     for field in ("n_layer", "n_head", "n_embd", "vocab_size"):
-        mine = getattr(gpt2.config, field)
-        if theirs.config is not None and getattr(theirs.config, field) != mine:
-            raise OracleError("the trace", f"is of a network with {field}={getattr(theirs.config, field)}, not {mine}")
+        own = getattr(gpt2.config, field)
+        if trace.config is not None and getattr(trace.config, field) != own:
+            raise OracleError(subject, f"is of a network with {field}={getattr(trace.config, field)}, not {own}")
+    return Run(trace, dtype, Pass(cast(gpt2, dtype), trace.input_ids, trace.attention_mask, prefill=trace.prefill))
 
 
-def stage_error(name: str, array: ndarray, exact: ndarray, noise: Noise, key: str) -> StageError:
-    """A stage `[B T …]` or `[B H T …]` against the exact one; `key` is its name in `noise`."""
+def check_pair(mine: Trace, other: Trace) -> None:
+    """Refuses two that did not compute the same."""
+    remedy = "Record both over the same tokens."
+    shapes = list(mine.input_ids.shape), list(other.input_ids.shape)
+    if shapes[0] != shapes[1]:
+        raise OracleError("the other trace", f"has input_ids of shape {shapes[1]}, not {shapes[0]}", remedy=remedy)
+    masks = mine.attention_mask, other.attention_mask
+    tokens = [np.where(mask == 1, each.input_ids, -1) for mask, each in zip(masks, (mine, other), strict=True)]
+    for name, (a, b) in (("attention_mask", masks), ("input_ids", tokens)):  # at padding any id will do
+        if (a != b).any():
+            row, at = np.argwhere(a != b)[0].tolist()
+            problem = f"has other {name}, first at row {row}, position {at}: {b[row, at]}, not {a[row, at]}"
+            raise OracleError("the other trace", problem, remedy=remedy)
+    if not mine.stages.keys() & other.stages.keys():
+        problem = f"has no stage in common with the first: {listed(list(other.stages))}"
+        raise OracleError("the other trace", problem, remedy=f"The first has {listed(list(mine.stages))}.")
+
+
+def differences(
+    given: Sequence[Sequence[ndarray]], names: Sequence[str], noises: Sequence[Noise]
+) -> tuple[dict[str, ndarray], list[Noise]]:
+    """The errors of a run's stages and what is expected of them; of two, the first one's errors minus the second one's.
+
+    `given` are the stages of each run. What is expected of a difference is said by the noise of either run, each with its
+    own exact numbers.
+    """
+    if len(noises) == 1:
+        return {n: minus(array, noises[0].exact[n]) for n, array in zip(names, given[0], strict=True)}, list(noises)
+    mine, other = noises
+    errors = {
+        # In this order nothing is lost: the same in both is 0.
+        name: minus(minus(a, b, mine.exact[name]), minus(mine.exact[name], other.exact[name]))
+        for name, a, b in zip(names, *given, strict=True)
+    }
+    samples = {name: mine.samples[name] - other.samples[name] for name in names}
+    scale = {name: np.hypot(mine.scale[name], other.scale[name]) for name in names}
+    return errors, [replace(each, samples=samples, scale=scale) for each in noises]
+
+
+def minus(a: ndarray, b: ndarray, exact: ndarray | None = None) -> ndarray:
+    """a - b in float64: infinite where either is not finite, 0 where the exact number, by default b, is not.
+
+    Hidden scores are -inf or something very small, and are compared as patterns.
+    """
+    seen = np.isfinite(b if exact is None else exact)
+    known = seen & np.isfinite(a) & np.isfinite(b)
+    return np.subtract(a, b, where=known, out=np.where(seen, np.inf, 0.0), dtype=np.float64)
+
+
+def stage_error(name: str, error: ndarray, noise: Noise, key: str) -> StageError:
+    """The error of a stage `[B T …]` or `[B H T …]`; `key` is its name in `noise`."""
     real = noise.attention_mask.astype(bool)
-    seen = np.isfinite(exact)  # hidden scores are -inf, or something very small, and are compared as patterns
-    with np.errstate(invalid="ignore"):
-        squares = np.where(seen, np.where(np.isfinite(array), array - np.where(seen, exact, 0), np.inf), 0) ** 2
-    return StageError(name, np.where(real, ratio(rms_by_position(squares, seen), noise.scale[key]), 0), real)
+    squares = rms_by_position(error**2, np.isfinite(noise.exact[key]))
+    return StageError(name, np.where(real, ratio(squares, noise.scale[key]), 0), real, limits(noise, key))
+
+
+def largest_error(runs: Sequence[Run], noises: Sequence[Noise], name: str) -> tuple[float, tuple[int, ...], float]:
+    """The largest absolute difference in a stage, where it is, and that of right runs, padding left out.
+
+    Of two runs it is that of their numbers as they are, as a tolerance sees them.
+    """
+    exact, real = [noise.exact[name] for noise in noises], noises[0].attention_mask.astype(bool)
+    mine, *others = (run.trace.stages[name] for run in runs)
+    if mine.ndim == 4:
+        real = real[:, None]
+    error = np.where(real[..., None], np.abs(minus(mine, [*others, exact[0]][0], exact[0])), 0)
+    right = np.where(real[..., None], np.abs(noises[0].samples[name] + minus(exact[0], exact[-1])), 0)
+    at = tuple(int(i) for i in np.unravel_index(error.argmax(), error.shape))
+    return float(error.max()), at, float(right.max())
+
+
+def judged(errors: Mapping[str, ndarray], noise: Noise) -> ErrorRatios | None:
+    """The logits one by one, if they are there and finite."""
+    error = errors.get("lm_head")
+    return None if error is None or not np.isfinite(error).all() else judge_error(noise, noise.exact["lm_head"] + error)
 
 
 def by_themselves(
-    whole: Pass, theirs: Trace, noise: Noise, samples: int, progress: Callable[[str], None]
-) -> Iterator[tuple[str, list[StageError], View | None]]:
-    """Every part whose input is in the trace: its name, the errors of its stages, and its last stage to diagnose."""
-    L, stages = whole.gpt2.config.n_layer, theirs.stages
-    if "drop" in stages:
-        error = stage_error("drop", stages["drop"], noise.exact["drop"], noise, "drop")
-        yield "drop", [error], View(stages["drop"], noise, "drop")
+    runs: Sequence[Run],
+    errors: Mapping[str, ndarray],
+    noises: Sequence[Noise],
+    samples: int,
+    progress: Callable[[str], None],
+) -> Iterator[Part]:
+    """Every part whose input is in the traces."""
+    L = runs[0].whole.gpt2.config.n_layer
+    if "drop" in errors:
+        error = stage_error("drop", errors["drop"], noises[0], "drop")
+        yield Part("drop", [error], views_of(errors["drop"], "drop", noises, [lambda whole: whole] * len(runs)))
     for layer in range(L + 1):
         before = "drop" if layer == 0 else f"h.{layer - 1}"
-        inside = named_by_layer(stages, layer, L)
-        if before not in stages or not inside or not np.isfinite(stages[before]).all():
+        inside = named_by_layer(errors, layer, L)
+        if before not in errors or not inside or not np.isfinite(errors[before]).all():
             continue
         progress(f"layer {layer} of {L}")
-        part = partial(cut, layer=layer, hidden=stages[before].astype(np.float64))
-        alone = part(whole)
-        own = expected_error(
-            alone.gpt2, alone.input_ids, alone.attention_mask, noise.dtype, samples, stages=list(inside)
-        )
-        exact: dict[str, ndarray] = {}
-        alone.run(note=exact.__setitem__)
-        errors = [stage_error(name, stages[name], exact[key], own, key) for key, name in inside.items()]
+        alone = [partial(cut, layer=layer, hidden=run.trace.stages[before].astype(np.float64)) for run in runs]
+        own = [
+            exact_and_expected(part(run.whole), run.dtype, list(inside), samples, seed)
+            for seed, (run, part) in enumerate(zip(runs, alone, strict=True))
+        ]
+        given = [[run.trace.stages[name] for name in inside.values()] for run in runs]
+        off, own = differences(given, list(inside), own)
         key, name = list(inside.items())[-1]
-        is_whole = name in (f"h.{layer}", "lm_head") and np.isfinite(stages[name]).all()
-        yield part_of(name), errors, View(stages[name], own, key, part) if is_whole else None
+        yield Part(
+            part_of(name),
+            [stage_error(name, off[key], own[0], key) for key, name in inside.items()],
+            views_of(off[key], key, own, alone) if name in (f"h.{layer}", "lm_head") else [],
+        )
+
+
+def exact_and_expected(p: Pass, dtype: str, stages: Sequence[str], samples: int, seed: int) -> Noise:
+    """What is expected of a pass, whose embeddings are not rounded: they are an implementation's own numbers."""
+    exact: dict[str, ndarray] = {}
+    p.run(note=exact.__setitem__)
+    noise = expected_error(p.gpt2, p.input_ids, p.attention_mask, dtype, samples, seed, stages)
+    return replace(noise, exact=exact)
+
+
+def views_of(
+    error: ndarray, stage: str, noises: Sequence[Noise], parts: Sequence[Callable[[Pass], Pass]]
+) -> list[View]:
+    """A stage to diagnose, as seen from each run: for the second the same difference has the other sign."""
+    if not np.isfinite(error).all():
+        return []
+    seen = zip(SIGNS, noises, parts, strict=False)
+    return [View(own.exact[stage] + sign * error, own, stage, part) for sign, own, part in seen]
 
 
 def named_by_layer(stages: Iterable[str], layer: int, n_layer: int) -> dict[str, str]:
@@ -244,10 +406,10 @@ def complete(views: Mapping[str, View], gpt2: GPT2) -> list[View]:
     return list(views.values()) if len(views) == gpt2.config.n_layer + 2 else []
 
 
-def last_view(theirs: Trace, noise: Noise) -> list[View]:
+def last_view(errors: Mapping[str, ndarray], noise: Noise, sign: int) -> list[View]:
     """The last stage that is the stream or the logits."""
-    flat = [name for name, array in theirs.stages.items() if array.ndim == 3 and np.isfinite(array).all()]
-    return [View(theirs.stages[flat[-1]], noise, flat[-1])] if flat else []
+    flat = [name for name, error in errors.items() if error.ndim == 3 and np.isfinite(error).all()]
+    return [View(noise.exact[flat[-1]] + sign * errors[flat[-1]], noise, flat[-1])] if flat else []
 
 
 # --- Showing ----------------------------------------------------------------------------------------------
@@ -260,18 +422,18 @@ def report(found: Comparison) -> Iterator[str]:
     last = found.stages[-1].name
     row, *place = found.largest_at
     yield (
-        f"largest error  {found.largest:.3g} at {last}, row {row}, {places(place)}: the smallest tolerance that would pass. "
-        f"Runs that round rightly reach {found.expected:.2g}."
+        f"largest {found.error}  {found.largest:.3g} at {last}, row {row}, {places(place)}: the smallest tolerance that would "
+        f"pass. Runs that round rightly reach {found.expected:.2g}."
     )
     yield ""
-    yield f"{'stage':18} {'error':>9} {'worst':>9}  first at        by itself     worst   (in units of the expected error)"
+    yield f"{'stage':18} {'error':>9} {'worst':>9}  first at        by itself     worst   (in units of the expected {found.error})"
     local = {stage.name: stage for stage in found.local}
     for stage in found.stages:
         alone = local.get(stage.name)
         itself = " " * 20 if alone is None else f"{alone.overall:>9.3g} {alone.worst:>9.3g}"
         row, position = stage.at
         place_ = "" if stage.passes else f"row {row} pos {position}"
-        mark = " <- at fault" if alone is not None and not alone.passes else ""
+        mark = f" <- {found.mark}" if alone is not None and not alone.passes else ""
         yield f"{stage.name:18} {stage.overall:>9.3g} {stage.worst:>9.3g}  {place_:14} {itself}{mark}".rstrip()
 
 
@@ -287,6 +449,7 @@ def as_json(found: Comparison) -> dict[str, object]:
         "verdict": "PASS" if found.passes else "FAIL",
         "sentence": found.sentence,
         "dtype": found.dtype,
+        "other_dtype": found.other,
         "first": None if found.first is None else stage_json(found.first),
         "at_fault": list(found.faulty),
         "largest_error": found.largest,
@@ -302,7 +465,8 @@ def as_json(found: Comparison) -> dict[str, object]:
         else {
             "named": None if diagnosis.named is None else diagnosis.named.name,
             "rules": [] if diagnosis.named is None else list(diagnosis.named.rules),
-            "sentence": diagnosis.sentence,
+            "suspect": None if found.other is None else found.suspect,
+            "sentence": diagnosis.told(found.opening),
             "matches": [
                 {
                     "fault": match.fault.name,

@@ -80,6 +80,10 @@ class Diagnosis:
     @property
     def sentence(self) -> str:
         """For a person."""
+        return self.told("It looks like")
+
+    def told(self, opening: str) -> str:
+        """The same, in other words if a fault is named."""
         if not self.matches:
             return "None of the known faults would show here."
         best = self.matches[0]
@@ -93,7 +97,7 @@ class Diagnosis:
         rest = "the rest is rounding" if fits(best.leftover) else f"R² = {best.explained:.4f}"
         others = "".join(f", or {fault.name}, which here is the same" for fault in self.alike)
         return (
-            f"It looks like {best.fault.name}: {best.fault.sentence} "
+            f"{opening} {best.fault.name}: {best.fault.sentence} "
             f"(alpha {best.alpha:.3f} ± {best.deviation:.1g}, {rest}{others}.)"
         )
 
@@ -157,7 +161,7 @@ def diagnose(
                 fault=fault,
                 alpha=inner(error, signature) / full,
                 deviation=math.sqrt(np.mean([inner(run, signature) ** 2 for run in runs])) / full,
-                explained=1 - inner(left, left) / max(power, np.finfo(float).tiny),
+                explained=1 - inner(left, left) / power if power > 0 else 0.0,
                 leftover=size(left),
             )
         )

@@ -9,21 +9,23 @@ Each choice may be explained and all together still not be: to take the second b
 bug. How often a correct implementation would not take the best follows from the same errors, and a count that has
 less than one chance in a million is a FAIL as well.
 
-Axes    T steps, V tokens.
+Axes    T steps, V tokens, M noisy runs.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated as Float
+from typing import Annotated as Int
 
 import numpy as np
 from numpy import ndarray
 
 from refgen.errors import OracleError
 from refgen.model import GPT2, check_ids
+from refgen.oracle.faults import Pass
 from refgen.oracle.formats import cast
-from refgen.oracle.noise import noisy_runs, ratio, stages_of
+from refgen.oracle.noise import noisy_runs, ratio
 
 NEAR = 4.0  # sigmas behind the best that rounding explains; correct runs came to 1.9 (docs/noise.md)
 ODDS = 1e-6  # chance of the number of flips below which rounding does not explain it
@@ -82,9 +84,14 @@ class Judgement:
         return next((flip for flip in self.flips if not flip.is_tie), None)
 
     @property
+    def explained(self) -> bool:
+        """Whether rounding explains every token, and how many of them are not the best."""
+        return self.fault is None and self.odds >= ODDS
+
+    @property
     def verdict(self) -> str:
         """PASS: all tokens are the best. TIE: rounding explains those that are not. FAIL: it does not."""
-        if self.fault is not None or self.goes_on is not None or self.odds < ODDS:
+        if not self.explained or self.goes_on is not None:
             return "FAIL"
         return "TIE" if self.flips else "PASS"
 
@@ -121,6 +128,35 @@ def judge_tokens(
     Steps are judged up to the first of `end_ids`; behind it one token may be repeated as filling. Raises
     `OracleError` for empty lists, `InputError` for ids that the model does not have or too many of them.
     """
+    seen = watch(gpt2, prompt_ids, new_ids, dtype, end_ids, samples, seed)
+    return against(seen, seen.logits(seen.exact))
+
+
+@dataclass(frozen=True)
+class Text:
+    """What an implementation said, the exact pass behind its own tokens, and noisy ones."""
+
+    dtype: str
+    exact: Pass
+    chosen: Int[ndarray, "T"]  # up to the first end token
+    goes_on: int | None
+    errors: Float[ndarray, "M T V"]  # float32, of the logits in noisy runs
+
+    def logits(self, p: Pass) -> Float[ndarray, "T V"]:
+        """Those from which a pass over the same tokens chooses each."""
+        return p.run()[0, -len(self.chosen) :]
+
+
+def watch(
+    gpt2: GPT2,
+    prompt_ids: Sequence[int],
+    new_ids: Sequence[int],
+    dtype: str,
+    end_ids: Sequence[int],
+    samples: int = 12,
+    seed: int = 0,
+) -> Text:
+    """Lays a text beside what the network would have said behind the same tokens. Raises as `judge_tokens` does."""
     if not len(prompt_ids) or not len(new_ids):
         raise OracleError("prompt_ids, new_ids", "must hold at least one token each")
     if samples < 1:
@@ -129,27 +165,34 @@ def judge_tokens(
     ids = np.array([[*prompt_ids, *chosen]])
     check_ids(ids, gpt2.config)  # the last one too, which is not fed
     ids = ids[:, :-1]
-    network, steps = cast(gpt2, dtype), slice(len(prompt_ids) - 1, None)
-    z = stages_of(network, ids, None, ["lm_head"])["lm_head"][0, steps]
-    squares, best = np.zeros_like(z), z.argmax(axis=-1)[:, None]
-    for run in noisy_runs(network, ids, None, dtype, samples, seed, ["lm_head"]):
-        deviation = run["lm_head"][0, steps] - z
-        squares += (np.take_along_axis(deviation, best, axis=-1) - deviation) ** 2
-    sigma = np.sqrt(squares / samples)
+    exact, steps = Pass(cast(gpt2, dtype), ids, np.ones_like(ids), prefill=len(prompt_ids)), slice(-len(chosen), None)
+    z = exact.run()[0, steps]
+    runs = noisy_runs(exact.gpt2, ids, None, dtype, samples, seed, ["lm_head"])
+    errors = np.stack([(run["lm_head"][0, steps] - z).astype(np.float32) for run in runs])
+    return Text(dtype, exact, np.array(chosen), goes_on, errors)
+
+
+def against(text: Text, z: Float[ndarray, "T V"]) -> Judgement:
+    """Judges a text by the logits that a correct implementation would have but for rounding."""
+    best = z.argmax(axis=-1)[:, None]
+    squares = np.zeros_like(z)
+    for errors in text.errors:
+        squares += (np.take_along_axis(errors, best, axis=-1) - errors).astype(np.float64) ** 2
+    sigma = np.sqrt(squares / len(text.errors))
     margin = np.take_along_axis(z, best, axis=-1) - z
     flips = tuple(
         Flip(
             t,
-            token,
+            int(token),
             int(best[t, 0]),
             int((z[t] > z[t, token]).sum()) + 1,
             float(margin[t, token]),
             float(sigma[t, token]),
         )
-        for t, token in enumerate(chosen)
+        for t, token in enumerate(text.chosen)
         if token != best[t, 0]
     )
-    return Judgement(dtype, flips, flip_chances(margin, sigma, best), goes_on)
+    return Judgement(text.dtype, flips, flip_chances(margin, sigma, best), text.goes_on)
 
 
 def together(judgements: Sequence[Judgement]) -> Judgement:

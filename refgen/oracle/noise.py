@@ -3,7 +3,8 @@
 The exact logits are those of the float64 forward pass, with weights rounded to the storage format first, as every
 implementation has them. The expected error is measured on the same pass with numbers that err at every operation
 (noisy.py), some times over. An implementation's error, divided by it, is about 1 whatever the model's size, depth,
-format and input; how much more can still be rounding is in LIMITS, and where those come from in docs/noise.md.
+format and input; how much more can still be rounding is said by `limits`, and docs/noise.md has the runs they were
+validated on.
 
 Axes    B rows, T positions, C a stage's last axis, V tokens, M noisy runs.
 """
@@ -143,9 +144,58 @@ def ratio(error: ndarray, scale: ndarray) -> ndarray:
         return np.divide(error, scale, where=error != 0, out=np.zeros(np.broadcast_shapes(error.shape, scale.shape)))
 
 
-# --- A verdict --------------------------------------------------------------------------------------------
+# --- How much more than expected --------------------------------------------------------------------------
 
 OVERALL, POSITION, LOGIT = 1.5, 4.0, 12.0  # the limits; docs/noise.md has the runs they were validated on
+RARE = 4.753  # sigmas that a normal number exceeds with a chance of one in a million
+
+
+def limits(noise: Noise, stage: str) -> tuple[float, Float[ndarray, "B T"]]:
+    """How many times the expected error of a stage rounding explains: overall, and at each position.
+
+    OVERALL and POSITION, unless so few numbers err by themselves there that a root mean square may exceed them by chance.
+    """
+    real = noise.attention_mask.astype(bool)
+    alike = likeness(noise, stage)
+    return (
+        max(OVERALL, float(rarely_above(independent(alike[real].sum(axis=0))))),
+        np.maximum(POSITION, rarely_above(independent(alike))),
+    )
+
+
+def likeness(noise: Noise, stage: str) -> Float[ndarray, "B T M M"]:
+    """At each position the products of any two noisy runs' errors, in units of the expected one."""
+    samples, (B, T) = noise.samples[stage], noise.attention_mask.shape
+    products = np.empty((B, T, len(samples), len(samples)))
+    for b, t in np.ndindex(B, T):
+        at = samples[:, b, :, t] if samples.ndim == 5 else samples[:, b, t]
+        weighed = ratio(at.reshape(len(samples), -1).astype(np.float64), noise.scale[stage][b, t])
+        products[b, t] = weighed @ weighed.T
+    return products
+
+
+def independent(alike: Float[ndarray, "... M M"]) -> Float[ndarray, "..."]:
+    """How many numbers err by themselves, at least 1, given the products of the runs' errors.
+
+    Errors of covariance Σ have a mean square that varies as that of (tr Σ)² / tr Σ² independent normal numbers. tr Σ is the
+    mean square of a run, and tr Σ² that of the product of two. Of a single run nobody can say, and 1 is safe.
+    """
+    M = alike.shape[-1]
+    own = np.einsum("...mm->...", alike) / M
+    others = (alike**2).sum(axis=(-1, -2)) - (np.einsum("...mm->...m", alike) ** 2).sum(axis=-1)
+    return np.maximum(ratio(own**2, others / max(M * (M - 1), 1)), 1) if M > 1 else np.ones(alike.shape[:-2])
+
+
+def rarely_above(n: ndarray) -> ndarray:
+    """What the root mean square of `n` normal numbers exceeds with a chance of one in a million.
+
+    E. B. Wilson and M. M. Hilferty (1931): the cube root of the mean square is nearly normal, of variance 2 / 9n.
+    """
+    variance = 2 / (9 * n)
+    return np.asarray((1 - variance + RARE * np.sqrt(variance)) ** 1.5)
+
+
+# --- A verdict --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -157,11 +207,13 @@ class ErrorRatios:
     logit: float
     worst_position: tuple[int, int]  # row, position
     worst_logit: tuple[int, int, int]  # row, position, token
+    limits: tuple[float, float, float]  # of the first three
 
     @property
     def passes(self) -> bool:
         """Whether rounding explains them."""
-        return self.overall <= OVERALL and self.position <= POSITION and self.logit <= LOGIT
+        found = (self.overall, self.position, self.logit)
+        return all(each <= limit for each, limit in zip(found, self.limits, strict=True))
 
 
 def judge_error(noise: Noise, logits: Float[ndarray, "B T V"]) -> ErrorRatios:
@@ -177,12 +229,14 @@ def judge_error(noise: Noise, logits: Float[ndarray, "B T V"]) -> ErrorRatios:
         raise OracleError("logits", "must be finite")
     by_position = np.sqrt((ratio(error, noise.scale["lm_head"][..., None]) ** 2).mean(axis=-1))
     by_logit = np.abs(ratio(error, logit_scale(noise)))
-    row, at = np.unravel_index(by_position.argmax(), by_position.shape)
+    overall_limit, position_limits = limits(noise, "lm_head")
+    row, at = np.unravel_index((by_position / position_limits).argmax(), by_position.shape)
     worst = np.unravel_index(by_logit.argmax(), by_logit.shape)
     return ErrorRatios(
         overall=math.sqrt(float((by_position[real] ** 2).mean())),
-        position=float(by_position.max()),
+        position=float(by_position[row, at]),
         logit=float(by_logit.max()),
         worst_position=(int(row), int(at)),
         worst_logit=(int(worst[0]), int(worst[1]), int(worst[2])),
+        limits=(overall_limit, float(position_limits[row, at]), LOGIT),
     )

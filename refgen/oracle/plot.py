@@ -16,7 +16,10 @@ def save(found: Comparison, path: Path) -> None:
     from matplotlib.colors import LogNorm  # noqa: PLC0415 - an extra
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    panels = {"against the exact run": found.stages, "by itself, given what it was given": found.local}
+    panels = {
+        ("against the exact run" if found.other is None else "against the other run"): found.stages,
+        "by itself, given what it was given": found.local,
+    }
     shown = {title: stages for title, stages in panels.items() if stages}
     height = 1.2 + 0.16 * max(map(len, shown.values()))
     figure = Figure(figsize=(6.5 * len(shown), height), layout="constrained")

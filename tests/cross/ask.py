@@ -1,8 +1,8 @@
 """One request put to refgen and to transformers, and their answers compared."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -10,10 +10,12 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import transformers
+from transformers.generation import utils as transformers_generation
 
 import refgen
 from refgen.generation import call as refgen_call
-from refgen.generation.processors import entropy
+from refgen.generation import processors as refgen_processors
+from refgen.generation.processors import entropy, top_h
 from refgen.model import GPT2, MLP, Affine, Attention, Block, forward
 from tests.cross.calls import FUNCTIONS, Request, pair
 from tests.cross.differences import DIFFERENCES, REFUSED_HERE, Difference, may_remove_all, overfull
@@ -30,21 +32,23 @@ class Answer:
     logits: list[np.ndarray]
     sequences_scores: np.ndarray | None = None
     beam_indices: np.ndarray | None = None
+    unguided: list[np.ndarray] = field(default_factory=list)  # CFGG-01: the logits behind the negative prompt
 
     def __str__(self) -> str:
         return f"{self.sequences.tolist()} {self.sequences_scores if self.sequences_scores is not None else ''}"
 
 
-def answer(said: Any) -> Answer:
+def answer(said: Any, unguided: list[np.ndarray]) -> Answer:
     """From what either of them returns."""
     if isinstance(said, np.ndarray | torch.Tensor):
-        return Answer(np.asarray(said), [], [])
+        return Answer(np.asarray(said), [], [], unguided=unguided)
     given = {name: getattr(said, name, None) for name in ("sequences_scores", "beam_indices")}
     return Answer(
         np.asarray(said.sequences),
         [np.asarray(step) for step in said.scores or ()],
         [np.asarray(step) for step in said.logits or ()],
         **{name: None if value is None else np.asarray(value) for name, value in given.items()},
+        unguided=unguided,
     )
 
 
@@ -62,14 +66,26 @@ def ask_refgen(request: Request) -> Answer | refgen.RefgenError:
         arguments["stopping_criteria"] = [lambda ids, _: named["stopping_criteria"](ids)]
     if "prefix_allowed_tokens_fn" in named:
         arguments["prefix_allowed_tokens_fn"] = partial(named["prefix_allowed_tokens_fn"], request.vocab_size)
+    unguided: list[np.ndarray] = []
     try:
-        with patch.object(model, "generation_config", refgen.GenerationConfig(**request.own)):
+        with patch.object(model, "generation_config", refgen.GenerationConfig(**request.own)), kept_here(unguided):
             if request.passed is not None:
                 arguments["generation_config"] = refgen.GenerationConfig(**request.passed)
             said = model.generate(request.prompt, request.mask, seed=request.seed, **arguments, **request.call)
     except refgen.RefgenError as error:
         return error
-    return answer(said)
+    return answer(said, unguided)
+
+
+def kept_here(unguided: list[np.ndarray]) -> AbstractContextManager[Any]:
+    """CFGG-01. Keeps the logits behind the negative prompt, which no result holds."""
+    make = refgen_call.after_negative_prompt
+
+    def keeping(*arguments: Any) -> Any:
+        said = make(*arguments)
+        return lambda ids: unguided.append(said(ids)) or unguided[-1]
+
+    return patch.object(refgen_call, "after_negative_prompt", keeping)
 
 
 # --- transformers -----------------------------------------------------------------------------------------
@@ -137,9 +153,23 @@ def put(request: Request, rules: set[str]) -> Answer:
         arguments["attention_mask"] = torch.tensor(request.mask, dtype=torch.int64)
     prompt = None if request.prompt is None else torch.tensor(request.prompt, dtype=torch.int64)
     torch.manual_seed(request.seed)
-    with patch.object(twin, "generation_config", transformers.GenerationConfig(**in_their_kinds(request.own))):
-        said = answer(twin.generate(prompt, **arguments, **in_their_kinds(request.call)))
+    own, unguided = transformers.GenerationConfig(**in_their_kinds(request.own)), []
+    with patch.object(twin, "generation_config", own), kept_there(unguided):
+        said = answer(twin.generate(prompt, **arguments, **in_their_kinds(request.call)), unguided)
     return filled(request, said) if "BEAM-10" in rules else said
+
+
+def kept_there(unguided: list[np.ndarray]) -> AbstractContextManager[Any]:
+    """CFGG-01. Keeps the logits behind the negative prompt, which no result holds."""
+    name = "UnbatchedClassifierFreeGuidanceLogitsProcessor"
+
+    class Keeping(getattr(transformers_generation, name)):  # type: ignore[misc]
+        def get_unconditional_logits(self, input_ids: torch.Tensor) -> torch.Tensor:
+            said = super().get_unconditional_logits(input_ids)
+            unguided.append(said[:, -1].numpy())
+            return said
+
+    return patch.object(transformers_generation, name, Keeping)
 
 
 def in_their_kinds(layer: dict[str, Any]) -> dict[str, Any]:
@@ -216,11 +246,21 @@ def wobble(request: Request, sequences: np.ndarray) -> float:
     """
     model, _ = pair(request.model)
     ids = sequences[:, : request.width + request.n_positions - int(request.seen.sum(axis=1).max())]
+    last = request.width - 1
     rows = len(ids) // len(request.seen)
     seen = np.pad(request.seen, [(0, 0), (0, ids.shape[1] - request.width)], constant_values=1).repeat(rows, axis=0)
     rng = np.random.default_rng(0)
-    moved = [forward(each, ids, seen) for each in (model.gpt2, *(nudged_weights(model.gpt2, rng) for _ in range(4)))]
-    return max(float(np.abs(each - moved[0])[:, request.width - 1 :].max()) for each in moved[1:])
+    networks = [model.gpt2, *(nudged_weights(model.gpt2, rng) for _ in range(4))]
+    moved = [forward(each, ids, seen)[:, last:] for each in networks]
+    if guided(request):  # the negative prompt is the last token
+        behind = [forward(each, ids[:, last:], np.ones_like(ids[:, last:])) for each in networks]
+        moved = [np.stack(both) for both in zip(moved, behind, strict=True)]
+    return max(float(np.abs(each - moved[0]).max()) for each in moved[1:])
+
+
+def guided(request: Request) -> bool:
+    """CFGG-01. Whether there is a negative prompt."""
+    return bool(request.get("guidance_scale", 1.0) != 1.0)
 
 
 def nudged_weights(part: Any, rng: np.random.Generator) -> Any:
@@ -246,16 +286,21 @@ def unlike(request: Request, ours: Answer, theirs: Answer) -> str:
         largest = float(np.abs(theirs.sequences_scores).max())  # a sum of a few logarithms, each with some roundings
         if wrong := off(ours.sequences_scores, theirs.sequences_scores, 1e-5 * (1 + largest) * gain(request)):
             return f"sequences_scores: {wrong}"
-    for name, enlarged in (("logits", 1.0), ("scores", gain(request))):
+    for name, enlarged in (("logits", 1.0), ("unguided", 1.0), ("scores", gain(request))):
         ours_list, theirs_list = getattr(ours, name), getattr(theirs, name)
         if ours_list and len(ours_list) != len(theirs_list):
             return f"{len(ours_list)} steps, not {len(theirs_list)}"
         for step, rows in told(request, theirs) if ours_list else ():
             said = ours_list[step][rows], theirs_list[step][rows]
-            bound = NEAR * (1 + float(np.abs(theirs.logits[step][rows]).max(initial=0))) * enlarged
+            bound = NEAR * (1 + largest_logit(theirs, step, rows)) * enlarged
             if off(*said, bound) and (wrong := off(*said, max(bound, wobble(request, theirs.sequences) * enlarged))):
                 return f"{name} of step {step}, rows {rows.tolist()}: {wrong}"
     return ""
+
+
+def largest_logit(said: Answer, step: int, rows: np.ndarray) -> float:
+    """Of these rows in this step, behind the negative prompt too."""
+    return max(float(np.abs(each[step][rows]).max(initial=0)) for each in (said.logits, said.unguided) if each)
 
 
 def with_free_places(request: Request, said: Answer) -> Answer:
@@ -272,30 +317,31 @@ def with_free_places(request: Request, said: Answer) -> Answer:
     return replace(said, sequences=sequences, sequences_scores=scores, beam_indices=rows)
 
 
-EDGES = ("top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+EDGES = ("top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+ROUNDINGS = (-1, 1, -2, 2, -4, 4, -16, 16)
 
 
-def nudged(request: Request, theirs: Answer) -> Iterator[Request]:
-    """The request, and with a setting that cuts at an edge moved by a few roundings of float32.
-
-    `top_h` cuts at a share of the entropy, which near 0 is little more than the rounding of a probability near 1.
-    """
-    yield request
+def nudged(request: Request) -> Iterator[tuple[Request, float]]:
+    """The request, and with a setting that cuts at an edge moved by a few roundings of float32; and by how much top_h's edge is."""
+    yield request, 0.0
     for name in set(EDGES) & set(request.active()):
-        rounding = 6e-8 / least_entropy(theirs) if name == "top_h" else 6e-8
-        for roundings in (-1, 1, -2, 2, -4, 4, -16, 16):
-            yield replace(request, call=request.call | {name: request.get(name) * (1 + roundings * rounding)})
+        for roundings in ROUNDINGS:
+            yield replace(request, call=request.call | {name: request.get(name) * (1 + roundings * 6e-8)}), 0.0
+    if "top_h" in request.active():
+        yield from ((request, roundings * 6e-8) for roundings in ROUNDINGS)
 
 
-def least_entropy(theirs: Answer) -> float:
-    """The smallest entropy from which a token was drawn."""
-    return max(min(float(entropy(step.astype(np.float64)).min()) for step in theirs.logits), 1e-6)
+def with_moved_edge(ids: np.ndarray, scores: np.ndarray, *, share: float, by: float) -> np.ndarray:
+    """TOPH-01. Cut at an entropy that is more by so much, for a sum of -p log p is off by the rounding of a p near 1."""
+    least = np.maximum(entropy(scores.astype(np.float64)).ravel(), 1e-30)
+    rows = [top_h(ids, scores[[row]], share=share + by / each) for row, each in enumerate(least)]
+    return np.concatenate(rows)
 
 
 def is_near_tie(request: Request, ours: Answer, theirs: Answer) -> bool:
     """Whether rounding alone explains it: the logits agree until tokens differ, and from theirs refgen says what they say."""
     request = everything(request)
-    if not any(repeats(each, theirs) for each in nudged(request, theirs)):
+    if not any(repeats(each, theirs, by) for each, by in nudged(request)):
         return False
     ours = ours if ours.logits else ask_refgen(request)
     width = min(ours.sequences.shape[1], theirs.sequences.shape[1])
@@ -303,16 +349,24 @@ def is_near_tie(request: Request, ours: Answer, theirs: Answer) -> bool:
     until = width - 1 if same.all() else int(same.argmin())
     agreed = 1 if request.beams > 1 else until - request.width + 1  # beams that change places take their logits along
     running = alive(request, theirs.sequences) if request.beams == 1 else np.ones((len(theirs.logits[0]), 1), bool)
-    bound = max(NEAR * (1 + max(np.abs(step).max() for step in theirs.logits)), wobble(request, theirs.sequences))
+    largest = max(np.abs(step).max() for step in theirs.logits + theirs.unguided)
+    bound = max(NEAR * (1 + largest), wobble(request, theirs.sequences))
     return not any(
-        off(ours.logits[step][running[:, step]], theirs.logits[step][running[:, step]], bound) for step in range(agreed)
+        off(our_list[step][running[:, step]], their_list[step][running[:, step]], bound)
+        for our_list, their_list in ((ours.logits, theirs.logits), (ours.unguided, theirs.unguided))
+        for step in range(min(agreed, len(their_list)))
     )
 
 
-def repeats(request: Request, theirs: Answer) -> bool:
+def repeats(request: Request, theirs: Answer, by: float) -> bool:
     """Whether refgen, given the logits of transformers instead of its own, says what transformers says."""
-    steps = iter([*theirs.logits, *[np.full_like(theirs.logits[0], np.nan)] * 40])  # refused if it goes on longer
-    with patch.object(refgen_call, "by_forward", lambda *_: lambda ids, mask: next(steps)):
+    beyond = [np.full_like(theirs.logits[0], np.nan)] * 40  # refused if it goes on longer
+    steps, unguided = iter(theirs.logits + beyond), iter(theirs.unguided + beyond)
+    with (
+        patch.object(refgen_call, "by_forward", lambda *_: lambda ids, mask: next(steps)),
+        patch.object(refgen_call, "after_negative_prompt", lambda *_: lambda ids: next(unguided)),
+        patch.object(refgen_processors, "top_h", partial(with_moved_edge, by=by) if by else top_h),
+    ):
         again = ask_refgen(request)
     return isinstance(again, Answer) and not unlike(request, again, theirs)
 

@@ -78,7 +78,17 @@ class Request:
     @property
     def layers(self) -> tuple[dict[str, Any], ...]:
         """The settings by source, the strongest last; None in a configuration is no setting (CFG-05)."""
-        return self.own, self.passed or {}, self.call
+        return self.sayable, self.passed or {}, self.call
+
+    @cached_property
+    def sayable(self) -> dict[str, Any]:
+        """STOP-08. The settings of the model's own configuration without end and pad ids that it cannot say."""
+        ids = {"eos_token_id", "pad_token_id"}
+        return {
+            name: value
+            for name, value in self.own.items()
+            if name not in ids or np.max(value, initial=0) < self.vocab_size
+        }
 
     @cached_property
     def settings(self) -> dict[str, Any]:

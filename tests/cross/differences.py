@@ -130,21 +130,14 @@ def padded(request: Request) -> bool:
 
 
 def holds_invalid(request: Request, rule: str) -> bool:
-    """CFG-10. Whether any source holds a value that this rule forbids; end and pad ids of the model's own are looked over."""
+    """CFG-10. Whether any source holds a value that this rule forbids; of ids that the model has not, only those that count."""
     return any(
         named == rule and type(layer[name]) is type(value) and layer[name] == value
-        for layer in request.layers
+        for layer in ((request.settings,) if rule == "STOP-08" else request.layers)
         for name, entries in INVALID.items()
         if name in layer
         for value, named in entries
-        if not (rule == "STOP-08" and layer is request.own and name in ("eos_token_id", "pad_token_id"))
     )
-
-
-def foreign(request: Request) -> dict[str, Any]:
-    """STOP-08. End and pad ids of the model's own that it cannot say."""
-    ids = {name: request.own[name] for name in ("eos_token_id", "pad_token_id") if name in request.own}
-    return {name: value for name, value in ids.items() if np.max(value, initial=0) >= request.vocab_size}
 
 
 def each(value: Any) -> set[int]:
@@ -359,6 +352,14 @@ def drafts_cannot(request: Request) -> bool:
     return request.get("prompt_lookup_num_tokens") is not None and (rows > 1 or request.beams > 1 or no_cache)
 
 
+def drafts_beyond_the_end(request: Request) -> bool:
+    """ASSIST-04. Whether a draft of full length may go on where the positions end; only the last token is said without one."""
+    if request.samples or request.seen.shape != request.ids.shape:
+        return False
+    tokens = int(request.seen.sum()) + columns(request) - request.width - 2
+    return tokens + (request.get("prompt_lookup_num_tokens") or -np.inf) > request.n_positions
+
+
 def unassisted(request: Request) -> Request:
     """ASSIST-01, ASSIST-02. Without a draft, which there may change what chance gives, where a criterion ends a row, and guidance."""
     own, passed, call = (
@@ -445,8 +446,8 @@ DIFFERENCES: tuple[Difference, ...] = (
                and request.get("bos_token_id") == request.get("pad_token_id") and request.mask is None,
                reworded=lambda request: replace(request, prompt=request.ids.tolist(), mask=[[1]])),
     Difference("LEN-01", overruled_length, reworded=with_lasting_lengths),
-    Difference("STOP-08", foreign, reworded=lambda request: replace(
-        request, own={name: value for name, value in request.own.items() if name not in foreign(request)})),
+    Difference("STOP-08", lambda request: request.sayable != request.own,
+               reworded=lambda request: replace(request, own=request.sayable)),
     Difference("CFG-10", half_a_contradiction, refused_there=True, reworded=in_the_call),
     Difference("CFG-05", counts_switched_off, refused_there=True,
                reworded=lambda request: replace(request, call=request.call | counts_switched_off(request))),
@@ -458,14 +459,15 @@ DIFFERENCES: tuple[Difference, ...] = (
                reworded=lambda request: replace(request, call=request.call | other_kinds(request))),
     Difference("LEN-04", overfull, patched=room_to_spare),
     Difference("STOP-05", lambda request: "stopping_criteria" in request.functions
-               and all(end >= request.vocab_size for end in request.ends) and request.beams == 1),
+               and not request.ends and request.beams == 1),
     Difference("BEAM-10", filled_otherwise),
     Difference("NGRAM-02", lambda request: padded(request) and {
         "no_repeat_ngram_size", "bad_words_ids", "sequence_bias"}.intersection(request.active()), patched=without_padding),
     Difference("CFGG-01", lambda request: request.get("guidance_scale", 1.0) != 1.0 and request.beams > 1, patched=guided_beams),
     Difference("ASSIST-02", lambda request: request.get("prompt_lookup_num_tokens") is not None and request.samples,
                reworded=unassisted),
-    Difference("ASSIST-04", lambda request: request.get("prompt_lookup_num_tokens") is not None and not request.samples and
+    Difference("ASSIST-04", drafts_beyond_the_end, perhaps=True, patched=room_to_spare),
+    Difference("ASSIST-01", lambda request: request.get("prompt_lookup_num_tokens") is not None and not request.samples and
                {"stopping_criteria", "max_time", "guidance_scale"}.intersection(request.active()), reworded=unassisted),
     Difference("BEAM-03", sums_may_tie, perhaps=True, patched=equal_sums_in_order),
     Difference("SAMP-08", growing_without_end, perhaps=True, patched=decay_of_running_rows),

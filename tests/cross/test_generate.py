@@ -53,6 +53,44 @@ def test_whole_calls_equal_transformers(figures):
     assert not rarely, {name: active[name] for name in rarely}
 
 
+ALL = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
+RARE = {  # calls that a long search found, and what becomes of them; rounding may differ on another machine
+    "an end token that cannot be said fills no row": (
+        Request(40, [[17, 20], [2, 5]], None, 0, {"max_new_tokens": 3}, own={"eos_token_id": 1000},
+                functions={"stopping_criteria": "at every fifth id"}),
+        ["refused here STOP-07"],
+    ),
+    "a pad id that cannot be said fills no row": (
+        Request(40, [[17, 20], [2, 5]], None, 0, {"max_new_tokens": 3}, own={"pad_token_id": 1000},
+                functions={"stopping_criteria": "at every fifth id"}),
+        ["refused here STOP-07"],
+    ),
+    "an end token that cannot be said, but does not count": (
+        Request(40, [[17, 20], [2, 5]], None, 0, {"eos_token_id": None, "max_new_tokens": 3}, passed={"eos_token_id": 1000}),
+        ["equal"],
+    ),
+    "a draft that reaches beyond the end of the context": (
+        Request(8, [[4, 2, 4, 17, 14, 7, 8, 3]], None, 0, {
+            "max_new_tokens": 5, "prompt_lookup_num_tokens": 5, "watermarking_config": {"bias": 2.0}, **ALL}),
+        ["equal ASSIST-04"],
+    ),
+    "guidance that leaves top_h hardly any entropy": (
+        Request(40, [[23, 8, 6, 20, 9, 4, 2, 21]], None, 166574705010, {
+            "do_sample": True, "num_beams": 2, "top_k": 0, "top_h": 0.9, "guidance_scale": 3.0, "max_new_tokens": 5,
+            "repetition_penalty": 0.7, "watermarking_config": {"bias": 4.0, "greenlist_ratio": 0.5, "hashing_key": 7},
+            "num_return_sequences": 2, **ALL}),
+        ["near-tie BEAM-10 CFGG-01 BEAM-03 TOPH-01 SAMP-08", "equal BEAM-10 CFGG-01"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::refgen.IgnoredSettingWarning", "ignore::UserWarning")
+@pytest.mark.parametrize(("call", "verdicts"), RARE.values(), ids=RARE.keys())
+def test_rare_calls_equal_transformers(call, verdicts):
+    """What a long search found once is looked at every time."""
+    assert " ".join(verdict(call)) in verdicts
+
+
 def told(figures, verdicts, rules, active, beams):
     """The counts as figures: verdicts, named differences, and how often each field was active in answers that were equal."""
     figures.append(

@@ -7,6 +7,7 @@ from hypothesis import settings
 
 from refgen.oracle.margins import judge_tokens, together
 from refgen.oracle.noise import expected_error
+from refgen.oracle.suspects import suspects
 from tests.cross.torch_twin import torch_twin
 
 TEXT = """ROMEO:
@@ -90,25 +91,25 @@ BUGS = {
     "cache, each step overwrites the one before": {"overwrites": True},
     "position, steps stand at 0": {"place": lambda start, step: 0},
 }
-SUBTLE = {
-    "cache without the prompt's last position": {"lost": 1},
-    "position, steps stand one too far": {"place": lambda start, step: start + step + 1},
+SUBTLE = {  # by the names that faults.py has for them
+    "cache-loses-last": {"lost": 1},
+    "cached-position-plus-one": {"place": lambda start, step: start + step + 1},
 }
 
 
 def judgements(shakespeare, options, dtype, count, seed):
-    """Of some texts with a bug."""
+    """Some texts with a bug, and their judgements."""
     model, tokenizer = shakespeare
     twin = next(twins(model, dtype))
     texts = [(prompt, continued(twin, prompt, **options)) for prompt in some_prompts(tokenizer, count, seed)]
-    return [judge_tokens(model.gpt2, *text, dtype) for text in texts]
+    return texts, [judge_tokens(model.gpt2, *text, dtype) for text in texts]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("bug", BUGS)
 def test_bugs_are_found(shakespeare, figures, bug, dtype):
     """Each text of an implementation with a plain bug is FAIL."""
-    judged = judgements(shakespeare, BUGS[bug], dtype, WRONG, 2)
+    _, judged = judgements(shakespeare, BUGS[bug], dtype, WRONG, 2)
     failed = sum(each.verdict == "FAIL" for each in judged)
     figures.append(f"judge: {failed} of {WRONG} texts in {dtype} are FAIL: {bug}")
     assert failed == WRONG
@@ -117,11 +118,16 @@ def test_bugs_are_found(shakespeare, figures, bug, dtype):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"] if LONG else ["float16"])
 @pytest.mark.parametrize("bug", SUBTLE)
 def test_subtle_bugs_are_found_in_some_texts(shakespeare, figures, bug, dtype):
-    """A bug that hardly moves the logits changes few tokens: not each text shows it, all together do."""
-    judged = judgements(shakespeare, SUBTLE[bug], dtype, WRONG if LONG else 3, 4)
-    failed = sum(each.verdict == "FAIL" for each in judged)
-    figures.append(f"judge: {failed} of {len(judged)} texts in {dtype} are FAIL, and all together: {bug}")
+    """A bug that hardly moves the logits changes few tokens: not each text shows it, all together do, and name it."""
+    texts, judged = judgements(shakespeare, SUBTLE[bug], dtype, WRONG if LONG else 3, 4)
+    failed = [text for text, each in zip(texts, judged, strict=True) if each.verdict == "FAIL"]
     assert together(judged).verdict == "FAIL"
+    found = suspects(shakespeare[0].gpt2, failed[:8] or texts, dtype)
+    figures.append(
+        f"judge: {len(failed)} of {len(judged)} texts in {dtype} are FAIL, and all together: {bug}. {found.sentence}"
+    )
+    assert bug in [fault.name for fault, _ in found.faults]
+    assert found.named is None or found.named.name == bug
 
 
 def test_too_many_ties_are_a_bug(shakespeare, figures):

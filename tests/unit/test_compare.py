@@ -1,6 +1,7 @@
 """Comparisons: where a difference begins, which layer makes it, whether it is rounding, what it looks like."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from types import ModuleType
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 
 from refgen.activations import gelu
+from refgen.bench.weights import random_tensors, shape_config
+from refgen.canonical import canonical
+from refgen.checkpoint import assemble
 from refgen.cli import main
 from refgen.errors import OracleError
 from refgen.oracle import trace
@@ -147,6 +151,135 @@ def test_what_is_refused(gpt2):
         compare(gpt2, replace(run, stages={}))
 
 
+# --- Two traces -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A network of three narrow layers."""
+    config = shape_config("3,2,32,1024,64")
+    return assemble(config, random_tensors(config))
+
+
+def in_bfloat16(gpt2, name=None):
+    """The trace of a run in bfloat16, with a fault or without."""
+    p = Pass(cast(gpt2, "bfloat16"), IDS, MASK)
+    if name is not None:
+        p = planted(name).change(p)
+    return replace(traced(rounded_network(p.gpt2, "bfloat16")), dtype="bfloat16")
+
+
+def planted(name):
+    """The fault of that name."""
+    return next(fault for fault in FAULTS if fault.name == name)
+
+
+@pytest.fixture(scope="module")
+def right(small):
+    """Correct runs of different formats and orders of operations."""
+    found = trace.record(small, IDS, MASK, prefill=3)
+    by_steps = {name: array.view(np.ndarray) for name, array in found.stages.items()}
+    return {
+        "float32": traced(small),
+        "by steps": replace(found, stages=by_steps),
+        "canonical": traced(canonical(small)),
+        "bfloat16": in_bfloat16(small),
+    }
+
+
+@pytest.mark.parametrize("pair", [("float32", "float32"), ("by steps", "canonical"), ("float32", "bfloat16")])
+def test_two_right_runs_pass(small, right, pair):
+    """Whatever they are computed in, and the same from both sides; the weights of bfloat16 are no difference."""
+    mine, other = (right[name] for name in pair)
+    found, turned = compare(small, mine, other=other), compare(small, other, other=mine, diagnosing=False)
+    assert found.passes, found.sentence
+    assert turned.passes
+    assert found.diagnosis.named is None
+    dtypes = list(dict.fromkeys([mine.dtype, other.dtype]))
+    assert found.sentence.startswith(f"PASS: rounding in {' and '.join(dtypes)} explains how far the two are apart.")
+    assert found.largest == turned.largest
+    assert found.largest == np.abs(mine.stages["lm_head"] - other.stages["lm_head"].astype(float))[MASK == 1].max()
+    assert found.largest <= 2 * found.expected
+    for one, two in zip(found.stages, turned.stages, strict=True):
+        assert one.overall < 1
+        assert one.overall == pytest.approx(two.overall, rel=0.3, abs=1e-9)  # the same error, another chance
+    if mine is other:
+        assert {stage.worst for stage in (*found.stages, *found.local)} == {0}
+
+
+def test_a_difference_is_found_where_it_is(small, right):
+    """A fault of one of the two shows in its stage, by itself, and by name, in whichever of the two it is."""
+    wrong = traced(with_block(small, 2, act=gelu))
+    for mine, other, opening in (
+        (wrong, right["by steps"], "MINE looks like OTHER with gelu-erf: "),
+        (right["by steps"], wrong, "OTHER looks like MINE with gelu-erf: "),
+    ):
+        found = compare(small, mine, other=other)
+        assert not found.passes
+        assert (found.first.name, found.first.at, found.faulty) == ("h.2.mlp.act", (0, 0), ("h.2",))
+        assert f"Different by itself: h.2; the others pass it on. {opening}" in found.sentence
+        marked = [line.split()[0] for line in report(found) if line.endswith("<- different")]
+        assert marked == ["h.2.mlp.act", "h.2.mlp.c_proj", "h.2"]
+
+
+def test_a_fault_of_both_is_no_difference(small):
+    """What they share does not show, what one has more than the other does."""
+    both = with_block(small, 2, act=gelu)
+    shared, more = traced(both), traced(with_block(both, 1, act=gelu))
+    found = compare(small, more, other=shared)
+    assert compare(small, shared, other=shared).passes
+    assert (found.first.name, found.faulty, found.diagnosis.named.name) == ("h.1.mlp.act", ("h.1",), "gelu-erf")
+
+
+@pytest.mark.parametrize(("name", "first"), [("no-mean", "h.0.ln_1"), ("scale-twice", "h.0.attn.scores")])
+def test_sixteen_bits_hide_no_gross_difference(small, right, name, first):
+    """float32 beside bfloat16 with a fault, either way."""
+    wrong = in_bfloat16(small, name)
+    for mine, other, suspect in ((wrong, right["float32"], "MINE"), (right["float32"], wrong, "OTHER")):
+        found = compare(small, mine, other=other)
+        assert not found.passes
+        assert found.first.name == first
+        assert (found.diagnosis.named, found.suspect) == (planted(name), suspect)
+
+
+def test_numbers_that_neither_has(small, right):
+    """NaN in the other one is infinitely far off as well, and so is NaN in both."""
+    stages = {name: array.copy() for name, array in right["float32"].stages.items()}
+    stages["h.1.mlp.act"][0, 4, 3] = np.nan
+    broken = replace(right["float32"], stages=stages)
+    for mine, other in ((right["float32"], broken), (broken, broken)):
+        found = compare(small, mine, other=other, diagnosing=False)
+        assert (found.first.name, found.first.at, found.first.worst) == ("h.1.mlp.act", (0, 4), np.inf)
+
+
+def test_common_stages_are_compared(small, right):
+    """Those that only one has are left out; ids at padding may be any."""
+    few = replace(traced(small, ["h.1", "lm_head"]), input_ids=np.where(MASK == 1, IDS, 9))
+    found = compare(small, few, other=right["by steps"], diagnosing=False)
+    assert [stage.name for stage in found.stages] == ["h.1", "lm_head"]
+    assert found.passes
+
+
+def test_pairs_that_are_refused(small, right):
+    """Other tokens, another mask, other shapes, nothing in common, a dtype that is none of the three."""
+    run, logits = right["float32"], traced(small, ["lm_head"])
+    ids, mask = IDS.copy(), MASK.copy()
+    ids[1, 5], mask[1, 3] = 7, 0
+    for other, message in (
+        (replace(run, input_ids=ids), "has other input_ids, first at row 1, position 5: 7, not 731. Record both over the same tokens."),
+        (replace(run, attention_mask=mask), "has other attention_mask, first at row 1, position 3: 0, not 1. Record"),
+        (replace(run, input_ids=IDS[:1]), "has input_ids of shape [1, 8], not [2, 8]. Record"),
+        (traced(small, ["h.?"]), "has no stage in common with the first: h.0, h.1, h.2. The first has lm_head."),
+        (replace(run, config=replace(small.config, n_layer=2)), "is of a network with n_layer=2, not 3."),
+        (replace(run, stages={}), "holds no stages."),
+    ):  # fmt: skip
+        with pytest.raises(OracleError, match=re.escape(f"the other trace: {message}")):
+            compare(small, logits, other=other)
+    with pytest.raises(OracleError, match="dtype='float64': must be one of"):
+        compare(small, run, other=replace(run, dtype="float64"))
+    assert compare(small, run, other=replace(run, dtype="float64"), other_dtype="float32", diagnosing=False).passes
+
+
 # --- The command ------------------------------------------------------------------------------------------
 
 
@@ -187,6 +320,19 @@ def test_json(capsys, files):
     assert told["diagnosis"]["named"] == "gelu-erf"
     assert told["diagnosis"]["rules"] == ["FWD-15", "FWD-16"]
     assert told["diagnosis"]["matches"][0]["fault"] == "gelu-erf"
+
+
+def test_the_command_with_two(capsys, files):
+    """Two files are compared with each other."""
+    code, out, _ = run(capsys, files / "right.safetensors", files / "wrong.safetensors", "--json")
+    told = json.loads(out)
+    assert (code, told["verdict"], told["first"]["name"], told["at_fault"]) == (1, "FAIL", "h.1.mlp.act", ["h.1"])
+    assert (told["dtype"], told["other_dtype"]) == ("float32", "float32")
+    assert (told["diagnosis"]["named"], told["diagnosis"]["suspect"]) == ("gelu-erf", "OTHER")
+    assert "OTHER looks like MINE with gelu-erf: " in told["sentence"]
+    code, out, err = run(capsys, files / "right.safetensors", "--other-dtype", "bfloat16")
+    assert (code, out) == (1, "")
+    assert err == "refgen: error: --other-dtype: speaks of a second file, which is not given.\n"
 
 
 def test_a_picture(gpt2, tmp_path, monkeypatch, capsys, files):

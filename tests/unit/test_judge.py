@@ -29,7 +29,7 @@ def test_a_text(judge):
     code, out, err = judge({"prompt_ids": [813, 25], "new_ids": [198, 40, 458]}, "--dtype", "bfloat16")
     first, *flips = out.splitlines()
     assert (code, err) == (1, "")
-    assert first == f"FAIL: {flips[0]}; rounding of bfloat16 explains 4."
+    assert first == f"FAIL: {flips[0]}; rounding of bfloat16 explains 4. None of the known faults explains the tokens."
 
 
 def test_rows_and_json(judge):
@@ -46,6 +46,8 @@ def test_rows_and_json(judge):
     told = json.loads(out)
     assert (code, told["verdict"], told["tokens"]) == (1, "FAIL", 6)
     assert [row["verdict"] for row in told["rows"]] == ["PASS", "FAIL"]
+    assert told["suspects"] == []
+    assert told["sentence"].endswith("explains 4. None of the known faults explains the tokens.")
     (flip,) = told["flips"]
     assert (flip["step"], flip["token"], flip["best"]) == (2, 458, 457)
     assert flip["sigmas"] == pytest.approx(flip["margin"] / flip["sigma"])

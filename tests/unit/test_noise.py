@@ -5,11 +5,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from refgen import GPT2Config
 from refgen.errors import OracleError
 from refgen.model import forward
 from refgen.oracle.formats import FORMATS, cast
-from refgen.oracle.noise import LOGIT, OVERALL, POSITION, expected_error, judge_error, logit_scale
-from tests.strategies import models, prompts
+from refgen.oracle.noise import (
+    LOGIT,
+    OVERALL,
+    POSITION,
+    expected_error,
+    independent,
+    judge_error,
+    logit_scale,
+    rarely_above,
+)
+from tests.strategies import models, prompts, random_model
 
 DTYPES = sorted(FORMATS)
 
@@ -103,7 +113,45 @@ def test_ratios_are_in_units_of_the_scale(case, times, seed):
     assert ratios.position == pytest.approx(times, rel=1e-6)
     assert real[ratios.worst_position]
     assert ratios.logit >= times * (1 - 1e-6)
-    assert ratios.passes == (ratios.overall <= OVERALL and ratios.position <= POSITION and ratios.logit <= LOGIT)
+    overall, position, logit = ratios.limits
+    assert ratios.passes == (ratios.overall <= overall and ratios.position <= position and ratios.logit <= logit)
+    assert overall >= OVERALL
+    assert position >= POSITION
+    assert logit == LOGIT
+
+
+def test_rarely_above_is_a_quantile():
+    """Of chi-square's: the values are those of tables of its upper tail at one in a million, and no smaller."""
+    for n, chi2 in ((1, 23.928), (2, 27.631), (5, 35.888), (8, 42.701), (30, 82.044), (100, 182.13)):
+        assert np.sqrt(chi2 / n) <= rarely_above(np.array(n)) <= 1.08 * np.sqrt(chi2 / n)
+
+
+@pytest.mark.parametrize("groups", [1, 3, 40])
+def test_independent_numbers_are_counted(groups):
+    """120 numbers, all of a group alike, count as many as there are groups; of a single run nobody can say."""
+    runs = np.repeat(np.random.default_rng(groups).normal(size=(200, groups)), 120 // groups, axis=-1)
+    assert float(independent(runs @ runs.T)) == pytest.approx(groups, rel=0.2)
+    assert independent(runs[:1] @ runs[:1].T) == 1
+
+
+def test_few_numbers_are_given_more_room():
+    """Noisy runs through tiny networks, of one to four tokens, are all right; limits for many numbers would reject some."""
+    rejected, without, runs = [], 0, 0
+    for seed in range(6):
+        rng = np.random.default_rng([seed, 5])
+        H = int(rng.integers(1, 3))
+        config = GPT2Config(n_layer=2, n_head=H, n_embd=4 * H, vocab_size=int(rng.integers(3, 9)), n_positions=8)
+        gpt2, dtype = random_model(config, seed, "float32").gpt2, DTYPES[seed % 3]
+        ids = rng.integers(0, config.vocab_size, (1, int(rng.integers(1, 5))))
+        noise = expected_error(gpt2, ids, dtype=dtype)
+        for error in noise.samples["lm_head"]:
+            ratios = judge_error(noise, noise.exact["lm_head"] + error)
+            runs += 1
+            without += ratios.overall > OVERALL or ratios.position > POSITION
+            rejected += [] if ratios.passes else [ratios]
+    assert rejected == []
+    assert runs > 300
+    assert without > 5
 
 
 def test_each_limit_counts(shakespeare):

@@ -45,7 +45,8 @@ class Program:
             raise CrashedError(f"{command[0]} cannot be started: {error.strerror}") from None
         self._stdin, self._stdout = (pipe for pipe in (self._process.stdin, self._process.stdout) if pipe is not None)
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         """In a thread: lines as they come, None at the end."""
@@ -99,11 +100,15 @@ class Program:
         """Says goodbye, and waits a second for it."""
         with contextlib.suppress(OSError, ValueError):
             self._stdin.write(json.dumps({"op": "bye"}) + "\n")
+        with contextlib.suppress(OSError, ValueError):
             self._stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1.0)
         self._process.kill()
         self._process.wait()
+        self._reader.join(1.0)
+        if not self._reader.is_alive():  # a child of the program may still hold the pipe
+            self._stdout.close()
 
 
 class ProcessSubject:
@@ -116,7 +121,11 @@ class ProcessSubject:
     @cached_property
     def about(self) -> About:
         """What it answers to hello."""
-        return described(self._asked(HELLO))
+        try:
+            return described(self._asked(HELLO))
+        except GarbledError:
+            self.close()
+            raise
 
     def ask(self, op: str, model: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         """Loads the model if it is another one, then asks."""
