@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ from refgen.oracle.noise import expected_error
 from refgen.shipped import BUILT_IN
 
 ALPHA = 1e-6  # the chance that a run calls a right sampler wrong
-ROWS = 64
+ROWS = 128
 REQUESTS = 40  # of one check, at most
 REACH = 6.0  # how many expected errors a logit may be off by when a cut is judged
 TIE = 1e-6  # the same for dice, where equal tokens may be cut in any way
@@ -201,6 +202,11 @@ class Drawer:
         default_factory=lambda: [("seed", "num_return_sequences"), ("num_return_sequences",), ("seed",), ()]
     )
 
+    @property
+    def several(self) -> bool:
+        """Whether it gets more than one row a request, for all it knows."""
+        return "num_return_sequences" in self.ways[0]
+
     def rows(self, prompt: Sequence[int], settings: Mapping[str, Any], n: int, steps: int) -> list[list[int]] | None:
         """The new tokens of up to n rows; None if the subject answers by text whose tokens nobody can tell."""
         seed = int(self.chance.integers(2**31))
@@ -222,7 +228,8 @@ class Drawer:
         if all("new_ids" in row for row in rows):
             return [row["new_ids"] for row in rows]
         tokenizer = self.lab.reference(self.model).tokenizer
-        if any(len(tokenizer.token_bytes(token)) > 1 for token in range(len(tokenizer) - 1)):
+        pieces = [tokenizer.token_bytes(token) for token in range(len(tokenizer) - 1)]
+        if any(len(piece) > 1 or not piece.isascii() for piece in pieces):
             return None
         return [row["new_ids"] if "new_ids" in row else tokenizer.encode(row["text"]) for row in rows]
 
@@ -232,7 +239,10 @@ class Drawer:
 
 @dataclass(frozen=True)
 class LawCheck:
-    """Tokens of one model under some settings, weighed. At most `draws` of them, at least `least`, `steps` in a row."""
+    """Tokens of one model under some settings, weighed: at most `draws` of them, at least `least`.
+
+    A request is for many rows and few steps, since steps take time; but for `fewest` at least, and `steps` at most.
+    """
 
     id: str
     rules: tuple[str, ...]
@@ -242,7 +252,8 @@ class LawCheck:
     prompt: tuple[int, ...] = (0,)
     draws: int = 2048
     least: int = 256
-    steps: int = 32
+    fewest: int = 4
+    steps: int = 64
     rows: int = ROWS  # of a request, at most
     first: tuple[str, ...] = ()  # of faults that look the same here, those to name first
     alpha: float = ALPHA
@@ -255,8 +266,11 @@ class LawCheck:
         drawer = Drawer(lab, self.model, lab.chance(self.id))
         trial = self.trial(sampler, lab)
         for _ in range(REQUESTS):
-            prompt, steps = self.ask_for(lab, drawer.chance)
-            n = min(self.rows, -(-max(1, trial.wanted()) // steps))
+            prompt, room = self.ask_for(lab, drawer.chance)
+            wanted, most = max(1, trial.wanted()), min(self.steps, room)
+            rows = self.rows if drawer.several else 1
+            steps = min(most, max(self.fewest, -(-wanted // rows)))
+            n = min(rows, -(-wanted // steps))
             try:
                 several = drawer.rows(prompt, self.settings, n, steps)
             except RefusedError:
@@ -275,13 +289,16 @@ class LawCheck:
         return trial.finding()
 
     def trial(self, sampler: Sampler, lab: Lab) -> "Trial":
-        """What weighs the tokens."""
-        return Trial(self, sampler)
+        """What weighs the tokens. What an unchanging law can show is known before the first of them."""
+        trial = Trial(self, sampler)
+        if not sampler.by_text:
+            (rows,) = self.grouped(lab, self.prompt, [[0]])
+            trial.plan(rows)
+        return trial
 
     def ask_for(self, lab: Lab, chance: np.random.Generator) -> tuple[Sequence[int], int]:
-        """The prompt of the next request, and how many tokens behind it."""
-        room = lab.reference(self.model).gpt2.config.n_positions - len(self.prompt)
-        return self.prompt, min(self.steps, room)
+        """The prompt of the next request, and how many tokens fit behind it."""
+        return self.prompt, lab.reference(self.model).gpt2.config.n_positions - len(self.prompt)
 
     def grouped(self, lab: Lab, prompt: Sequence[int], several: Sequence[Sequence[int]]) -> Iterator[Rows]:
         """Rows of one length together, with their exact logits. Those of dice are the last of any prompt."""
@@ -291,9 +308,10 @@ class LawCheck:
 
 
 def by_length(prompt: Sequence[int], several: Sequence[Sequence[int]]) -> Iterator[ndarray]:
-    """Arrays `[B S]` of prompt and row, one for each length above 0."""
-    for length in sorted({len(row) for row in several} - {0}):
-        yield np.array([[*prompt, *row] for row in several if len(row) == length])
+    """Arrays `[B S]` of prompt and row, for rows of one length above 0 that follow each other: they keep their order."""
+    for length, rows in groupby(several, key=len):
+        if length:
+            yield np.array([[*prompt, *row] for row in rows])
 
 
 class Trial:
@@ -303,13 +321,25 @@ class Trial:
         self.check, self.sampler = check, sampler
         self.faults: tuple[SamplerFault | NumbersFault, ...] = ()
         self.evidence: Evidence | None = None
+        self.pace: dict[str, Suspicion] = {}  # of one token, where it is known before
 
-    def add(self, rows: Rows) -> None:
-        """Weighs some rows. Which faults are bet on is settled before the first."""
+    def begin(self, rows: Rows) -> Law:
+        """The law of some rows; by the first, the faults that are bet on are settled."""
         law = self.sampler.law(rows)
         if self.evidence is None:
             self.faults = self.suspects(law, rows)
             self.evidence = Evidence([each.name for each in self.faults], self.check.alpha)
+        return law
+
+    def plan(self, rows: Rows) -> None:
+        """The pace of every fault, by any one token of an unchanging law."""
+        suspicions = self.suspicions(self.begin(rows), rows)
+        self.pace = {each.name: one for each, one in zip(self.faults, suspicions, strict=True)}
+
+    def add(self, rows: Rows) -> None:
+        """Weighs some rows."""
+        law = self.begin(rows)
+        assert self.evidence is not None  # noqa: S101 - begun
         self.evidence.add(rows.tokens, law, self.suspicions(law, rows), self.learners(law, rows))
 
     def suspects(self, law: Law, rows: Rows) -> tuple[SamplerFault | NumbersFault, ...]:
@@ -333,14 +363,16 @@ class Trial:
         return [by_rank(rows.tokens, law.expected)]
 
     def needs(self) -> dict[str, float]:
-        """How many tokens would make sure of each fault, at the pace so far."""
-        if self.evidence is None or self.evidence.count == 0:
-            return {}
-        N, height = self.evidence.count, threshold(len(self.faults), self.check.alpha)
-        return {
-            name: tokens_to_be_sure(Suspicion(np.zeros(0), growth / N, spread / N, clean / N), height)
-            for name, growth, spread, clean in self.evidence.totals()
-        }
+        """How many tokens would make sure of each fault, at the pace that is known or was so far."""
+        pace = self.pace
+        if not pace and self.evidence is not None and self.evidence.count:
+            N = self.evidence.count
+            pace = {
+                name: Suspicion(np.zeros(0), growth / N, spread / N, clean / N)
+                for name, growth, spread, clean in self.evidence.totals()
+            }
+        height = threshold(len(self.faults), self.check.alpha)
+        return {name: tokens_to_be_sure(one, height) for name, one in pace.items()}
 
     def aims(self) -> dict[str, float]:
         """Those of them that this check is there to see."""
@@ -348,23 +380,21 @@ class Trial:
 
     def wanted(self) -> int:
         """How many tokens are still to be asked for."""
-        if self.evidence is None:
-            return self.check.least
         enough = max(self.check.least, math.ceil(max(self.aims().values(), default=0) * 1.05))
+        if self.evidence is None or not self.evidence.count:
+            return min(enough, self.check.draws)
         return (self.check.draws if self.evidence.seen_at else min(enough, self.check.draws)) - self.evidence.count
 
     def over(self) -> bool:
         """Whether more tokens would not change what is said: the fault has its name, or all faults would have been seen."""
-        if self.evidence is None:
-            return False
-        if self.evidence.seen_at:
+        if self.evidence is not None and self.evidence.count and self.evidence.seen_at:
             return bool(self.evidence.suspects()) or self.evidence.count >= self.check.draws
         return self.wanted() <= 0
 
     def finding(self) -> Finding:
         """The verdict, in a line, and the figures behind it."""
         evidence = self.evidence
-        if evidence is None:
+        if evidence is None or not evidence.count:
             return Finding(Verdict.INCONCLUSIVE, "no token came")
         powers, aims = evidence.powers(), self.aims()
         facts = {
@@ -430,7 +460,7 @@ class IndependenceCheck(LawCheck):
     """Whether each token has a random number of its own: not that of the step before, the row above, another request."""
 
     def trial(self, sampler: Sampler, lab: Lab) -> Trial:
-        """One that looks at copies."""
+        """One that looks at copies, whose pace the tokens tell."""
         return CopyTrial(self, sampler)
 
 
@@ -476,11 +506,15 @@ class TextCheck(LawCheck):
 
     n_prompt: int = 6
 
+    def trial(self, sampler: Sampler, lab: Lab) -> Trial:
+        """One whose pace the text tells."""
+        return Trial(self, sampler)
+
     def ask_for(self, lab: Lab, chance: np.random.Generator) -> tuple[Sequence[int], int]:
         """Another prompt each time, of any tokens."""
         config = lab.reference(self.model).gpt2.config
         P = min(self.n_prompt, config.n_positions // 2)
-        return chance.integers(config.vocab_size, size=P).tolist(), min(self.steps, config.n_positions - P)
+        return chance.integers(config.vocab_size, size=P).tolist(), config.n_positions - P
 
     def grouped(self, lab: Lab, prompt: Sequence[int], several: Sequence[Sequence[int]]) -> Iterator[Rows]:
         """Rows with the logits of each step, and how far off those are expected to be."""
@@ -642,7 +676,7 @@ def law(name: str, rules: Sequence[str], why: str, model: str, settings: Mapping
 LAWS = (
     IndependenceCheck("sampling.numbers", ("SAMP-04", "SAMP-07", "SAMP-05"),
                       "tokens share random numbers, with the step before, another row or another request", LOADED, {},
-                      draws=8192, least=8192),
+                      draws=4096, least=4096, fewest=16, steps=16),
     law("plain", ["SAMP-01"], "tokens come more or less often than the model says", LOADED, {}),
     law("settings", ["PROC-01"], "settings are taken and do nothing: each of these alone leaves one token", LOADED,
         {"temperature": 1e-4, "top_p": 1e-9}, least=64),
@@ -673,15 +707,16 @@ LAWS = (
     law("min-p.behind-top-p", ["PROC-01"], "min_p and top_p are in another order than declared", LOADED,
         {"top_p": 0.75, "min_p": 0.3}),
     law("penalty", ["REP-01"], "a repetition penalty is left out, rewards, or counts what it should not", LOADED,
-        {"repetition_penalty": 1.8}, prompt=(3, 3, 3, 0, 2, 5, 7, 9, 11), steps=4, least=512),
+        {"repetition_penalty": 1.8}, prompt=(3, 3, 3, 0, 2, 5, 7, 9, 11), steps=4, least=512,
+        rows=64),
     law("bias.cut", ["BIAS-01", "PROC-01"], "a bias comes after top_k, which has removed what it should raise", LOADED,
         {"top_k": 3, "sequence_bias": BIAS}),
     law("bias.temperature", ["BIAS-01", "PROC-01"], "a bias is not tempered", LOADED,
         {"temperature": 2.0, "sequence_bias": BIAS}),
     law("temperature.fine", ["TEMP-01"], "temperature is a few percent off", PEAK,
-        {"top_k": 0, "temperature": 1.5}, draws=24_000, steps=128),
+        {"top_k": 0, "temperature": 1.5}, draws=24_000),
     law("leaks", ["SAMP-01", "SAMP-02"], "a removed token is drawn now and then", LOADED, {"top_k": 8},
-        draws=12_000, least=12_000),
+        draws=6_000, least=6_000),
     law("silent", ["PROC-05", "TOPK-02"], "a request without settings is sampled by other defaults than declared", WIDE, {}),
 )  # fmt: skip
 OTHERS: tuple[Check, ...] = (
@@ -697,9 +732,9 @@ def texts(model: str) -> list[LawCheck]:
     """The checks of a model that is no dice."""
     why = "sampled text follows another law than the model's"
     plain = TextCheck(f"sampling.text.{model}.plain", ("SAMP-01",), why, model, {"top_k": 0, "temperature": 1.4},
-                      draws=512, least=512, steps=16)  # fmt: skip
+                      draws=512, least=512, fewest=16, steps=16)  # fmt: skip
     cut = TextCheck(f"sampling.text.{model}.cut", ("SAMP-01", "PROC-01"), why, model,
-                    {"temperature": 0.8, "top_k": 20, "top_p": 0.9}, draws=768, least=768, steps=24)  # fmt: skip
+                    {"temperature": 0.8, "top_k": 20, "top_p": 0.9}, draws=768, least=768, fewest=24, steps=24)  # fmt: skip
     return [plain, cut]
 
 

@@ -245,8 +245,8 @@ def test_who_refuses_temperature_0(models):
 def small(tmp_path_factory):
     """A model of 40 tokens whose logits are others at every step."""
     folder = tmp_path_factory.mktemp("small")
-    checkpoint.save(designed("plain"), folder)
-    return {"plain": Path(folder)}
+    checkpoint.save(designed("net-plain"), folder)
+    return {"net-plain": Path(folder)}
 
 
 @pytest.mark.parametrize(("dtype", "noise"), [("float32", 2e-7), ("float16", 1e-3), ("bfloat16", 1e-2)])
