@@ -122,7 +122,7 @@ def rules_of(*found):
 def test_a_named_fault_comes_first():
     """A known fault that fits beats what a finding points at, and that the counting of failures; the earliest fault leads."""
     found = suspects([
-        *[result("forward", "FAIL", "FWD-01")] * 5,
+        result("forward", "FAIL", "FWD-01"),
         result("loop", "FAIL", rules=("EOS-01",)),
         result("sampling", "FAIL", rules=("TOPP-01",), fault="top_p_before_t"),
         result("forward", "FAIL", "FWD-04", rules=("FWD-16", "FWD-05"), fault="gelu_erf"),
@@ -130,7 +130,14 @@ def test_a_named_fault_comes_first():
     assert [each.rule for each in found] == ["FWD-16", "FWD-05", "TOPP-01", "EOS-01", "FWD-01", "FWD-04"]
     assert found[0].sentence == "looks like gelu_erf; 1 of its 1 checks fails"
     assert found[3].sentence == "failures point at it; 1 of its 1 checks fails"
-    assert found[4].sentence == "5 of its 5 checks fail"
+    assert found[4].sentence == "1 of its 1 checks fails"
+
+
+def test_a_finding_here_and_there_points_at_nothing():
+    """Unless half of the failures point at a rule, all checks of rules count."""
+    found = [*[result("loop", "FAIL", "STOP-02")] * 5, result("loop", "FAIL", rules=("STOP-01",))]
+    assert rules_of(*found)[0] == "STOP-02"
+    assert rules_of(*found[-2:])[0] == "STOP-01"
 
 
 def test_set_logic():
