@@ -218,9 +218,8 @@ def suspect(rule: str, results: Sequence[Result]) -> Suspect:
     bad, good = ([each for each in own if getattr(each.verdict, kind)] for kind in ("bad", "good"))
     named = [each for each in bad if each.finding.fault and rule in (each.finding.rules or each.rules)]
     pointed = [each for each in bad if rule in each.finding.rules]
-    if 2 * len(pointed) < sum(
-        each.verdict.bad for each in results
-    ):  # a finding here and there says less than all checks
+    unnamed = sum(each.verdict.bad and not each.finding.fault for each in results)
+    if 2 * len(pointed) < unnamed:  # a finding here and there says less than all checks
         pointed = []
     against = weight(rule, bad)
     share = against / (against + weight(rule, good))
