@@ -218,6 +218,10 @@ def suspect(rule: str, results: Sequence[Result]) -> Suspect:
     bad, good = ([each for each in own if getattr(each.verdict, kind)] for kind in ("bad", "good"))
     named = [each for each in bad if each.finding.fault and rule in (each.finding.rules or each.rules)]
     pointed = [each for each in bad if rule in each.finding.rules]
+    if 2 * len(pointed) < sum(
+        each.verdict.bad for each in results
+    ):  # a finding here and there says less than all checks
+        pointed = []
     against = weight(rule, bad)
     share = against / (against + weight(rule, good))
     return Suspect(

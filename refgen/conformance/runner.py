@@ -12,7 +12,7 @@ from pathlib import Path
 from refgen.conformance import cases, fresh, relations, sampling, smoke
 from refgen.conformance.lab import Lab
 from refgen.conformance.models import Models
-from refgen.conformance.probes import PROBES, cases_of
+from refgen.conformance.probes import PROBES
 from refgen.conformance.record import Run
 from refgen.conformance.subject import CrashedError, RefusedError, SkippedError, Subject, SubjectError, TimedOutError
 from refgen.conformance.verdicts import LEVELS, Check, Finding, Result, Verdict
@@ -20,8 +20,9 @@ from refgen.errors import ConformanceError, RefgenError
 
 
 def probe_checks(lab: Lab) -> list[cases.CaseCheck]:
-    """The questions of all probes, for a subject that loads models."""
-    return [cases.CaseCheck(case) for name in PROBES for case in cases_of(name)] if lab.about.loads else []
+    """The questions of all probes that are right in the subject's dtype, for a subject that loads models."""
+    probes = [build() for build in PROBES.values()] if lab.about.loads else []
+    return [cases.CaseCheck(case) for probe in probes if lab.about.dtype in probe.dtypes for case in probe.cases]
 
 
 SOURCES: Sequence[Callable[[Lab], Sequence[Check]]] = (
@@ -126,6 +127,9 @@ def guarded(lab: Lab, check: Check) -> Finding:
             SkippedError: Verdict.SKIP, CrashedError: Verdict.CRASH, TimedOutError: Verdict.TIMEOUT
         }  # fmt: skip
         said = f"refused: {error}" if isinstance(error, RefusedError) else str(error)
-        return Finding(verdicts.get(type(error), Verdict.FAIL), said, rules=getattr(error, "rules", ()))
+        verdict = verdicts.get(type(error), Verdict.FAIL)
+        if check.level == "smoke" and verdict is Verdict.SKIP:  # it says that it can
+            verdict = Verdict.FAIL
+        return Finding(verdict, said, rules=getattr(error, "rules", ()))
     except Exception as error:  # noqa: BLE001 - a fault of the kit is none of the subject's
         return Finding(Verdict.INCONCLUSIVE, f"the kit itself failed: {type(error).__name__}: {error}")

@@ -105,7 +105,7 @@ class Talk:
     def judged(self, prompt: Sequence[int], new_ids: list[int]) -> tuple[str, str]:
         """Verdict and sentence of the oracle."""
         ends = end_ids(self.reference, {"eos_token_id": None})
-        found = judge_tokens(self.reference.gpt2, prompt, new_ids, noise_format(self.lab.about.dtype), ends)
+        found = judge_tokens(self.reference.gpt2, prompt, new_ids, noise_format(self.lab.about.dtype), ends, samples=6)
         return found.verdict, found.sentence
 
     def near(self, a: ndarray, b: ndarray, ids: Sequence[Sequence[int]], what: str, mask: Any = None) -> Finding:

@@ -62,10 +62,12 @@ def test_right_tokens_accuse_nobody(small):
 def test_what_cannot_be_told_apart():
     """All that explain the tokens, or some and how many more; one that is two decades ahead is named."""
     a, b, c, d, e, f = FAULTS[:6]
-    assert Suspects(((a, -3.0), (b, -5.0))).named is a
-    near = Suspects(((a, -3.0), (b, -4.9)))
+    assert Suspects(((a, -3.0), (b, -5.0)), 3).named is a
+    few = Suspects(((a, -3.0),), 2)
+    assert (few.named, few.sentence) == (None, "Too few tokens depart, 2, to tell which known fault it is.")
+    near = Suspects(((a, -3.0), (b, -4.9)), 3)
     assert (near.named, near.sentence) == (None, f"It may be {a.name} or {b.name}: each explains every token.")
-    many = Suspects(tuple((fault, -1.0) for fault in (a, b, c, d, e, f)))
+    many = Suspects(tuple((fault, -1.0) for fault in (a, b, c, d, e, f)), 3)
     names = " or ".join(fault.name for fault in (a, b, c, d))
     assert many.sentence == f"It may be {names}, or one of 2 others: each explains every token."
 
