@@ -1,7 +1,7 @@
 """Checks of sampled text: whether tokens are drawn by the law that the settings name, each by a number of its own. docs/sampling-law.md.
 
-What a token's law is, refgen's own processors say of the exact logits; evidence.py weighs the tokens, and sampler_faults.py has
-the faults that are bet on. Dice (probes/) have the same logits at every step, so the law is known exactly and any number
+What a token's law is, token_law.py says; trial.py weighs the tokens by evidence.py, and sampler_faults.py has the faults that are
+bet on. Dice (probes/) have the same logits at every step, so the law is known exactly and any number
 of tokens can be had; of other models each token is judged by the law of the text before it, with room for rounding.
 
 All checks of a run share one chance of a false alarm, ALPHA. A check asks until every known fault that it can see within its
@@ -10,182 +10,27 @@ All checks of a run share one chance of a false alarm, ALPHA. A check asks until
 Axes    B rows, P prompt columns, T new tokens a row, S = P + T, N tokens, V vocabulary, n laws (N, or 1 for all).
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
-from refgen.conformance.evidence import (
-    SURE,
-    Evidence,
-    Law,
-    Learner,
-    Suspicion,
-    by_copy,
-    by_follower,
-    by_rank,
-    copier,
-    suspect,
-    threshold,
-    tokens_to_be_sure,
-)
 from refgen.conformance.judge import noise_format
 from refgen.conformance.lab import Lab, Reference
-from refgen.conformance.sampler_faults import (
-    FAULTS,
-    NUMBERS,
-    Chain,
-    NumbersFault,
-    SamplerFault,
-    conventions,
-    meant,
-    right,
-    run,
-    ties_are_free,
-)
 from refgen.conformance.subject import RefusedError, SkippedError
+from refgen.conformance.token_law import Rows, Sampler
+from refgen.conformance.trial import CopyTrial, Terms, Trial
 from refgen.conformance.verdicts import Check, Finding, Verdict
-from refgen.generation.prompt import Prompt
-from refgen.model import forward, softmax
+from refgen.model import forward
 from refgen.oracle.noise import expected_error
-from refgen.shipped import BUILT_IN
 
 ALPHA = 1e-6  # the chance that a run calls a right sampler wrong
 ROWS = 128
 REQUESTS = 40  # of one check, at most
-REACH = 6.0  # how many expected errors a logit may be off by when a cut is judged
-TIE = 1e-6  # the same for dice, where equal tokens may be cut in any way
-HISTORY = frozenset({"repetition_penalty", "no_repeat_ngram_size", "bad_words_ids"})  # settings that look at the text
-
-
-# --- The law of a token -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows that were drawn, `ids` `[B S]` of which the first `width` are the prompt, and the exact logits before each new one.
-
-    `logits` are `[B T V]`, or `[1 1 V]` where they are the same at every step; `sigma` is their expected error.
-    """
-
-    ids: ndarray
-    width: int
-    logits: ndarray
-    sigma: float = 0.0
-
-    @property
-    def tokens(self) -> ndarray:
-        """The new tokens, row after row, `[N]`."""
-        return self.ids[:, self.width :].ravel()
-
-    def before(self, column: int) -> ndarray:
-        """For every token the one `column` columns before it in its row, `[N]`; -1 where there is only the prompt."""
-        new = self.ids[:, self.width :]
-        return np.column_stack([np.full((len(new), column), -1), new])[:, : new.shape[1]].ravel()
-
-    def above(self) -> ndarray:
-        """For every token that of the row above at the same step, `[N]`; -1 in the first row."""
-        new = self.ids[:, self.width :]
-        return np.concatenate([np.full((1, new.shape[1]), -1), new])[: len(new)].ravel()
-
-
-def scores_of(chain: Chain, rows: Rows, logits: ndarray, by_text: bool) -> ndarray:
-    """What a chain makes of logits `[B T V]` or `[1 1 V]`: `[n V]`, row after row. `by_text`: if it looks at the ids."""
-    V = logits.shape[-1]
-    if not by_text:
-        return run(chain, rows.ids[:, : rows.width], logits.reshape(-1, V))
-    B, T = len(rows.ids), rows.ids.shape[1] - rows.width
-    wide = np.broadcast_to(logits, (B, T, V))
-    steps = [run(chain, rows.ids[:, : rows.width + t], wide[:, t]) for t in range(T)]
-    return np.stack(steps, axis=1).reshape(-1, V)
-
-
-def law_of(chain: Chain, rows: Rows, by_text: bool, temperature: float = 1.0) -> Law:
-    """The right law. Where logits may be off by `sigma`, a token near a cut may be in or out.
-
-    Four shifts of the logits by REACH sigma find those: what is kept loses and the rest gains, and the other way round; and
-    so the best token and the rest. A right sampler keeps what all of them keep and nothing that none keeps, so a token has
-    at most its weight by that of the tokens which are kept in any case. An error of a logit that is normal, of mean 0, and
-    not the bet's to know, raises the money by exp(sigma²) a token at most, so that is allowed for too.
-    """
-    scores = scores_of(chain, rows, rows.logits, by_text)
-    kept = np.isfinite(scores)
-    if rows.sigma == 0:
-        chances = softmax(scores)
-        return Law(chances, chances)
-    wide = rows.logits.reshape(-1, rows.logits.shape[-1])
-    best = wide >= wide.max(axis=-1, keepdims=True)
-    ever, always, highest = kept.copy(), kept.copy(), scores
-    for gaining in (~kept, kept, best, ~best):
-        shift = REACH * rows.sigma * np.where(gaining, 1, -1)
-        moved = scores_of(chain, rows, (wide + shift).reshape(rows.logits.shape), by_text)
-        ever, always = ever | np.isfinite(moved), always & np.isfinite(moved)
-        highest = np.where(kept, scores, np.maximum(highest, moved))
-    weights = np.where(ever, np.exp(highest - highest.max(axis=1, keepdims=True)), 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        most = weights / np.where(always, weights, 0).sum(axis=1, keepdims=True)
-    allowance = math.exp((rows.sigma / min(temperature, 1.0)) ** 2)
-    return Law(
-        expected=weights / weights.sum(axis=1, keepdims=True),
-        most=np.minimum(np.where(ever, most, 0) * allowance, ever),
-    )
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """What a request's settings mean for one subject, and the known faults that could change it."""
-
-    settings: Mapping[str, Any]
-    choices: Mapping[str, str]
-    _chains: dict[tuple[int, int], Chain] = field(default_factory=dict, repr=False, compare=False)
-
-    @cached_property
-    def meant(self) -> dict[str, Any]:
-        """With what the subject declares to mean where the request is silent."""
-        return meant(self.settings, self.choices)
-
-    @property
-    def by_text(self) -> bool:
-        """Whether the law depends on the tokens before."""
-        biases = self.settings.get("sequence_bias") or ()
-        return bool(HISTORY & self.settings.keys()) or any(len(ids) > 1 for ids, _ in biases)
-
-    @cached_property
-    def faults(self) -> tuple[SamplerFault, ...]:
-        """Those whose settings are there, but for options that the subject declares."""
-        declared = {f"{name}={option}" for name, option in self.choices.items()}
-        return tuple(
-            each for each in FAULTS if self.settings.keys() >= set(each.settings) and each.choice not in declared
-        )
-
-    def changed_by(self, fault: SamplerFault, rows: Rows) -> bool:
-        """Whether the fault changes anything about the chain."""
-        return fault.plant(self.chain(rows), self.settings) != self.chain(rows)
-
-    def chain(self, rows: Rows) -> Chain:
-        """The right one."""
-        shape = (len(rows.ids) if self.by_text else 1, rows.width)
-        if shape not in self._chains:
-            prompt = Prompt(np.zeros(shape, int), np.ones(shape, int))  # of which a chain keeps the mask
-            self._chains[shape] = conventions(self.choices)(right(self.meant, prompt), self.meant)
-        return self._chains[shape]
-
-    def law(self, rows: Rows) -> Law:
-        """The law of every token."""
-        free = rows.sigma == 0 and ties_are_free(self.settings, self.choices)
-        softened = replace(rows, sigma=TIE) if free else rows
-        return law_of(self.chain(rows), softened, self.by_text, self.settings.get("temperature") or 1.0)
-
-    def faulty(self, fault: SamplerFault, rows: Rows) -> ndarray:
-        """The law `[n V]` of every token if the fault is there."""
-        with np.errstate(all="ignore"):
-            chain = fault.plant(self.chain(rows), self.settings)
-            return softmax(scores_of(chain, rows, rows.logits, self.by_text))
 
 
 # --- Asking -----------------------------------------------------------------------------------------------
@@ -268,9 +113,9 @@ class LawCheck:
         for _ in range(REQUESTS):
             prompt, room = self.ask_for(lab, drawer.chance)
             wanted, most = max(1, trial.wanted()), min(self.steps, room)
-            rows = self.rows if drawer.several else 1
-            steps = min(most, max(self.fewest, -(-wanted // rows)))
-            n = min(rows, -(-wanted // steps))
+            abreast = self.rows if drawer.several else 1
+            steps = min(most, max(self.fewest, -(-wanted // abreast)))
+            n = min(abreast, -(-wanted // steps))
             try:
                 several = drawer.rows(prompt, self.settings, n, steps)
             except RefusedError:
@@ -288,9 +133,14 @@ class LawCheck:
                 break
         return trial.finding()
 
-    def trial(self, sampler: Sampler, lab: Lab) -> "Trial":
+    @property
+    def terms(self) -> Terms:
+        """What its trial is told."""
+        return Terms(self.rules, self.draws, self.least, self.alpha, self.first)
+
+    def trial(self, sampler: Sampler, lab: Lab) -> Trial:
         """What weighs the tokens. What an unchanging law can show is known before the first of them."""
-        trial = Trial(self, sampler)
+        trial = Trial(self.terms, sampler)
         if not sampler.by_text:
             (rows,) = self.grouped(lab, self.prompt, [[0]])
             trial.plan(rows)
@@ -314,145 +164,7 @@ def by_length(prompt: Sequence[int], several: Sequence[Sequence[int]]) -> Iterat
             yield np.array([[*prompt, *row] for row in rows])
 
 
-class Trial:
-    """The evidence of one check while it grows, and what it says in the end."""
-
-    def __init__(self, check: LawCheck, sampler: Sampler) -> None:
-        self.check, self.sampler = check, sampler
-        self.faults: tuple[SamplerFault | NumbersFault, ...] = ()
-        self.evidence: Evidence | None = None
-        self.pace: dict[str, Suspicion] = {}  # of one token, where it is known before
-
-    def begin(self, rows: Rows) -> Law:
-        """The law of some rows; by the first, the faults that are bet on are settled."""
-        law = self.sampler.law(rows)
-        if self.evidence is None:
-            self.faults = self.suspects(law, rows)
-            self.evidence = Evidence([each.name for each in self.faults], self.check.alpha)
-        return law
-
-    def plan(self, rows: Rows) -> None:
-        """The pace of every fault, by any one token of an unchanging law."""
-        suspicions = self.suspicions(self.begin(rows), rows)
-        self.pace = {each.name: one for each, one in zip(self.faults, suspicions, strict=True)}
-
-    def add(self, rows: Rows) -> None:
-        """Weighs some rows."""
-        law = self.begin(rows)
-        assert self.evidence is not None  # noqa: S101 - begun
-        self.evidence.add(rows.tokens, law, self.suspicions(law, rows), self.learners(law, rows))
-
-    def suspects(self, law: Law, rows: Rows) -> tuple[SamplerFault | NumbersFault, ...]:
-        """Known faults that can be seen here: where the law never changes, only those that make another one."""
-        if len(law.expected) > 1 or self.sampler.by_text:
-            return tuple(each for each in self.sampler.faults if self.sampler.changed_by(each, rows))
-        return tuple(
-            each for each in self.sampler.faults if np.abs(self.sampler.faulty(each, rows) - law.expected).max() > 1e-9
-        )
-
-    def suspicions(self, law: Law, rows: Rows) -> list[Suspicion]:
-        """One for each fault that is bet on."""
-        return [
-            suspect(rows.tokens, law, self.sampler.faulty(each, rows))
-            for each in self.faults
-            if isinstance(each, SamplerFault)
-        ]
-
-    def learners(self, law: Law, rows: Rows) -> list[Learner]:
-        """What else is learned."""
-        return [by_rank(rows.tokens, law.expected)]
-
-    def needs(self) -> dict[str, float]:
-        """How many tokens would make sure of each fault, at the pace that is known or was so far."""
-        pace = self.pace
-        if not pace and self.evidence is not None and self.evidence.count:
-            N = self.evidence.count
-            pace = {
-                name: Suspicion(np.zeros(0), growth / N, spread / N, clean / N)
-                for name, growth, spread, clean in self.evidence.totals()
-            }
-        height = threshold(len(self.faults), self.check.alpha)
-        return {name: tokens_to_be_sure(one, height) for name, one in pace.items()}
-
-    def aims(self) -> dict[str, float]:
-        """Those of them that this check is there to see."""
-        return {name: tokens for name, tokens in self.needs().items() if tokens <= self.check.draws}
-
-    def wanted(self) -> int:
-        """How many tokens are still to be asked for."""
-        enough = max(self.check.least, math.ceil(max(self.aims().values(), default=0) * 1.05))
-        if self.evidence is None or not self.evidence.count:
-            return min(enough, self.check.draws)
-        return (self.check.draws if self.evidence.seen_at else min(enough, self.check.draws)) - self.evidence.count
-
-    def over(self) -> bool:
-        """Whether more tokens would not change what is said: the fault has its name, or all faults would have been seen."""
-        if self.evidence is not None and self.evidence.count and self.evidence.seen_at:
-            return bool(self.evidence.suspects()) or self.evidence.count >= self.check.draws
-        return self.wanted() <= 0
-
-    def finding(self) -> Finding:
-        """The verdict, in a line, and the figures behind it."""
-        evidence = self.evidence
-        if evidence is None or not evidence.count:
-            return Finding(Verdict.INCONCLUSIVE, "no token came")
-        powers, aims = evidence.powers(), self.aims()
-        facts = {
-            "tokens": evidence.count,
-            "alpha": self.check.alpha,
-            "log10_e": round(evidence.log_e / math.log(10), 2),
-            "limit": round(evidence.height / math.log(10), 2),
-            "power": {name: [round(sure, 6), rounded(tokens)] for name, (sure, tokens) in powers.items()},
-            "aims": sorted(aims),
-        }
-        if evidence.seen_at:
-            return self.failure(evidence, facts)
-        unsure = sorted(name for name in aims if powers[name][0] < SURE)
-        odds = f"log10 E {facts['log10_e']:g} of {facts['limit']:g}"
-        if unsure or not aims or evidence.count < self.check.least:
-            left = f", too few to see {', '.join(unsure[:3])}" if unsure else ", too few"
-            return Finding(Verdict.INCONCLUSIVE, f"{evidence.count} tokens{left}; {odds}", facts)
-        least = min(powers[name][0] for name in aims)
-        message = f"{evidence.count} tokens, {odds}; {len(aims)} known faults would have been seen, each with {percent(least)}"
-        return Finding(Verdict.PASS, message, facts)
-
-    def failure(self, evidence: Evidence, facts: dict[str, Any]) -> Finding:
-        """What was seen, and the fault it looks like."""
-        known = {each.name: each for each in self.faults}
-        alike = sorted(
-            (known[name] for name in evidence.suspects()),
-            key=lambda each: (each.name not in self.check.first, not set(each.rules[:1]) & set(self.check.rules)),
-        )
-        facts = facts | {"seen_at": evidence.seen_at, "faults": [each.name for each in alike]}
-        if evidence.impossible is not None:
-            seen = f"token {evidence.tokens[evidence.impossible]} is drawn, which the settings rule out"
-        else:
-            token, count, expected = evidence.oddest()
-            seen = f"token {token} came {count} times in {evidence.count}, expected {expected:.1f}"
-        message = f"{seen}; seen after {evidence.seen_at} tokens, log10 E {facts['log10_e']:g}"
-        if not alike:
-            return Finding(Verdict.FAIL, f"{message}. It fits no known fault", facts)
-        others = f" (or {', '.join(each.name for each in alike[1:])})" if alike[1:] else ""
-        message += f". It looks like {alike[0].name}: {alike[0].sentence}{others}"
-        option = getattr(alike[0], "choice", "")
-        if option:
-            message += f". If that is meant, declare {option}"
-        return Finding(Verdict.FAIL, message, facts, alike[0].rules, alike[0].name)
-
-
-def rounded(tokens: float) -> int | None:
-    """A number of tokens, None for infinitely many, as JSON has it."""
-    return round(tokens) if math.isfinite(tokens) else None
-
-
-def percent(chance: float) -> str:
-    """A chance, as many nines as it has."""
-    return f"{100 * chance:.3g} %" if chance < 0.9995 else "more than 99.9 %"
-
-
 # --- Numbers of their own ---------------------------------------------------------------------------------
-
-SHARED = ("one_number_for_all_steps", "one_number_for_all_rows", "seed_without_effect")  # in the order of `copied`
 
 
 @dataclass(frozen=True)
@@ -461,40 +173,7 @@ class IndependenceCheck(LawCheck):
 
     def trial(self, sampler: Sampler, lab: Lab) -> Trial:
         """One that looks at copies, whose pace the tokens tell."""
-        return CopyTrial(self, sampler)
-
-
-class CopyTrial(Trial):
-    """Bets on tokens that are those of another place."""
-
-    def __init__(self, check: LawCheck, sampler: Sampler) -> None:
-        super().__init__(check, sampler)
-        self.last = np.zeros((0, 0), int)  # the new tokens of the last request
-
-    def suspects(self, law: Law, rows: Rows) -> tuple[SamplerFault | NumbersFault, ...]:
-        """Those of the law, and those that copy."""
-        return (*super().suspects(law, rows), *(each for each in NUMBERS if each.name in SHARED))
-
-    def copied(self, rows: Rows) -> list[ndarray]:
-        """For every token the one before, the one above, and the one in the same place of the last request."""
-        new = rows.ids[:, rows.width :]
-        same_place = np.full(new.shape, -1)
-        B, T = np.minimum(new.shape, self.last.shape)
-        same_place[:B, :T] = self.last[:B, :T]
-        return [rows.before(1), rows.above(), same_place.ravel()]
-
-    def suspicions(self, law: Law, rows: Rows) -> list[Suspicion]:
-        """Those of the law, and one for each place to copy from."""
-        copiers = [copier(rows.tokens, law, place) for place in self.copied(rows)]
-        return [*super().suspicions(law, rows), *copiers]
-
-    def learners(self, law: Law, rows: Rows) -> list[Learner]:
-        """How often tokens are equal, and which come behind which."""
-        places = self.copied(rows)
-        self.last = rows.ids[:, rows.width :]
-        followers = [by_follower(rows.tokens, law.expected, each) for each in places]
-        copies = [by_copy(rows.tokens, law.expected, each) for each in places]
-        return [*super().learners(law, rows), *copies, *followers]
+        return CopyTrial(self.terms, sampler)
 
 
 # --- Text -------------------------------------------------------------------------------------------------
@@ -508,7 +187,7 @@ class TextCheck(LawCheck):
 
     def trial(self, sampler: Sampler, lab: Lab) -> Trial:
         """One whose pace the text tells."""
-        return Trial(self, sampler)
+        return Trial(self.terms, sampler)
 
     def ask_for(self, lab: Lab, chance: np.random.Generator) -> tuple[Sequence[int], int]:
         """Another prompt each time, of any tokens."""
@@ -740,8 +419,8 @@ def texts(model: str) -> list[LawCheck]:
 
 def checks(lab: Lab) -> list[Check]:
     """All that can be asked about the models at hand. Those that weigh chance share ALPHA equally."""
-    models = list(lab.models)
-    own = [name for name in models if name in BUILT_IN or not lab.about.loads]
-    weighing = [each for each in LAWS if each.model in models] + [each for name in own for each in texts(name)]
+    models = set(lab.models) if lab.about.loads else {lab.own}
+    text = [lab.own] if lab.own in models - {each.model for each in LAWS} else []
+    weighing = [each for each in LAWS if each.model in models] + [each for name in text for each in texts(name)]
     shared: list[Check] = [replace(each, alpha=ALPHA / len(weighing)) for each in weighing]
     return shared + [each for each in OTHERS if getattr(each, "model", None) in models]

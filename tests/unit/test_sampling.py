@@ -14,8 +14,9 @@ from refgen.conformance.adapters.reference import ReferenceSubject
 from refgen.conformance.designed import designed
 from refgen.conformance.lab import Lab
 from refgen.conformance.sampler_faults import FAULTS, NUMBERS, NumbersFault, SamplerFault, find_fault, independent
-from refgen.conformance.sampling import ALPHA, REACH, LawCheck, Rows, Sampler, checks
+from refgen.conformance.sampling import ALPHA, LawCheck, checks
 from refgen.conformance.subject import RefusedError
+from refgen.conformance.token_law import REACH, Rows, Sampler
 from refgen.conformance.verdicts import Finding, Verdict
 from refgen.spec import rules
 from tests.sampled import RIGHT, Sampled, by_convention, dice_models, lab_of
