@@ -227,8 +227,7 @@ def count() -> Probe:
     return probe.asked(
         says("from-the-start", ["FWD-02"], "positions do not start at 0", [ids("f")], [script[:12]],
              kills=("position-plus-one", "position-plus-two", "no-positions")),
-        says("to-the-end", ["LEN-04", "FWD-02"], "the last position cannot be used", [[5] * 8], [script[7:]],
-             "length"),
+        says("to-the-end", ["LEN-04", "FWD-02"], "the last position cannot be used", [[5] * 8], [script[7:-1]]),
         says("padded", ["PAD-04", "LEN-05"], "padding takes positions", [ids("ABCDEFGHIJ"), ids("A")],
              [script[9:29], script[:20]], kills=("position-counts-padding",)),
         context(script),
@@ -274,7 +273,7 @@ def clock_utf8() -> Probe:
     names = byte_characters()
     pieces.append(pair)
     script = [pieces.index(bytes([byte])) for byte in text.encode()]
-    script += [*script[6:8], len(pieces) - 1, *script[:3]]  # the dog again, its last two bytes as one token
+    script += [*script[6:8], len(pieces) - 1, *script[:4]]  # the dog again, its last two bytes as one token
     merges = [(names[pair[0]], names[pair[1]])]
     probe = clock(script, pieces, merges, "clock-utf8", "A script of characters that no single token holds.")
     first = pieces.index(b" ")
@@ -289,7 +288,7 @@ def clock_utf8() -> Probe:
 
     return probe.asked(
         reads("two-bytes", 0, 3, "a character of two tokens is lost or becomes two marks"),
-        reads("all", 0, len(script), "a character of several tokens is lost"),
+        reads("all", 0, len(script) - 1, "a character of several tokens is lost"),
         reads("three-bytes", 3, 6, "a character of three tokens is lost"),
         reads("four-bytes", 6, 10, "a character of four tokens is lost"),
         reads("half-a-character", 3, 5, "half a character is not marked at the end", bug="EDGE_CASE"),
