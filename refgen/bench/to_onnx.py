@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from refgen.bench.weights import read_folder
 from refgen.config import GPT2Config
+from refgen.errors import BenchError
 
 OPSET = 20  # the first with Gelu
 
@@ -90,7 +91,17 @@ def block(g: Graph, config: GPT2Config, i: int, x: str, mask: str) -> str:
     z = g("Reshape", g("Transpose", g("MatMul", pattern, v), perm=[0, 2, 1, 3]), g.whole(0, 0, C))
     x = g("Add", x, linear(g, z, f"h.{i}.attn.c_proj"))
     up = linear(g, normed(g, config, x, f"h.{i}.ln_2"), f"h.{i}.mlp.c_fc")
-    return str(g("Add", x, linear(g, g("Gelu", up, approximate="tanh"), f"h.{i}.mlp.c_proj")))
+    return str(g("Add", x, linear(g, activated(g, config, up), f"h.{i}.mlp.c_proj")))
+
+
+def activated(g: Graph, config: GPT2Config, x: str) -> str:
+    """The activation, where ONNX has the configuration's."""
+    name = config.activation_function
+    if name not in ("gelu_new", "gelu", "relu"):
+        raise BenchError(f"activation_function={name!r}", "has no node in this graph")
+    if name == "relu":
+        return str(g("Relu", x))
+    return str(g("Gelu", x, approximate="tanh" if name == "gelu_new" else "none"))
 
 
 def linear(g: Graph, x: str, name: str) -> str:

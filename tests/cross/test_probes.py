@@ -44,11 +44,13 @@ class Heard(logging.Handler):
         self.said.append(record.getMessage())
 
 
-def said(model, tokenizer, case):
-    """The new tokens of each row, as many as are expected."""
+def said(model, tokenizer, case, padding=0):
+    """The new tokens of each row, as many as are expected; with so many more columns of padding."""
     request = dict(case.request)
     ids = torch.tensor(request.pop("input_ids"))
     mask = torch.tensor(request.pop("attention_mask")) if "attention_mask" in request else torch.ones_like(ids)
+    ids = torch.nn.functional.pad(ids, (padding, 0), value=0)
+    mask = torch.nn.functional.pad(mask, (padding, 0), value=0)
     reader = {"tokenizer": tokenizer} if "stop_strings" in request else {}
     rows = model.generate(ids, attention_mask=mask, **request, **reader)[:, ids.shape[1] :].tolist()
     return [row[: len(want["new_ids"])] for row, want in zip(rows, case.expected["rows"], strict=True)]
@@ -80,6 +82,9 @@ def test_transformers_says_what_is_expected(dtype, folders, figures):
                 wanted = [row["new_ids"] for row in case.expected["rows"]]
                 assert said(model, tokenizer, case) == wanted, (case.id, dtype)
                 count += 1
+                # transformers counts padding in bans of pairs (NGRAM-02)
+                if not case.request.keys() - {"input_ids", "attention_mask", "max_new_tokens", "do_sample"}:
+                    assert said(model, tokenizer, case, padding=3) == wanted, (case.id, dtype, "padded")
     figures.append(f"probes in transformers, {dtype}: {count} cases right")
     assert count > 90
 

@@ -64,7 +64,12 @@ def dice_dyadic() -> Probe:
         says("bias", ["BIAS-01"], "a bias changes nothing", [ids("A")], [ids("EEE")], sequence_bias=[[ids("E"), 8.0]]),
         says("bias-pair", ["BIAS-01"], "the bias of a sequence acts without its beginning", [ids("A")],
              [ids("BDBD")], sequence_bias=[[ids("BD"), 2.0]], bug="EDGE_CASE"),
-        drawn("uniforms", [ids("A")], [ids("BBDDFA")], [[0.26, 0.5, 0.7, 0.82, 0.86, 0.01]]),
+        drawn("uniforms", ["SAMP-01"], "BBDDFA", [0.26, 0.5, 0.7, 0.82, 0.86, 0.01]),
+        drawn("temperature-2", ["TEMP-01"], "ABCDEFGH", [0.05, 0.2, 0.45, 0.6, 0.71, 0.8, 0.9, 0.95], temperature=2.0),
+        drawn("temperature-half", ["TEMP-01"], "ABDF", [0.005, 0.5, 0.85, 0.97], temperature=0.5),
+        drawn("top-k", ["TOPK-01"], "BDFF", [0.01, 0.6, 0.9, 0.999], top_k=3),
+        drawn("top-p", ["TOPP-01"], "BDFF", [0.01, 0.6, 0.9, 0.999], top_p=0.8),
+        drawn("min-p", ["MINP-01"], "BDFF", [0.01, 0.6, 0.9, 0.999], min_p=0.2),
     )  # fmt: skip
 
 
@@ -76,6 +81,10 @@ def dice_ties() -> Probe:
              bug="CONVENTION"),
         says("one-after-the-other", ["NGRAM-01", "GREEDY-01"], "among equal tokens the order is not that of the ids",
              [ids("H")], [ids("CDFGABE")], no_repeat_ngram_size=1, bug="CONVENTION"),
+        drawn("min-p-ties", ["MINP-01"], "CDFG", [0.1, 0.3, 0.6, 0.9], min_p=0.9),
+        replace(drawn("top-k-ties", ["TOPK-01"], "CDFG", [0.1, 0.3, 0.6, 0.9], top_k=2), result=CHOICE, choice="top_k_ties",
+                expected={option: {"rows": [{"new_ids": ids(text), "finish": "length"}]}
+                          for option, text in (("all_stay", "CDFG"), ("exactly_k", "CCDD"))}),
     )  # fmt: skip
 
 
@@ -125,12 +134,11 @@ def dice_end() -> Probe:
     )  # fmt: skip
 
 
-def drawn(name: str, prompts: list[list[int]], answers: list[list[int]], uniforms: list[list[float]]) -> Case:
-    """Tokens that follow from the caller's own random numbers."""
-    return says(
-        name, ["SAMP-10", "SAMP-01"], "random numbers choose another token than the law says", prompts, answers,
-        do_sample=True, top_k=0, uniforms=uniforms,
-    )  # fmt: skip
+def drawn(name: str, rules: Sequence[str], answer: str, uniforms: Sequence[float], **settings: Any) -> Case:
+    """Letters that follow from the caller's own random numbers and the probabilities that settings leave."""
+    chance: dict[str, Any] = {"do_sample": True, "top_k": 0, "uniforms": [list(uniforms)]}
+    why = "random numbers choose another token than the law says"
+    return says(name, [*rules, "SAMP-10"], why, [ids("A")], [ids(answer)], **chance | settings)
 
 
 # --- Clock ------------------------------------------------------------------------------------------------
@@ -227,8 +235,7 @@ def count() -> Probe:
     return probe.asked(
         says("from-the-start", ["FWD-02"], "positions do not start at 0", [ids("f")], [script[:12]],
              kills=("position-plus-one", "position-plus-two", "no-positions")),
-        says("to-the-end", ["LEN-04", "FWD-02"], "the last position cannot be used", [[5] * 8], [script[7:]],
-             "length"),
+        says("to-the-end", ["LEN-04", "FWD-02"], "the last position cannot be used", [[5] * 8], [script[7:-1]]),
         says("padded", ["PAD-04", "LEN-05"], "padding takes positions", [ids("ABCDEFGHIJ"), ids("A")],
              [script[9:29], script[:20]], kills=("position-counts-padding",)),
         context(script),
@@ -274,7 +281,7 @@ def clock_utf8() -> Probe:
     names = byte_characters()
     pieces.append(pair)
     script = [pieces.index(bytes([byte])) for byte in text.encode()]
-    script += [*script[6:8], len(pieces) - 1, *script[:3]]  # the dog again, its last two bytes as one token
+    script += [*script[6:8], len(pieces) - 1, *script[:4]]  # the dog again, its last two bytes as one token
     merges = [(names[pair[0]], names[pair[1]])]
     probe = clock(script, pieces, merges, "clock-utf8", "A script of characters that no single token holds.")
     first = pieces.index(b" ")
@@ -289,7 +296,7 @@ def clock_utf8() -> Probe:
 
     return probe.asked(
         reads("two-bytes", 0, 3, "a character of two tokens is lost or becomes two marks"),
-        reads("all", 0, len(script), "a character of several tokens is lost"),
+        reads("all", 0, len(script) - 1, "a character of several tokens is lost"),
         reads("three-bytes", 3, 6, "a character of three tokens is lost"),
         reads("four-bytes", 6, 10, "a character of four tokens is lost"),
         reads("half-a-character", 3, 5, "half a character is not marked at the end", bug="EDGE_CASE"),
