@@ -239,12 +239,12 @@ class SeedCheck:
         facts = {"seeds": seeds, "first": first, "other": other, "again": again}
         if first != again:
             message = "the same request with the same seed gives other tokens the second time"
-            return Finding(Verdict.FAIL, message, facts, ("SAMP-05",), "seed_ignored")
+            return Finding(Verdict.FAIL, message, facts, ("SAMP-05",), "seed-ignored")
         if sum(map(len, first)) < 16:
             return Finding(Verdict.INCONCLUSIVE, f"{sum(map(len, first))} tokens, which may be equal by chance", facts)
         if first == other:
             return Finding(
-                Verdict.FAIL, "another seed gives the same tokens", facts, ("SAMP-05",), "seed_without_effect"
+                Verdict.FAIL, "another seed gives the same tokens", facts, ("SAMP-05",), "seed-without-effect"
             )
         return Finding(Verdict.PASS)
 
@@ -372,7 +372,7 @@ LAWS = (
     law("top-p.inside", ["TOPP-01"], "top_p keeps one token too many or too few", LOADED, {"top_p": 0.65}),
     law("top-p.ties", ["TOPP-03"], "of equal tokens others stay than those of lowest id", TIES, {"top_p": 0.3}),
     law("top-p.half", ["TOPP-01"], "mass that is exactly top_p is not enough", PAIR, {"top_p": 0.5},
-        first=("top_p_reached_is_not_enough",)),
+        first=("top-p-reached-is-not-enough",)),
     law("top-p.tiny", ["TOPP-01", "TOPP-04"], "a tiny top_p removes every token, or none", LOADED, {"top_p": 1e-9}),
     law("order.temperature-top-p", ["TOPP-05", "PROC-01", "TEMP-01"], "top_p does not see the temperature", LOADED,
         {"temperature": 2.0, "top_p": 0.65}),

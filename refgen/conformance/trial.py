@@ -25,7 +25,7 @@ from refgen.conformance.sampler_faults import NUMBERS, NumbersFault, SamplerFaul
 from refgen.conformance.token_law import Rows, Sampler
 from refgen.conformance.verdicts import Finding, Verdict
 
-SHARED = ("one_number_for_all_steps", "one_number_for_all_rows", "seed_without_effect")  # in the order of `copied`
+SHARED = ("one-number-for-all-steps", "one-number-for-all-rows", "seed-without-effect")  # in the order of `copied`
 
 
 @dataclass(frozen=True)

@@ -37,19 +37,19 @@ def test_the_catalogue_names_rules_and_options_of_the_specification():
 @pytest.mark.parametrize(
     ("name", "settings", "left"),
     [
-        ("top_k_one_more", {"top_k": 2}, [1, 5, 3]),
-        ("top_k_one_less", {"top_k": 2}, [1]),
-        ("top_k_zero_keeps_one", {"top_k": 0}, [1]),
-        ("top_p_crossing_dropped", {"top_k": 0, "top_p": 0.75}, [1, 5]),
-        ("top_p_one_more", {"top_k": 0, "top_p": 0.75}, [1, 5, 3, 2]),
-        ("top_p_worst_first", {"top_k": 0, "top_p": 0.25}, [3, 2, 0, 4]),
-        ("top_p_not_scattered", {"top_k": 0, "top_p": 0.75}, [1, 2, 0]),
-        ("top_p_before_top_k", {"top_k": 2, "top_p": 0.6}, [1, 5]),
-        ("min_p_of_one", {"top_k": 0, "min_p": 0.2}, [1, 5]),
-        ("min_p_of_scores", {"top_k": 0, "min_p": 0.6}, [1, 5]),
+        ("top-k-one-more", {"top_k": 2}, [1, 5, 3]),
+        ("top-k-one-less", {"top_k": 2}, [1]),
+        ("top-k-zero-keeps-one", {"top_k": 0}, [1]),
+        ("top-p-crossing-dropped", {"top_k": 0, "top_p": 0.75}, [1, 5]),
+        ("top-p-one-more", {"top_k": 0, "top_p": 0.75}, [1, 5, 3, 2]),
+        ("top-p-worst-first", {"top_k": 0, "top_p": 0.25}, [3, 2, 0, 4]),
+        ("top-p-not-scattered", {"top_k": 0, "top_p": 0.75}, [1, 2, 0]),
+        ("top-p-before-top-k", {"top_k": 2, "top_p": 0.6}, [1, 5]),
+        ("min-p-of-one", {"top_k": 0, "min_p": 0.2}, [1, 5]),
+        ("min-p-of-scores", {"top_k": 0, "min_p": 0.6}, [1, 5]),
         ("greedy", {"temperature": 2.0}, [1]),
-        ("bias_after_cuts", {"top_k": 1, "sequence_bias": [[[4], 9.0]]}, [1]),
-        ("settings_ignored", {"top_k": 1}, [1, 5, 3, 2, 0, 4]),
+        ("bias-after-cuts", {"top_k": 1, "sequence_bias": [[[4], 9.0]]}, [1]),
+        ("settings-ignored", {"top_k": 1}, [1, 5, 3, 2, 0, 4]),
     ],
 )
 def test_what_a_fault_leaves(name, settings, left):
@@ -64,14 +64,14 @@ def test_what_a_fault_scores():
     def scores(name, width=None, **settings):
         return find_fault(name).scores(settings, IDS, LOGITS, width)[0].tolist()
 
-    assert scores("penalty_divides_negatives", **penalty) == [-0.5, 2.0, 0.5, 0.5, -2.0, 0.75]
-    assert scores("penalty_an_occurrence", **penalty) == [-2.0, 2.0, 0.5, 0.25, -2.0, 0.75]
-    assert scores("penalty_of_new_tokens", 3, **penalty) == [-1.0, 2.0, 0.5, 1.0, -2.0, 0.75]
-    assert scores("penalty_of_the_prompt", 3, **penalty) == [-2.0, 2.0, 0.5, 0.5, -2.0, 1.5]
-    assert scores("temperature_twice", top_k=0, temperature=2.0) == (LOGITS[0] / 4).tolist()
-    assert scores("temperature_multiplied", top_k=0, temperature=2.0) == (LOGITS[0] * 2).tolist()
-    assert scores("bias_after_temperature", temperature=2.0, sequence_bias=[[[0], 1.0]])[0] == 0.5
-    assert scores("softmax_twice", top_k=0) == pytest.approx(np.exp(LOGITS[0]) / np.exp(LOGITS[0]).sum())
+    assert scores("penalty-divides-negatives", **penalty) == [-0.5, 2.0, 0.5, 0.5, -2.0, 0.75]
+    assert scores("penalty-an-occurrence", **penalty) == [-2.0, 2.0, 0.5, 0.25, -2.0, 0.75]
+    assert scores("penalty-of-new-tokens", 3, **penalty) == [-1.0, 2.0, 0.5, 1.0, -2.0, 0.75]
+    assert scores("penalty-of-the-prompt", 3, **penalty) == [-2.0, 2.0, 0.5, 0.5, -2.0, 1.5]
+    assert scores("temperature-twice", top_k=0, temperature=2.0) == (LOGITS[0] / 4).tolist()
+    assert scores("temperature-multiplied", top_k=0, temperature=2.0) == (LOGITS[0] * 2).tolist()
+    assert scores("bias-after-temperature", temperature=2.0, sequence_bias=[[[0], 1.0]])[0] == 0.5
+    assert scores("softmax-twice", top_k=0) == pytest.approx(np.exp(LOGITS[0]) / np.exp(LOGITS[0]).sum())
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_numbers():
     faulty = {each.name: each.numbers for each in NUMBERS}
     assert np.array_equal(independent(1, 0, 3, 4), independent(1, 7, 3, 4))
     assert len(np.unique(independent(1, 0, 3, 4))) == 12
-    assert (np.ptp(faulty["one_number_for_all_steps"](1, 0, 3, 4), axis=1) == 0).all()
-    assert (np.ptp(faulty["one_number_for_all_rows"](1, 0, 3, 4), axis=0) == 0).all()
-    assert np.array_equal(faulty["seed_without_effect"](1, 0, 3, 4), faulty["seed_without_effect"](2, 1, 3, 4))
-    assert not np.array_equal(faulty["seed_ignored"](1, 0, 3, 4), faulty["seed_ignored"](1, 1, 3, 4))
+    assert (np.ptp(faulty["one-number-for-all-steps"](1, 0, 3, 4), axis=1) == 0).all()
+    assert (np.ptp(faulty["one-number-for-all-rows"](1, 0, 3, 4), axis=0) == 0).all()
+    assert np.array_equal(faulty["seed-without-effect"](1, 0, 3, 4), faulty["seed-without-effect"](2, 1, 3, 4))
+    assert not np.array_equal(faulty["seed-ignored"](1, 0, 3, 4), faulty["seed-ignored"](1, 1, 3, 4))

@@ -145,7 +145,7 @@ def test_every_fault_of_the_catalogue_is_the_aim_of_a_check(models):
     """There is a law under which each would be seen with 99 %."""
     found = findings(lab_of(models)).values()
     aims = {name for each in found for name in each.facts.get("aims", ())}
-    assert aims >= {each.name for each in FAULTS} | {each.name for each in NUMBERS} - {"seed_ignored"}
+    assert aims >= {each.name for each in FAULTS} | {each.name for each in NUMBERS} - {"seed-ignored"}
 
 
 def test_an_unknown_fault_is_seen_and_not_named(models):
@@ -178,9 +178,9 @@ def test_weak_dependence_is_learned(models):
 
 def test_rules_that_are_broken_by_given_numbers(models):
     """SAMP-10. One wrong cut shows in one request, and is named."""
-    found = findings(lab_of(models, fault=find_fault("top_p_ignored")), "uniforms")
+    found = findings(lab_of(models, fault=find_fault("top-p-ignored")), "uniforms")
     assert found["sampling.uniforms.plain"].verdict is Verdict.PASS
-    assert found["sampling.uniforms.all"].fault == "top_p_ignored"
+    assert found["sampling.uniforms.all"].fault == "top-p-ignored"
 
 
 # --- Subjects that give little ----------------------------------------------------------------------------
@@ -262,7 +262,7 @@ def test_rounded_logits_are_no_fault(small, dtype, noise, figures):
     assert Verdict.PASS in verdicts
 
 
-@pytest.mark.parametrize("name", ["temperature_ignored", "top_p_ignored", "greedy"])
+@pytest.mark.parametrize("name", ["temperature-ignored", "top-p-ignored", "greedy"])
 def test_faults_show_in_text(small, name):
     """And are named there."""
     bad = failures(findings(lab_of(small, fault=find_fault(name), noise=2e-7, loads=False), "text"))

@@ -3,14 +3,14 @@
 import math
 
 from refgen.conformance.probes.known import dice, drawn
-from refgen.conformance.probes.probe import LETTERS, Probe, ids
+from refgen.conformance.probes.probe import LETTERS, Probe
 
 
 def dice_loaded() -> Probe:
     """Twelve tokens from likely to rare in an order that is not the ids', with logits on both sides of zero."""
     z = [-2.5, 1.75, -0.5, 2.25, 0.75, -1.5, 1.5, -0.25, 1.0, -1.0, 0.25, -2.0]
     probe = dice([*z, -16.0], "dice-loaded", "Twelve tokens from likely to rare.", end=False)
-    return probe.asked(drawn("uniforms", [ids("A")], [ids("BDGI")], [[0.1, 0.4, 0.7, 0.87]]))
+    return probe.asked(drawn("uniforms", ["SAMP-01"], "BDGI", [0.1, 0.4, 0.7, 0.87]))
 
 
 def dice_peak() -> Probe:
@@ -19,10 +19,10 @@ def dice_peak() -> Probe:
     z = [0.0] * V
     z[17] = round(1.5 * math.log(V) * 8) / 8  # half of all, at temperature 1.5
     probe = dice([*z, -16.0], "dice-peak", "One token against all others.", end=False)
-    return probe.asked(drawn("uniforms", [ids("A")], [ids("RRA")], [[0.5, 0.9, 0.001]]))
+    return probe.asked(drawn("uniforms", ["SAMP-01"], "RRA", [0.5, 0.9, 0.001]))
 
 
 def dice_pair() -> Probe:
     """Two equal tokens, and an end that cannot be: half of the mass is exactly one of them."""
     probe = dice([0.0, 0.0, -8192.0], "dice-pair", "Two equal tokens.", end=False)
-    return probe.asked(drawn("uniforms", [ids("A")], [ids("ABAB")], [[0.25, 0.75, 0.49, 0.51]]))
+    return probe.asked(drawn("uniforms", ["SAMP-01"], "ABAB", [0.25, 0.75, 0.49, 0.51]))
