@@ -61,7 +61,7 @@ TABLE: tuple[tuple[str, str, str, list[int], list[float], dict[str, Any], tuple[
     ("suppress.always", "SUP-01", "suppressed tokens never come", [1], LOGITS, {"suppress_tokens": [2, 4]}, ("suppress-ignored",)),
     ("suppress.begin", "SUP-02", "those of the beginning not as the first token", [1], LOGITS, {"begin_suppress_tokens": [2]}, ("suppress-ignored",)),
     ("suppress.not-later", "SUP-02", "but they may come later", [1, 3], LOGITS, {"begin_suppress_tokens": [2], "prompt_length": 1}, ("begin-suppress-always",)),
-    ("min_new_tokens.kept", "LEN-07", "no end before its time", [1, 3], LOGITS, {"min_new_tokens": 3, "eos_token_id": 2, "prompt_length": 1},
+    ("min_new_tokens.kept", "LEN-07", "no end before its time", [1, 3, 4], LOGITS, {"min_new_tokens": 3, "eos_token_id": 2, "prompt_length": 1},
      ("minimum-ignored", "minimum-counts-prompt")),
     ("min_new_tokens.over", "LEN-07", "then the end may come", [1, 3, 4, 5], LOGITS, {"min_new_tokens": 3, "eos_token_id": 2, "prompt_length": 1}, ()),
     ("min_length.kept", "LEN-08", "the prompt counts", [1, 3], LOGITS, {"min_length": 3, "eos_token_id": [2, 4], "prompt_length": 1}, ("minimum-ignored", "minimum-first-end-only")),

@@ -22,6 +22,7 @@ CHOICES = {  # SPEC.md's names
     "context_end": "error",
     "top_p_ties": "any",
     "pad_id_in_text": "masked",
+    "random_numbers": "torch_mt19937",
 }
 
 
