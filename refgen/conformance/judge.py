@@ -227,9 +227,19 @@ def judge_row(
     step = first_difference(observed, expected)
     message = f"row {number}, step {step}: new_ids {around(observed, step)}, expected {around(expected, step)}"
     facts = {"row": number, "step": step, "observed": observed, "expected": expected}
-    if any(request.get(name) for name in PROCESSING) or step in (len(observed), len(expected)):
+    if step == min(len(observed), len(expected)):
+        return Finding(Verdict.FAIL, message, facts, (end_rule(request, row, right),))
+    if any(request.get(name) for name in PROCESSING):
         return Finding(Verdict.FAIL, message, facts)
     return judge_greedy(lab, model, request, prompt, observed, message, facts)
+
+
+def end_rule(request: Mapping[str, Any], row: Mapping[str, Any], right: Mapping[str, Any]) -> str:
+    """The rule that a row breaks which is right as far as it goes, or goes on: that of the end it should have, or says it has."""
+    early = len(row["new_ids"]) < len(right["new_ids"])
+    finish = row.get("finish") if early and row.get("finish") in ("eos", "stop_string") else right.get("finish")
+    ends = "STOP-03" if isinstance(request.get("eos_token_id"), list) else "STOP-02"
+    return {"eos": ends, "stop_string": "SSTR-01", "context": "LEN-04"}.get(str(finish), "LEN-01")
 
 
 def judge_greedy(
