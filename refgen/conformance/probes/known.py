@@ -264,7 +264,7 @@ def clock_stop() -> Probe:
         stops("false-start", "after a beginning that did not go on the string is not seen any more", [a], "cabde", 6),
         stops("with-a-space", "a space is lost before stop strings are looked for", [a], "d cab", 4),
         stops("first-of-several", "only the first of several stop strings counts", [a], ["ee", " "], 3),
-        stops("from-the-prompt", "a stop string that begins in the prompt is not seen", [b, ab], "abcab", 2, bug="EDGE_CASE"),
+        stops("from-the-prompt", "a stop string that begins in the prompt is not seen", [b, ab], "abcab", 2, bug="CONVENTION"),
         says("only-in-the-prompt", ["SSTR-03"], "a stop string in the prompt ends the text", [[d, e]], [script[1:4]],
              stop_strings="de", bug="EDGE_CASE"),
         says("never", ["SSTR-01"], "the text ends at a string that does not come", [[a]], [script[:8]], stop_strings="bb"),
