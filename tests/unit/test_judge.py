@@ -29,10 +29,7 @@ def test_a_text(judge):
     code, out, err = judge({"prompt_ids": [813, 25], "new_ids": [198, 40, 458]}, "--dtype", "bfloat16")
     first, *flips = out.splitlines()
     assert (code, err) == (1, "")
-    assert (
-        first
-        == f"FAIL: {flips[0]}; rounding of bfloat16 explains 4. None of the known faults explains the tokens."
-    )
+    assert first == f"FAIL: {flips[0]}; rounding of bfloat16 explains 4. None of the known faults explains the tokens."
 
 
 def test_rows_and_json(judge):
