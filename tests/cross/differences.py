@@ -316,15 +316,14 @@ def decay_of_running_rows(request: Request) -> AbstractContextManager[Any]:
     return patch.object(theirs, "ExponentialDecayLengthPenalty", Decay)
 
 
-def empty_beams(request: Request) -> bool:
-    """SAMP-08. Whether a beam that cannot win may have nothing left, or a closed prompt no numbers for scores."""
-    tiny = 0 < (request.get("temperature") or 1) < 1e-30
-    return request.samples and request.beams > 1 and (tiny or may_remove_all(request))
+def empty_rows(request: Request) -> bool:
+    """SAMP-08. Whether a finished row, or a beam that cannot win, may have nothing left, or no numbers for scores."""
+    return request.samples and may_remove_all(request)
 
 
 @contextmanager
-def draws_for_empty_beams(request: Request) -> Iterator[None]:
-    """SAMP-08. Rows without numbers draw anything: they cannot win or are closed, or refgen would have refused; there they fail."""
+def draws_for_empty_rows(request: Request) -> Iterator[None]:
+    """SAMP-08. Rows without numbers draw anything: they are finished or cannot win, or refgen would have refused; there they fail."""
     draw = torch.multinomial
 
     def multinomial(p: torch.Tensor, num_samples: int) -> torch.Tensor:
@@ -361,7 +360,10 @@ def drafts_beyond_the_end(request: Request) -> bool:
 
 
 def unassisted(request: Request) -> Request:
-    """ASSIST-01, ASSIST-02. Without a draft, which there may change what chance gives, where a criterion ends a row, and guidance."""
+    """ASSIST-01, ASSIST-02. Without a draft, which there may change what chance gives, where a criterion ends a row, and guidance.
+
+    ASSIST-04. The end of the context is a criterion there, of `ask.py`.
+    """
     own, passed, call = (
         {name: value for name, value in layer.items() if name != "prompt_lookup_num_tokens"} for layer in request.layers
     )
@@ -466,7 +468,8 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference("CFGG-01", lambda request: request.get("guidance_scale", 1.0) != 1.0 and request.beams > 1, patched=guided_beams),
     Difference("ASSIST-02", lambda request: request.get("prompt_lookup_num_tokens") is not None and request.samples,
                reworded=unassisted),
-    Difference("ASSIST-04", drafts_beyond_the_end, perhaps=True, patched=room_to_spare),
+    Difference("ASSIST-04", lambda request: drafts_beyond_the_end(request) and not overfull(request), perhaps=True, patched=room_to_spare),
+    Difference("ASSIST-04", lambda request: drafts_beyond_the_end(request) and overfull(request), perhaps=True, reworded=unassisted),
     Difference("ASSIST-01", lambda request: request.get("prompt_lookup_num_tokens") is not None and not request.samples and
                {"stopping_criteria", "max_time", "guidance_scale"}.intersection(request.active()), reworded=unassisted),
     Difference("BEAM-03", sums_may_tie, perhaps=True, patched=equal_sums_in_order),
@@ -474,5 +477,5 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference("TOPH-01", lambda request: request.samples and "top_h" in request.active(), perhaps=True,
                patched=entropy_of_shifted_scores),
     Difference("TOPP-03", scores_may_tie, perhaps=True, patched=equal_scores_in_order),
-    Difference("SAMP-08", empty_beams, perhaps=True, patched=draws_for_empty_beams),  # the last to replace multinomial
+    Difference("SAMP-08", empty_rows, perhaps=True, patched=draws_for_empty_rows),  # the last to replace multinomial
 )  # fmt: skip

@@ -74,6 +74,17 @@ RARE = {  # calls that a long search found, and what becomes of them; rounding m
             "max_new_tokens": 5, "prompt_lookup_num_tokens": 5, "watermarking_config": {"bias": 2.0}, **ALL}),
         ["equal ASSIST-04"],
     ),
+    "a draft at the end of the context, where a criterion ends the row": (
+        Request(35, [[3, 0, 7, 3, 1, 7, 7, 1]], None, 0, {
+            "max_new_tokens": 6, "prompt_lookup_num_tokens": 5, "max_matching_ngram_size": 1, "suppress_tokens": [0], **ALL}),
+        ["equal LEN-04 ASSIST-04"],
+    ),
+    "a finished row with nothing left to draw": (
+        Request(35, [[5, 0, 5, 1, 6, 3, 2, 3], [0, 0, 2, 1, 4, 4, 5, 3]], [[1] * 8, [0] * 4 + [1] * 4], 573797775367, {
+            "do_sample": True, "max_new_tokens": 4, "num_return_sequences": 3, "no_repeat_ngram_size": 1,
+            "eos_token_id": [7, 1], "begin_suppress_tokens": [7, 2, 6], "top_k": 0, **ALL}),
+        ["equal NGRAM-02 SAMP-08"],
+    ),
     "guidance that leaves top_h hardly any entropy": (
         Request(40, [[23, 8, 6, 20, 9, 4, 2, 21]], None, 166574705010, {
             "do_sample": True, "num_beams": 2, "top_k": 0, "top_h": 0.9, "guidance_scale": 3.0, "max_new_tokens": 5,
