@@ -203,8 +203,14 @@ class Server:
         )
         top_p = 1.0 if self.has("top_p_ignored") else asked["top_p"]
         fixed = (seed, float(temperature), float(top_p)) if warm else None
-        extra = tuple((name, asked[name]) for name in ("top_k", "min_p", "repetition_penalty") if self.owner == "vllm" and asked.get(name) not in (None, -1))
-        yield from generated(self.folder, tuple(fed), limit, fixed, biases, not self.has("end_ignored"), self.has("second_best"), extra)
+        extra = tuple(
+            (name, asked[name])
+            for name in ("top_k", "min_p", "repetition_penalty")
+            if self.owner == "vllm" and asked.get(name) not in (None, -1)
+        )
+        yield from generated(
+            self.folder, tuple(fed), limit, fixed, biases, not self.has("end_ignored"), self.has("second_best"), extra
+        )
 
     def choice(self, prompt, fed, asked, number):
         """Yields dicts: text, token ids, logprob entries, and at last the finish."""
@@ -240,20 +246,19 @@ class Server:
                 finish, sent = "stop", len(text)
                 break
             held = 0 if self.has("stop_flashes") and stream else withheld(text, stops)
-            if self.has("end_shown") is False and token in ends and not self.has("end_ignored"):
-                finish = "stop"
-            elif token in ends and not self.has("end_ignored"):
+            held = max(held, 1) if self.has("absent_cuts") and stops else held
+            if token in ends and not self.has("end_ignored"):
                 finish = "stop"
             upto = max(len(text) - held, sent)
             yield {"text": text[sent:upto], "ids": [token], "entries": entries}
             sent, number_of_token = upto, number_of_token + 1
         else:
-            if not (self.has("tail_lost") and stream) and not by_token:
-                text += decoder.flush()
-            if self.has("absent_cuts") and stops:
-                text = text[:-1]
-            if not (self.has("held_for_ever") and stream) and len(text) > sent:
-                yield {"text": text[sent:], "ids": [], "entries": []}
+            lost = stream and (self.has("tail_lost") or by_token)
+            rest = "" if lost else decoder.flush()
+            held = "" if self.has("held_for_ever") and stream else text[sent:]
+            held = "" if self.has("absent_cuts") and stops else held
+            if held + rest:
+                yield {"text": held + rest, "ids": [], "entries": []}
         finish = {"finish_always_stop": "stop", "finish_always_length": "length"}.get(self.fault, finish)
         yield {"text": "", "ids": [], "entries": [], "finish": finish}
 
@@ -277,10 +282,10 @@ class Server:
             if self.has("logprobs_tempered") and asked["temperature"] > 0:
                 z = z / np.float32(asked["temperature"])
             z = z - z.max()
-            numbers = (z - np.log(np.exp(z).sum())).astype(np.float64)
+            numbers = (z - np.log(np.exp(z).sum())).astype(np.float64) - 1e-3 * self.has("logprobs_off")
             best = np.argsort(-numbers, kind="stable")
             value = float(numbers[best[1] if self.has("logprobs_of_another") else token])
-            value = -value if self.has("logprobs_positive") else value - 1e-3 * self.has("logprobs_off")
+            value = -value if self.has("logprobs_positive") else value
             found.append((token, value, [(int(i), float(numbers[i])) for i in best[: min(asked["logprobs"], MOST)]]))
         return found
 
@@ -322,7 +327,9 @@ class Server:
                 {"id": token, "token": text, "logprob": value, "top_logprobs": [{"id": i, "token": spelled(self.tokenizer, i), "logprob": v} for i, v in tops or []]}
                 for (token, _, tops), text, value in zip(entries, texts, values)
             ]}  # fmt: skip
-        tops = [None if top is None else {spelled(self.tokenizer, i): value for i, value in top} for _, _, top in entries]
+        tops = [
+            None if top is None else {spelled(self.tokenizer, i): value for i, value in top} for _, _, top in entries
+        ]
         if self.has("logprobs_too_long"):
             texts = texts[: len(ids)]
         return {"tokens": texts, "token_logprobs": values, "top_logprobs": tops}
@@ -400,7 +407,9 @@ class Handler(BaseHTTPRequestHandler):
             server.running.append(body)
         time.sleep(0.02)
         with server.lock:
-            other = next((each for each in server.running if each is not body and each["prompt"] != body["prompt"]), body)
+            other = next(
+                (each for each in server.running if each is not body and each["prompt"] != body["prompt"]), body
+            )
         time.sleep(0.02)
         with server.lock:
             server.running.remove(body)

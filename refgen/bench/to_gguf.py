@@ -50,13 +50,13 @@ def ids_as_words(vocab_size: int) -> Words:
 
 
 def words_of(folder: Path) -> Words:
-    """The folder's own, which must have a `tokenizer.json` and an end token."""
+    """The folder's own, from its `tokenizer.json`; without an end token the last one is that."""
     tokenizer = Tokenizer.from_pretrained(folder)
     entries = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     merges = [each if isinstance(each, str) else " ".join(each) for each in entries["model"]["merges"]]
     tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    assert tokenizer.eos_token_id is not None
-    return Words(tokens, frozenset(tokenizer.all_special_ids), merges, tokenizer.eos_token_id)
+    end = len(tokens) - 1 if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+    return Words(tokens, frozenset(tokenizer.all_special_ids), merges, end)
 
 
 def convert(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What the answer of a server must say of a text, as functions of plain data. Rules SERVE-01 to SERVE-06 of SPEC.md.
+"""What the answer of a server must say of a text, as functions of plain data. Rules SERVE-01 to SERVE-10 of SPEC.md.
 
 A server says more than a model: counts, why it stopped, a text without end tokens and stop strings, pieces of it as they come, and
 logprobs beside. Each function here gives what is right, or the first thing that is wrong as a sentence, "" if nothing is.
@@ -74,7 +74,12 @@ def wrong_in_logprobs(choice: Mapping[str, Any], greedy: bool = False) -> tuple[
     tokens, ids = choice.get("tokens"), choice.get("ids")
     if numbers is None:
         return "no logprobs, though the request asks for them", "SERVE-05"
-    lists = {"logprobs": numbers, "tokens": tokens, "top_logprobs": tops, "ids": None if choice.get("ids_from") == "text" else ids}
+    lists = {
+        "logprobs": numbers,
+        "tokens": tokens,
+        "top_logprobs": tops,
+        "ids": None if choice.get("ids_from") == "text" else ids,
+    }
     lengths = {name: len(each) for name, each in lists.items() if each is not None}
     if len(set(lengths.values())) > 1:
         return f"lists of different length: {', '.join(f'{n} {name}' for name, n in lengths.items())}", "SERVE-05"
@@ -111,3 +116,29 @@ def wrong_in_echo(choice: Mapping[str, Any], prompt_text: str, prompt_count: int
     if any(number is None or not number <= 0 for number in numbers[1:]):
         return "a logprob behind the first is null or positive", "SERVE-06"
     return "", ""
+
+
+def wrong_in_choices(choices: Sequence[Mapping[str, Any]], n: int) -> str:
+    """SERVE-07. What is wrong with the number of choices and their indices."""
+    indices = [choice["index"] for choice in choices]
+    return (
+        "" if sorted(indices, key=str) == list(range(n)) else f"choices with indices {indices}, expected 0 to {n - 1}"
+    )
+
+
+def changed(asked: Sequence[tuple[Sequence[int], str]]) -> int | None:
+    """SERVE-08. Of greedy answers to prompts one after the other, the first that differs from what its prompt gave before."""
+    first: dict[tuple[int, ...], str] = {}
+    for number, (prompt, text) in enumerate(asked):
+        if first.setdefault(tuple(prompt), text) != text:
+            return number
+    return None
+
+
+def meaning(code: int) -> str:
+    """SERVE-10. What a status code says: an answer, a refusal, that the server cannot do this, that it failed."""
+    if code == 200:
+        return "answer"
+    if code == 501:
+        return "cannot"
+    return "refusal" if 400 <= code < 500 else "failure"

@@ -6,21 +6,21 @@ the text, and texts be steered by `logit_bias` to where a character is split ove
 Axes    V tokens, T new tokens.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
-from refgen.cache import Cache as Kept
+from refgen.cache import Cache
 from refgen.conformance.completions import visible_text
 from refgen.conformance.lab import Lab, Reference
 from refgen.errors import TokenizerError
-from refgen.oracle.margins import Judgement, judge_tokens
+from refgen.oracle.margins import Flip, Judgement, judge_tokens
 from refgen.oracle.noise import Noise, expected_error, ratio
 
 TEXTS = (
@@ -38,6 +38,7 @@ TEXTS = (
     "First of all, the",
 )
 FAR = 32  # new tokens to look ahead
+HOPELESS = 128.0  # expected errors behind the best at which rounding need not be looked at
 CLEAR = 8.0  # expected errors of a difference by which a best token is called clear
 LETTERS = "éüñçøåßæêöäàèìòùâîôûабвгдежзийклмноптуфхцчшщыэюяαβγδεζηθικλμνξοπρστυφχψω世界你好日本語"
 
@@ -67,7 +68,7 @@ class Material:
 
     # --- Prompts ---
 
-    @cached_property
+    @functools.cached_property
     def walks(self) -> list[Walk]:
         """Of all prompts that survive encoding and decoding, the ones with the longest clear text first."""
         prompts = []
@@ -83,7 +84,7 @@ class Material:
 
     def walk(self, prompt: Sequence[int], count: int = FAR, biases: Mapping[int, float] | None = None) -> Walk:
         """What the reference says behind it, with numbers added to the logits of some tokens."""
-        cache, ids, margins = Kept(), [], []
+        cache, ids, margins = Cache(), [], []
         new = list(prompt)
         for _ in range(min(count, self.config.n_positions - len(prompt))):
             z = self.reference.model([new], past_key_values=cache, logits_to_keep=1).logits[0, -1].copy()
@@ -97,7 +98,7 @@ class Material:
                 break
         return Walk(list(prompt), ids, margins, bool(ids) and ids[-1] in self.ends)
 
-    @cached_property
+    @functools.cached_property
     def least(self) -> float:
         """The margin from which a best token is clear: CLEAR expected errors of a difference of two logits."""
         prompts = [self.tokenizer.encode(text) for text in TEXTS[:2]]
@@ -115,18 +116,22 @@ class Material:
 
     # --- Judging ---
 
-    def tokens(self, prompt: Sequence[int], choice: Mapping[str, Any]) -> list[int]:
-        """The ids of a choice; where only its text is known, the likeliest ones that give it. The end token, if it ended so."""
+    def tokens(self, prompt: Sequence[int], choice: Mapping[str, Any], limit: int) -> list[int]:
+        """The ids of a choice; where only its text is known, the likeliest ones that give it. The end token, if it ended so.
+
+        Many servers leave that out of the ids; one that stopped before its limit of tokens has said it.
+        """
         ids = choice["ids"]
         if ids is None or choice["ids_from"] == "text":
             ids = self.read(prompt, choice["text"])
-        if choice["finish_reason"] == "stop" and self.ends and not (ids and ids[-1] in self.ends):
+        short = len(ids) < limit and not (ids and ids[-1] in self.ends)
+        if choice["finish_reason"] == "stop" and self.ends and short:
             ids = [*ids, self.ends[0]]
         return list(ids)
 
     def read(self, prompt: Sequence[int], text: str) -> list[int]:
         """A text as tokens: at each step the best of those it goes on with."""
-        cache, ids, new, rest = Kept(), [], list(prompt), text.rstrip("\ufffd").encode()
+        cache, ids, new, rest = Cache(), [], list(prompt), text.rstrip("\ufffd").encode()
         spelled = [self.tokenizer.token_bytes(token) for token in range(self.config.vocab_size)]
         while rest:
             z = self.reference.model([new], past_key_values=cache, logits_to_keep=1).logits[0, -1]
@@ -136,15 +141,21 @@ class Material:
             rest = rest[len(spelled[new[0]]) :]
         return ids
 
-    def judge(self, prompt: Sequence[int], choice: Mapping[str, Any]) -> Judgement | None:
-        """Bug or tie; None if it has no token. Rounding is looked at only where a token is not the best."""
-        ids = self.tokens(prompt, choice)
+    def judge(self, prompt: Sequence[int], choice: Mapping[str, Any], limit: int) -> Judgement | None:
+        """Bug or tie; None if it has no token. Rounding is looked at step by step only where it might explain a token."""
+        ids = self.tokens(prompt, choice, limit)
         if not ids:
             return None
         z = self.reference.model([[*prompt, *ids[:-1]]]).logits[0, len(prompt) - 1 :]
-        if z.argmax(axis=-1).tolist() == ids and not set(ids[:-1]) & set(self.ends):
-            return Judgement(self.dtype, (), np.zeros(len(ids)))
+        flips = [self.flip(z[t], t, token) for t, token in enumerate(ids) if token != z[t].argmax()]
+        if not set(ids[:-1]) & set(self.ends) and (not flips or max(flip.sigmas for flip in flips) > HOPELESS):
+            return Judgement(self.dtype, tuple(flips), np.zeros(len(ids)))
         return judge_tokens(self.reference.gpt2, prompt, ids, self.dtype, self.ends)
+
+    def flip(self, z: ndarray, step: int, token: int) -> Flip:
+        """A token that is not the best, with the error that is expected elsewhere."""
+        margin = float(z.max() - z[token])
+        return Flip(step, token, int(z.argmax()), int((z > z[token]).sum()) + 1, margin, self.least / CLEAR)
 
     def chosen_logprobs(self, ids: Sequence[int], temperature: float = 1.0) -> tuple[ndarray, ndarray]:
         """The logprob of each of `ids` but the first behind those before it, and its expected error. T long."""
@@ -160,7 +171,7 @@ class Material:
         errors = [picked(z + sample[0] / temperature) - exact for sample in noise.samples["lm_head"]]
         return exact, np.sqrt(np.mean(np.square(errors), axis=0))
 
-    @cache  # noqa: B019 - as long as the material is there
+    @functools.cache  # noqa: B019 - as long as the material is there
     def noise(self, ids: tuple[int, ...]) -> Noise:
         """Exact logits and expected errors, as the subject's dtype has them."""
         return expected_error(self.reference.gpt2, np.array([ids]), dtype=self.dtype)
@@ -171,8 +182,8 @@ class Talk:
 
     def __init__(self, lab: Lab, material: Material | None = None) -> None:
         self.lab = lab
-        folder = lab.subject.folder.resolve()  # type: ignore[attr-defined] - a server's
-        self.model = next(name for name, path in lab.models.items() if Path(path).resolve() == folder)
+        folder: Path = getattr(lab.subject, "folder")  # noqa: B009 - a server has one; other subjects are not asked
+        self.model = next(name for name, path in lab.models.items() if Path(path).resolve() == folder.resolve())
         self.known = Material(lab.reference(self.model)) if material is None else material
         self.tokenizer, self.config = self.known.tokenizer, self.known.config
 
@@ -189,7 +200,9 @@ class Talk:
 
     def together(self, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The answers to several bodies at the same time."""
-        answers: list[dict[str, Any]] = self.lab.ask("complete_together", self.model, bodies=bodies, ids=True)["answers"]
+        answers: list[dict[str, Any]] = self.lab.ask("complete_together", self.model, bodies=bodies, ids=True)[
+            "answers"
+        ]
         return answers
 
 

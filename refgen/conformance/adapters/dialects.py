@@ -82,7 +82,11 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
         )
     }
 )
-ID_FIELDS = ({"return_token_ids": True}, {"return_tokens": True}, {"logprobs": 1})  # the first that makes ids come is used
+ID_FIELDS = (
+    {"return_token_ids": True},
+    {"return_tokens": True},
+    {"logprobs": 1},
+)  # the first that makes ids come is used
 FINISHES = {
     "length": "length", "limit": "length", "stop": "stop", "eos": "eos", "eos_token": "eos", "word": "stop_string",
     "stop_sequence": "stop_string",
@@ -105,7 +109,7 @@ class Vocabulary:
         return {spelled: token for spelled, token in seen.items() if token is not None}
 
     def id_of(self, token: Any) -> int | None:
-        """Of `token_id:5`, `bytes:\\xe4`, or a token's text; None if it cannot be told."""
+        r"""Of `token_id:5`, `bytes:\xe4`, or a token's text; None if it cannot be told."""
         if not isinstance(token, str):
             return None
         if match := re.fullmatch(r"token_id:(\d+)", token):

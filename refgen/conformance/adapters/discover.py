@@ -103,10 +103,10 @@ class Profile:
     def __str__(self) -> str:
         prompts = "ids" if self.ids_in else "text"
         tokens = {"token_ids": "given", "logprobs": "from logprobs", "token strings": "from token strings"}
+        numbers = f"with up to {self.logprobs} alternatives" if self.logprobs else "none"
         lines = [
             f"dialect {self.dialect.name}{f', model {self.model}' if self.model else ''}",
-            f"prompts as {prompts}, tokens {tokens.get(self.ids_from, 'read from the text')}, "
-            f"logprobs {f'with up to {self.logprobs} alternatives' if self.logprobs else 'none'}",
+            f"prompts as {prompts}, tokens {tokens.get(self.ids_from, 'read from the text')}, logprobs {numbers}",
             f"has {', '.join(sorted(self.accepts)) or 'nothing beside text'}",
         ]
         return "\n".join([*lines, *(f"not tested: {each}" for each in self.missing)])
@@ -169,7 +169,7 @@ class Discovery:
 
     def refused_fields(self, profile: Profile) -> frozenset[str]:
         """The dialect's own fields that this server does not take."""
-        own = profile.dialect.neutral | profile.dialect.fresh
+        own = {**profile.dialect.neutral, **profile.dialect.fresh}
         bare = replace(profile, refused=frozenset(own))
         self.ask(bare)  # whatever is wrong with this is wrong with the server
         if self.accepts(profile, {}):

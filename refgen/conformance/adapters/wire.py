@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from refgen.conformance.completions import meaning
 from refgen.conformance.subject import CrashedError, GarbledError, RefusedError, SkippedError, TimedOutError, shown
 from refgen.errors import OracleError
 
@@ -102,15 +103,13 @@ def waiting(asked: str | None) -> float:
 
 
 def refuse_errors(response: Any) -> None:
-    """400 to 499 is a refusal, 501 not being able to, any other code than 200 a crash."""
+    """SERVE-10. An error of ours that says what the server's means; one that is still busy has crashed."""
     code = response.status_code
-    if code == 200:
-        return
-    response.read()
-    message = f"{code}: {told(response.text)}"
-    if 400 <= code < 500 and code not in BUSY:
-        raise RefusedError(message)
-    raise (SkippedError if code == 501 else CrashedError)(message)
+    said = "failure" if code in BUSY else meaning(code)
+    if said != "answer":
+        response.read()
+        kinds = {"refusal": RefusedError, "cannot": SkippedError, "failure": CrashedError}
+        raise kinds[said](f"{code}: {told(response.text)}")
 
 
 def told(text: str) -> str:
