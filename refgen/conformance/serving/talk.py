@@ -37,6 +37,7 @@ TEXTS = (
     "I have a",
     "First of all, the",
 )
+BIAS = 100.0  # the largest that OpenAI's logit_bias takes
 FAR = 32  # new tokens to look ahead
 HOPELESS = 128.0  # expected errors behind the best at which rounding need not be looked at
 CLEAR = 8.0  # expected errors of a difference by which a best token is called clear
@@ -113,6 +114,33 @@ class Material:
     def text_of(self, path: Walk, count: int | None = None) -> str:
         """What a server shows of the first `count` tokens."""
         return visible_text(self.tokenizer, path.ids[:count])
+
+    @functools.cached_property
+    def split_character(self) -> tuple[Walk, dict[str, float], str] | None:
+        """A character of two tokens that the model says if two biases are set just so: its walk, the biases, the character.
+
+        Behind the prompt the first token has to lead the second, behind the first the second: their biases differ by the
+        middle of what the two steps leave room for, and both lead all others.
+        """
+        found: list[tuple[float, Walk, dict[str, float], str]] = []
+        pairs = [(letter, ids) for letter in LETTERS if len(ids := self.tokenizer.encode(letter)) == 2]
+        for walk in self.walks[:3]:
+            z = self.reference.model([walk.prompt]).logits[0, -1]
+            for first in {ids[0] for _, ids in pairs}:
+                behind = self.reference.model([[*walk.prompt, first]]).logits[0, -1]
+                up = min(float(np.ptp(z) + np.ptp(behind)) / 2 + 10, 80.0)
+                for letter, ids in pairs:
+                    if ids[0] == first != ids[1]:
+                        most, least = (float(each[first] - each[ids[1]]) for each in (z, behind))
+                        biases = {str(first): up, str(ids[1]): up + (most + least) / 2}
+                        found.append(((most - least) / 2, walk, biases, letter))
+        for margin, walk, biases, letter in sorted(found, key=lambda each: -each[0]):
+            if margin < self.least:
+                break
+            steered = self.walk(walk.prompt, 2, {int(token): bias for token, bias in biases.items()})
+            if max(biases.values()) <= BIAS and self.tokenizer.decode(steered.ids) == letter:
+                return steered, biases, letter
+        return None
 
     # --- Judging ---
 
