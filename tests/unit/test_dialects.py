@@ -83,7 +83,12 @@ def test_a_stream_is_joined(vocabulary):
     data = [json.dumps(event) for event in events]
     answer = join_stream([*data, "[DONE]", "never read"], vocabulary)
     first, second = answer["choices"]
-    assert (first["text"], first["ids"], first["finish_reason"], first["deltas"]) == ("ab", [1, 2, 3], "stop", ["a", "b", ""])
+    assert (first["text"], first["ids"], first["finish_reason"], first["deltas"]) == (
+        "ab",
+        [1, 2, 3],
+        "stop",
+        ["a", "b", ""],
+    )
     assert second["text"] == "x"
     assert (answer["usage"]["total_tokens"], answer["done"]) == (5, True)
     assert join_stream(data, vocabulary)["done"] is False

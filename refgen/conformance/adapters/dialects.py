@@ -22,7 +22,7 @@ from refgen.conformance.subject import GarbledError, shown
 from refgen.errors import TokenizerError
 from refgen.tokenizer import Tokenizer
 
-OPENAI = {"temperature": "temperature", "top_p": "top_p", "max_new_tokens": "max_tokens", "stop_strings": "stop"}
+OPENAI = {"temperature": "temperature", "top_p": "top_p", "stop_strings": "stop"}
 
 
 @dataclass(frozen=True)

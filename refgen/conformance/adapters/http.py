@@ -28,7 +28,16 @@ from refgen.tokenizer import Tokenizer
 
 SEEDS = 2**31 - 1  # what any server takes
 SHAPES_CHANCE = ("temperature", "top_k", "top_p", "min_p", "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff")
-OF_NO_MATTER = {"use_cache", "pad_token_id", "bos_token_id", "return_dict_in_generate", "prefill_chunk_size"}
+NEUTRAL = {**DEFAULTS, "top_k": 0, "min_p": 0.0, "stop_strings": []}  # need no field
+ELSEWHERE = {
+    "max_new_tokens",
+    "max_length",
+    "pad_token_id",
+    "bos_token_id",
+    "use_cache",
+    "prefill_chunk_size",
+    *METADATA,
+}
 BIAS = 100.0  # what OpenAI's logit_bias goes to
 
 
@@ -74,7 +83,7 @@ class HttpSubject:
         config = GPT2Config.from_dict(read_object(folder / "config.json", CheckpointError, "CKPT-09"))
         self.n_positions = config.n_positions
         own = folder / "generation_config.json"
-        self.defaults = dict(DEFAULTS) | (read_object(own, GenerationError, "CKPT-11") if own.exists() else {})
+        self.defaults = {**DEFAULTS, **(read_object(own, GenerationError, "CKPT-11") if own.exists() else {})}
         self.end_ids = as_ids(self.defaults.get("eos_token_id"))
 
     def ask(self, op: str, model: Path, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,6 +133,8 @@ class HttpSubject:
             body["prompt"] = prompt
             together = n if "n" in self.profile.accepts else 1
             for repeat in range(n // together):
+                if seed is not None and "seed" not in self.profile.accepts:
+                    raise SkippedError("the server has no seed")
                 if seed is not None:
                     body["seed"] = self.seed_of(seed, number * n + repeat * together)
                 answer = self.complete(body | ({"n": together} if together > 1 else {}), ids=True)
@@ -138,36 +149,33 @@ class HttpSubject:
 
     def body_of(self, width: int, settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str], list[int]]:
         """The settings of one row as a request; its stop strings and end tokens. Raises `SkippedError` by a setting's name."""
-        asked = {name: value for name, value in (self.defaults | dict(settings)).items() if value is not None}
-        asked = {name: value for name, value in asked.items() if name not in OF_NO_MATTER and name not in METADATA}
-        body: dict[str, Any] = {"max_tokens": self.max_tokens(width, settings)}
-        asked = {name: value for name, value in asked.items() if name not in ("max_length", "max_new_tokens")}
-        if not asked.pop("do_sample", False) or asked.get("temperature") == 0:
-            asked = {name: value for name, value in asked.items() if name not in SHAPES_CHANCE}
-            body["temperature"] = 0
-        else:
-            body["temperature"] = asked.pop("temperature", 1.0)
-        ends = as_ids(asked.pop("eos_token_id", None)) if "eos_token_id" in asked or "eos_token_id" in settings else []
-        if "eos_token_id" in settings and settings["eos_token_id"] is None:
-            ends = []
+        asked = {**self.defaults, **settings}
+        body: dict[str, Any] = {"max_tokens": self.max_tokens(width, settings), "temperature": 0}
+        ends = as_ids(asked.pop("eos_token_id", None))
         body |= self.ending(ends)
-        stops = asked.get("stop_strings", [])
-        stops = [stops] if isinstance(stops, str) else list(stops)
-        if stops and self.profile.ids_from != "token_ids":
-            raise SkippedError("stop_strings cut the text, and the server does not tell the ids behind the cut")
+        if asked.pop("do_sample", False) and asked.get("temperature") != 0:
+            body["temperature"] = asked.pop("temperature", 1.0)
+        else:  # GREEDY-05
+            asked = {name: value for name, value in asked.items() if name not in SHAPES_CHANCE}
         if biases := asked.pop("sequence_bias", None):
             body["logit_bias"] = self.logit_bias(biases)
-        used = [name for name, value in asked.items() if value != DEFAULTS.get(name)]
-        if "top_k" in asked and "top_k" not in used:
-            used.append("top_k")  # 50, a default that servers do not share
-        for name in used:
-            field = self.profile.dialect.names.get(name)
-            if field is None or field in self.profile.refused:
-                raise SkippedError(f"{self.profile.dialect.name} has no field for {name}")
-            if field in self.profile.idle:
-                raise SkippedError(f"{field} is accepted and has no effect")
-            body[field] = stops if name == "stop_strings" else asked[name]
+        stops = asked.get("stop_strings") or []
+        asked["stop_strings"] = stops = [stops] if isinstance(stops, str) else list(stops)
+        if stops and self.profile.ids_from != "token_ids":
+            raise SkippedError("stop_strings cut the text, and the server does not tell the ids behind the cut")
+        for name, value in asked.items():
+            if name not in ELSEWHERE and value not in (None, NEUTRAL.get(name)):
+                body[self.field(name)] = value
         return body, stops, ends
+
+    def field(self, name: str) -> str:
+        """A setting's name on this server. Raises `SkippedError` where it has none, or one that does nothing."""
+        found = self.profile.dialect.names.get(name)
+        if found is None or found in self.profile.refused or (found == "stop" and "stop" not in self.profile.accepts):
+            raise SkippedError(f"{self.profile.dialect.name} has no field for {name}")
+        if found in self.profile.idle:
+            raise SkippedError(f"{found} is accepted and has no effect")
+        return found
 
     def max_tokens(self, width: int, settings: Mapping[str, Any]) -> int:
         """LEN-01 to LEN-03. The number of new tokens the settings mean."""
@@ -207,7 +215,7 @@ class HttpSubject:
         if ids is not None:
             ended = bool(ids) and ids[-1] in ends
             if reason == "stop":
-                reason = "eos" if ended or not stops else "stop_string" if stops and not ends else None
+                reason = "eos" if ended or not stops else None if ends else "stop_string"
             if reason == "eos" and not ended and len(ends) == 1 and len(ids) < limit:
                 ids = [*ids, ends[0]]
             if reason == "length" and len(ids) < limit and len(prompt) + len(ids) >= self.n_positions:

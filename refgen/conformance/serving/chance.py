@@ -58,7 +58,7 @@ def biased_a_little(talk: Talk) -> Finding:
 @asks("seed.same", "SAMP-05", why="a run that cannot be repeated cannot be debugged", needs=["seed"])
 def same_seed(talk: Talk) -> Finding:
     """The same seed, the same text."""
-    texts = [talk.choice(talk.known.best.prompt, max_tokens=COUNT, **warm(talk, 7))["text"] for _ in range(2)]
+    texts = [talk.choice(talk.known.best.prompt, max_tokens=COUNT, **drawn(talk, 7))["text"] for _ in range(2)]
     return compared(texts[1], texts[0], "the second answer with a seed")
 
 
@@ -66,7 +66,7 @@ def same_seed(talk: Talk) -> Finding:
 def other_seeds(talk: Talk) -> Finding:
     """Other seeds, other texts, unless that is likely not to happen."""
     choices = [
-        talk.choice(talk.known.best.prompt, ids=True, max_tokens=COUNT, **warm(talk, seed)) for seed in (1, 2, 3)
+        talk.choice(talk.known.best.prompt, ids=True, max_tokens=COUNT, **drawn(talk, seed)) for seed in (1, 2, 3)
     ]
     greedy_text = talk.choice(talk.known.best.prompt, max_tokens=COUNT)["text"]
     if all(choice["text"] == greedy_text for choice in choices):
@@ -90,7 +90,7 @@ def top_p_near_zero(talk: Talk) -> Finding:
     """At a top_p that only the best token reaches, warm text is greedy."""
     walk = talk.known.best
     count = min(8, walk.clear(talk.known.least))
-    text = talk.choice(walk.prompt, max_tokens=count, top_p=0.0001, **warm(talk, 5))["text"]
+    text = talk.choice(walk.prompt, max_tokens=count, top_p=0.0001, **drawn(talk, 5))["text"]
     return compared(text, talk.known.text_of(walk, count), "text at top_p 0.0001")
 
 
@@ -107,15 +107,15 @@ def several_greedy_choices(talk: Talk) -> Finding:
 @asks("n.sampled", "SERVE-07", "SAMP-07", why="three times the same answer is no choice", needs=["n"])
 def several_sampled_choices(talk: Talk) -> Finding:
     """With chance they differ, unless that is likely not to happen."""
-    answer = talk.ask(talk.known.best.prompt, ids=True, max_tokens=COUNT, n=3, **warm(talk, 1))
+    answer = talk.ask(talk.known.best.prompt, ids=True, max_tokens=COUNT, n=3, **drawn(talk, 1))
     if len(answer["choices"]) != 3:
         return skipped("no three choices")
     return differing(talk, answer["choices"], "choices", "SERVE-07")
 
 
-def warm(talk: Talk, seed: int) -> dict[str, Any]:
+def drawn(talk: Talk, seed: int, temperature: float = WARM) -> dict[str, Any]:
     """Chance that can be repeated, if the server can repeat it."""
-    return {"temperature": WARM} | ({"seed": seed} if "seed" in talk.lab.about.can else {})
+    return {"temperature": temperature} | ({"seed": seed} if "seed" in talk.lab.about.can else {})
 
 
 def differing(talk: Talk, choices: Sequence[Mapping[str, Any]], what: str, rule: str) -> Finding:
@@ -123,7 +123,7 @@ def differing(talk: Talk, choices: Sequence[Mapping[str, Any]], what: str, rule:
     if len({choice["text"] for choice in choices}) > 1:
         return passed()
     prompt = talk.known.best.prompt
-    exact, _ = talk.known.chosen_logprobs([*prompt, *talk.known.tokens(prompt, choices[0], COUNT)], WARM)
+    exact = talk.known.exact_logprobs([*prompt, *talk.known.tokens(prompt, choices[0], COUNT)], WARM)
     odds = math.exp(float(exact[len(prompt) - 1 :].sum()) * (len(choices) - 1))
     message = f"{len(choices)} {what} are all {choices[0]['text']!r}, which has a chance of {odds:.1g}"
     return failed(message, rule) if odds < ODDS else Finding(Verdict.INCONCLUSIVE, message)

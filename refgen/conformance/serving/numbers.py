@@ -7,6 +7,7 @@ from refgen.conformance.completions import (
     wrong_in_logprobs,
     wrong_in_tokens,
 )
+from refgen.conformance.serving.chance import drawn
 from refgen.conformance.serving.question import COUNT, asks, chosen, compared, failed, passed, skipped
 from refgen.conformance.serving.talk import Talk, off
 from refgen.conformance.serving.text import across, inside, plain_text
@@ -88,7 +89,7 @@ def wrong_numbers(numbers: list[float], exact: np.ndarray, sigma: np.ndarray, di
 def logprobs_are_raw_or_processed(talk: Talk) -> Finding:
     """At a temperature of 0.5 they are the model's own, or those it drew from: a choice, which a server is held to."""
     walk = talk.known.best
-    choice = talk.choice(walk.prompt, max_tokens=8, logprobs=2, temperature=0.5)
+    choice = talk.choice(walk.prompt, max_tokens=8, logprobs=2, **drawn(talk, 3, 0.5))
     numbers = choice.get("logprobs")
     if not numbers or choice["ids"] is None or None in numbers:
         return skipped("no logprobs with ids come")

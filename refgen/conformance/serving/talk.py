@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated as Float
 from typing import Any
 
 import numpy as np
@@ -188,16 +189,14 @@ class Material:
     def chosen_logprobs(self, ids: Sequence[int], temperature: float = 1.0) -> tuple[ndarray, ndarray]:
         """The logprob of each of `ids` but the first behind those before it, and its expected error. T long."""
         noise = self.noise(tuple(ids[:-1]))
-        z, chosen = noise.exact["lm_head"][0] / temperature, np.array(ids[1:])[:, None]
-
-        def picked(logits: ndarray) -> ndarray:
-            shifted = logits - logits.max(axis=-1, keepdims=True)
-            normal = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-            return np.take_along_axis(normal, chosen, axis=-1)[:, 0]
-
-        exact = picked(z)
-        errors = [picked(z + sample[0] / temperature) - exact for sample in noise.samples["lm_head"]]
+        z = noise.exact["lm_head"][0]
+        exact = logprobs(z / temperature, ids[1:])
+        errors = [logprobs((z + each[0]) / temperature, ids[1:]) - exact for each in noise.samples["lm_head"]]
         return exact, np.sqrt(np.mean(np.square(errors), axis=0))
+
+    def exact_logprobs(self, ids: Sequence[int], temperature: float = 1.0) -> ndarray:
+        """The same without the error."""
+        return logprobs(self.reference.model([ids[:-1]]).logits[0] / temperature, ids[1:])
 
     @functools.cache  # noqa: B019 - as long as the material is there
     def noise(self, ids: tuple[int, ...]) -> Noise:
@@ -232,6 +231,13 @@ class Talk:
             "answers"
         ]
         return answers
+
+
+def logprobs(z: Float[ndarray, "T V"], chosen: Sequence[int]) -> Float[ndarray, "T"]:
+    """log softmax of each row at its chosen token."""
+    shifted = z - z.max(axis=-1, keepdims=True)
+    numbers = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return numbers[np.arange(len(chosen)), list(chosen)]
 
 
 def off(numbers: Iterable[float], exact: ndarray, sigma: ndarray) -> ndarray:
