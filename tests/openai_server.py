@@ -117,6 +117,7 @@ class Server:
         self.http.server_close()
 
     def has(self, fault):
+        """Whether it is planted."""
         return self.fault == fault
 
     # --- Requests ---
@@ -169,7 +170,10 @@ class Server:
         before, self.before = self.before, [*self.before[-9:], fed]
         if self.has("cache_too_long") and before:
             last = before[-1]
-            common = next((i for i, pair in enumerate(zip(fed, last)) if pair[0] != pair[1]), min(len(fed), len(last)))
+            common = next(
+                (i for i, pair in enumerate(zip(fed, last, strict=False)) if pair[0] != pair[1]),
+                min(len(fed), len(last)),
+            )
             if 0 < common < min(len(fed) - 1, len(last)):
                 fed[common] = last[common]
         if self.has("cache_by_length"):
@@ -233,7 +237,7 @@ class Server:
             entries = self.entries([token], [logits], asked)
             where = seen if self.has("stop_by_token_text") else text
             hits = [where.find(stop, len(text) - len(new) if self.has("stop_in_newest") else 0) for stop in stops]
-            found = [(hit + len(stop), hit) for hit, stop in zip(hits, stops) if hit >= 0]
+            found = [(hit + len(stop), hit) for hit, stop in zip(hits, stops, strict=True) if hit >= 0]
             if found:
                 end, hit = min(found)
                 cut = end if self.has("stop_shown") else len(text) if self.has("text_after_stop") else hit
@@ -278,10 +282,10 @@ class Server:
         if asked["logprobs"] is None or self.has("logprobs_ignored"):
             return []
         found = []
-        for token, z in zip(tokens, logits):
-            if self.has("logprobs_tempered") and asked["temperature"] > 0:
-                z = z / np.float32(asked["temperature"])
-            z = z - z.max()
+        tempered = self.has("logprobs_tempered") and asked["temperature"] > 0
+        divisor = np.float32(asked["temperature"] if tempered else 1)
+        for token, given in zip(tokens, logits, strict=self.fault != "echo_shifted"):
+            z = (given - given.max()) / divisor
             numbers = (z - np.log(np.exp(z).sum())).astype(np.float64) - 1e-3 * self.has("logprobs_off")
             best = np.argsort(-numbers, kind="stable")
             value = float(numbers[best[1] if self.has("logprobs_of_another") else token])
@@ -294,8 +298,7 @@ class Server:
     def whole(self, prompt, asked, choices):
         """One JSON object."""
         given, counts = [], []
-        for number, pieces in enumerate(choices):
-            pieces = list(pieces)
+        for number, pieces in enumerate(map(list, choices)):
             ids = [token for piece in pieces for token in piece["ids"]]
             echoed = asked["echo"] and not self.has("echo_ignored")
             counts.append(len(ids) - len(prompt) * echoed)
@@ -312,6 +315,7 @@ class Server:
         return {"object": "text_completion", "choices": given, "usage": self.usage(prompt, counts)}
 
     def usage(self, prompt, counts):
+        """The three counts."""
         completion = counts[0] if self.has("usage_of_one_choice") else sum(counts)
         completion -= self.has("usage_off_by_one")
         return {"prompt_tokens": len(prompt), "completion_tokens": completion, "total_tokens": len(prompt) + completion}
@@ -325,7 +329,7 @@ class Server:
         if self.shape == "chat":
             return {"content": [
                 {"id": token, "token": text, "logprob": value, "top_logprobs": [{"id": i, "token": spelled(self.tokenizer, i), "logprob": v} for i, v in tops or []]}
-                for (token, _, tops), text, value in zip(entries, texts, values)
+                for (token, _, tops), text, value in zip(entries, texts, values, strict=True)
             ]}  # fmt: skip
         tops = [
             None if top is None else {spelled(self.tokenizer, i): value for i, value in top} for _, _, top in entries
@@ -372,9 +376,11 @@ class Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
     def do_GET(self):
+        """The list of models, for whatever is asked."""
         self.answer(200, {"object": "list", "data": [{"id": "served", "owned_by": self.server_of.owner}]})
 
     def do_POST(self):
+        """A completion."""
         server = self.server_of
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if server.fault in BROKEN:
@@ -444,6 +450,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def answer(self, code, body):
+        """JSON."""
         data = json.dumps(body).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")

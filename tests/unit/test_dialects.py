@@ -40,7 +40,7 @@ def test_ids_come_from_the_best_source(vocabulary):
 
 
 def test_every_token_is_found_by_how_it_is_written(vocabulary):
-    """By its text where it has one, as bytes:\\x… where it has not; a broken character tells nothing."""
+    r"""By its text where it has one, as bytes:\x… where it has not; a broken character tells nothing."""
     for token in range(len(vocabulary.tokenizer)):
         spelled = vocabulary.tokenizer.token_bytes(token)
         assert vocabulary.id_of("bytes:" + "".join(f"\\x{byte:02x}" for byte in spelled)) == token

@@ -8,8 +8,8 @@ import os
 import pytest
 
 from refgen.conformance.adapters.http import HttpSubject, connect
-from refgen.conformance.adapters.reference import ReferenceSubject
 from refgen.conformance.adapters.python import PythonSubject, describe
+from refgen.conformance.adapters.reference import ReferenceSubject
 from refgen.conformance.adapters.wire import Wire
 from refgen.conformance.lab import Lab
 from refgen.conformance.serving import checks
@@ -23,8 +23,8 @@ from tests.openai_server import FAULTS, Server
 FOLDER = find_model("shakespeare")
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 KINDS = {
-    "legacy": {}, "vllm": {"owner": "vllm"}, "text": {"texts_only": True}, "chat": {"shape": "chat"},
-    "no_done": {"owner": "no_done"}, "poor": {"texts_only": True, "refuses": ["logprobs", "n", "seed", "echo", "logit_bias"]},
+    "legacy": {}, "vllm": {"owner": "vllm"}, "text": {"texts_only": True}, "chat": {"shape": "chat", "owner": "no_done"},
+    "poor": {"texts_only": True, "refuses": ["logprobs", "n", "seed", "echo", "logit_bias"]},
 }  # fmt: skip
 
 

@@ -64,7 +64,7 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
                     "min_p": 0.0,
                     "typical_p": 1.0,
                     "repeat_penalty": 1.0,
-                    "repeat_last_n": -1,
+                    "repeat_last_n": 65536,  # more than a context has; -1, which its manual has for that, is refused
                 },
                 names=OPENAI
                 | {"top_k": "top_k", "min_p": "min_p", "typical_p": "typical_p"}

@@ -14,7 +14,7 @@ from refgen.errors import OracleError
 try:
     import httpx2
 except ImportError:  # an extra; `Wire` says how to get it
-    httpx2 = None  # type: ignore[assignment]
+    httpx2 = None
 
 T = TypeVar("T")
 BUSY = (429, 503)  # asks to come again later
