@@ -212,13 +212,12 @@ class Server:
             for name in ("top_k", "min_p", "repetition_penalty")
             if self.owner == "vllm" and asked.get(name) not in (None, -1)
         )
-        yield from generated(
-            self.folder, tuple(fed), limit, fixed, biases, not self.has("end_ignored"), self.has("second_best"), extra
-        )
+        ending = not self.has("end_ignored") and not (self.owner == "vllm" and asked.get("ignore_eos"))
+        yield from generated(self.folder, tuple(fed), limit, fixed, biases, ending, self.has("second_best"), extra)
 
     def choice(self, prompt, fed, asked, number):
         """Yields dicts: text, token ids, logprob entries, and at last the finish."""
-        ends = self.model.generation_config.eos_ids
+        ends = () if self.owner == "vllm" and asked.get("ignore_eos") else self.model.generation_config.eos_ids
         stops = asked["stop"][:1] if self.has("first_stop_only") else asked["stop"]
         stops = [] if self.has("stop_ignored") else stops
         if self.has("letters_skipped"):

@@ -164,6 +164,22 @@ def test_prompts_that_no_text_gives(subjects):
     assert generate(subjects["plain"], [[127]], max_new_tokens=3)[0]["new_ids"]
 
 
+@pytest.mark.parametrize("name", ["plain", "vllm", "text"])
+def test_no_end_token(subjects, shakespeare, name):
+    """STOP-03. Without a field for it, a row is what it would be as long as the model does not end it."""
+    model, tokenizer = shakespeare
+    (row,) = generate(subjects[name], [ROMEO], max_new_tokens=8, eos_token_id=None)
+    assert row["new_ids"] == model.generate([ROMEO], max_new_tokens=8, eos_token_id=None)[0, 2:].tolist()
+    assert row["finish"] == "length"
+    prompt = tokenizer.encode("What is the")
+    if name == "vllm":
+        (row,) = generate(subjects[name], [prompt], max_new_tokens=8, eos_token_id=None)
+        assert row["new_ids"] == model.generate([prompt], max_new_tokens=8, eos_token_id=None)[0, 3:].tolist()
+        return
+    with pytest.raises(SkippedError, match="own end token"):
+        generate(subjects[name], [prompt], max_new_tokens=8, eos_token_id=None)
+
+
 def test_what_a_server_refuses_is_a_refusal(subjects):
     """TEMP-02, LEN-01. Nonsense is passed on for the server to refuse."""
     with pytest.raises(RefusedError, match="400: 300 tokens"):

@@ -186,8 +186,11 @@ class HttpSubject:
         return min(20, self.n_positions - width)
 
     def ending(self, ends: Sequence[int]) -> dict[str, Any]:
-        """STOP-02, STOP-03. The fields for other end tokens than the model's own."""
-        if set(ends) == set(self.end_ids):
+        """STOP-02, STOP-03. The fields for other end tokens than the model's own.
+
+        Fewer of them need no field: `row_of` skips a row that was ended by another.
+        """
+        if set(ends) == set(self.end_ids) or (set(ends) < set(self.end_ids) and not self.profile.dialect.ends):
             return {}
         if not self.profile.dialect.ends:
             raise SkippedError(f"{self.profile.dialect.name} has no field for eos_token_id")
@@ -212,6 +215,9 @@ class HttpSubject:
         row: dict[str, Any] = {"text": choice["text"], "ids_from": choice["ids_from"]}
         reason = FINISHES.get(choice["finish_reason"] or "")
         ids = choice["ids"]
+        early = ids is not None and len(ids) < limit and reason in ("stop", "eos") and not stops
+        if early and set(ends) < set(self.end_ids) and ids[-1:] not in [[end] for end in ends]:
+            raise SkippedError("ended by the model's own end token, which this server has no field to switch off")
         if ids is not None:
             ended = bool(ids) and ids[-1] in ends
             if reason == "stop":
