@@ -87,7 +87,7 @@ FAULTS = {
 # What is no answer at all: the exception of subject.py that must come.
 BROKEN = {"hangs": "TimedOutError", "drips": "TimedOutError", "garbage": "GarbledError", "dies": "CrashedError",
           "no_choices": "GarbledError", "no_text": "GarbledError", "garbage_stream": "GarbledError"}  # fmt: skip
-LIMIT, MOST = 16, 1024  # default max_tokens, most alternatives
+LIMIT, MOST, MOST_CHOICES = 16, 1024, 4  # default max_tokens, most alternatives, most choices
 
 
 class BadRequestError(Exception):
@@ -131,6 +131,8 @@ class Server:
                 if self.has("wrong_crash"):
                     raise RuntimeError(f"{name} is no number")
                 raise BadRequestError(f"{name} must be a number")
+        if body.get("n", 1) > MOST_CHOICES:
+            raise BadRequestError(f"n must be at most {MOST_CHOICES}")
         stops = body.get("stop") or []
         return {
             "max_tokens": LIMIT, "temperature": 1.0, "top_p": 1.0, "n": 1, "seed": None, "echo": False,

@@ -1,6 +1,7 @@
 """The serving level on a released server, llama.cpp's. What it does otherwise than SPEC.md is listed here, each with its reason."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -97,6 +98,12 @@ def test_every_question_is_answered_as_known(subject, figures):
     assert skipped == ["serving.echo.logprobs"]  # nothing to check without echo
     assert not [name for name, finding in findings.items() if finding.verdict is Verdict.INCONCLUSIVE]
     figures.append(f"llama.cpp's server: {len(findings)} questions, {len(failed)} known failures")
+
+
+def test_the_page_names_what_is_known():
+    """docs/check-a-server.md has each of them, and no other."""
+    page = (ROOT / "docs" / "check-a-server.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(serving\.[a-z._]+)`", page, re.MULTILINE)) == KNOWN.keys()
 
 
 def test_float32_is_not_what_it_computes_in(server):

@@ -132,6 +132,9 @@ def test_seeds_are_one_a_row(subjects):
     texts = [row["text"] for row in first]
     assert texts == [row["text"] for row in again]
     assert len(set(texts)) == 4
+    assert subjects["plain"].profile.most == 4
+    ask["num_return_sequences"] = 5
+    assert len({row["text"] for row in generate(subjects["plain"], seed=3, **ask)}) == 10
     rows = generate(subjects["plain"], [ROMEO, ROMEO], seed=[3, 3], do_sample=True, top_k=0, max_new_tokens=12)
     assert rows[0]["text"] == rows[1]["text"] == texts[0]
 

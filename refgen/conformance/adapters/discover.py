@@ -21,6 +21,7 @@ from refgen.conformance.subject import CrashedError, GarbledError, RefusedError,
 
 TEXTS = ("The", "ROMEO:", "Hello", "a")
 MANY = (10**9, 1000, 100, 20, 10, 5, 1)  # alternatives to ask for, the first that are granted
+CHOICES = (32, 8, 4)  # a request
 TRIED: Mapping[str, Mapping[str, Any]] = {  # fields of OpenAI's, by the name of what a server with them can
     "n": {"n": 2, "temperature": 1.0},
     "seed": {"seed": 1, "temperature": 1.0},
@@ -49,6 +50,7 @@ class Profile:
     id_fields: Mapping[str, Any] = field(default_factory=dict)
     ids_from: str = "text"
     logprobs: int = 0  # the most alternatives it gives
+    most: int = 1  # choices a request, as far as was tried
     accepts: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()  # fields of the dialect
     idle: frozenset[str] = frozenset()  # fields of the dialect without an effect
@@ -137,7 +139,7 @@ class Discovery:
         profile = self.with_ids(profile)
         accepts = {name for name, fields in TRIED.items() if self.accepts(profile, fields)}
         accepts |= {"logprobs"} if self.accepts(profile, {"logprobs": 1}) else set()
-        profile = replace(profile, accepts=frozenset(accepts))
+        profile = replace(profile, accepts=frozenset(accepts), most=self.choices(profile) if "n" in accepts else 1)
         return replace(profile, idle=self.idle_fields(profile))
 
     def ask(self, profile: Profile, ids: bool = False, **body: Any) -> dict[str, Any]:
@@ -197,6 +199,13 @@ class Discovery:
             tops = (choices[0].get("top_logprobs") or [None])[0] if choices else None
             return min(len(tops), many) if tops else 0
         return 0
+
+    def choices(self, profile: Profile) -> int:
+        """How many choices a request it takes: some servers have as many as slots."""
+        for many in CHOICES:
+            if self.accepts(profile, {"n": many, "temperature": 1.0}):
+                return many
+        return 2
 
     def with_ids(self, profile: Profile) -> Profile:
         """The fields by which ids come."""

@@ -131,12 +131,12 @@ class HttpSubject:
         for number, prompt in enumerate(prompts):
             body, stops, ends = self.body_of(len(input_ids[0]), settings)
             body["prompt"] = prompt
-            together = n if "n" in self.profile.accepts else 1
-            for repeat in range(n // together):
-                if seed is not None and "seed" not in self.profile.accepts:
-                    raise SkippedError("the server has no seed")
+            if seed is not None and "seed" not in self.profile.accepts:
+                raise SkippedError("the server has no seed")
+            for start in range(0, n, self.profile.most):
+                together = min(n - start, self.profile.most)
                 if seed is not None:
-                    body["seed"] = self.seed_of(seed, number * n + repeat * together)
+                    body["seed"] = self.seed_of(seed, number * n + start)
                 answer = self.complete(body | ({"n": together} if together > 1 else {}), ids=True)
                 rows += [self.row_of(choice, prompt, body["max_tokens"], stops, ends) for choice in answer["choices"]]
         return rows
