@@ -1,14 +1,18 @@
 """A Hugging Face folder → GGUF in float32, for llama.cpp.
 
-llama.cpp asks for a tokenizer; this one has the ids as words, so that the text it gives can be read as ids.
+llama.cpp asks for a tokenizer. The benchmark's has the ids as words, so that the text it gives can be read as ids; a server
+under test has the folder's own.
 """
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
 import numpy as np
 
 from refgen.bench.weights import read_folder
+from refgen.tokenizer import Tokenizer
 
 NAMES = {
     "ln_1": "attn_norm",
@@ -30,15 +34,46 @@ def renamed(name: str) -> str:
     return f"blk.{layer}.{NAMES[rest]}.{end}"
 
 
+@dataclass(frozen=True)
+class Words:
+    """What llama.cpp needs to know of a byte-level BPE, in the stand-in characters of TOK-04."""
+
+    tokens: list[str]  # by id
+    special: frozenset[int]
+    merges: list[str]  # "a b", most urgent first
+    end: int
+
+
+def ids_as_words(vocab_size: int) -> Words:
+    """A vocabulary in which each token is its own number with a space before."""
+    return Words([f"Ġ{token}" for token in range(vocab_size)], frozenset(), ["0 1"], 0)
+
+
+def words_of(folder: Path) -> Words:
+    """The folder's own, from its `tokenizer.json`; without an end token the last one is that."""
+    tokenizer = Tokenizer.from_pretrained(folder)
+    entries = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    merges = [each if isinstance(each, str) else " ".join(each) for each in entries["model"]["merges"]]
+    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    end = len(tokens) - 1 if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+    return Words(tokens, frozenset(tokenizer.all_special_ids), merges, end)
+
+
 def convert(folder: Path) -> Path:
-    """Writes `model.gguf` beside the weights, unless it is there."""
+    """Writes `model.gguf` for the benchmark beside the weights, unless it is there."""
     path = folder / "model.gguf"
-    if path.exists():
-        return path
+    if not path.exists():
+        write(folder, path)
+    return path
+
+
+def write(folder: Path, path: Path, words: Words | None = None) -> None:
+    """The model of `folder` as GGUF at `path`, with that vocabulary or ids as words."""
     config, tensors = read_folder(folder)
+    words = ids_as_words(config.vocab_size) if words is None else words
     temporary = path.with_suffix(".part")
     writer = gguf.GGUFWriter(temporary, "gpt2")
-    writer.add_name("benchmark")
+    writer.add_name(folder.name)
     writer.add_block_count(config.n_layer)
     writer.add_context_length(config.n_positions)
     writer.add_embedding_length(config.n_embd)
@@ -48,11 +83,13 @@ def convert(folder: Path) -> Path:
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list([f"Ġ{token}" for token in range(config.vocab_size)])
-    writer.add_token_types([gguf.TokenType.NORMAL] * config.vocab_size)
-    writer.add_token_merges(["0 1"])
-    writer.add_eos_token_id(0)
-    writer.add_bos_token_id(0)
+    writer.add_token_list(words.tokens)
+    kinds = (gguf.TokenType.NORMAL, gguf.TokenType.CONTROL)
+    writer.add_token_types([kinds[token in words.special] for token in range(config.vocab_size)])
+    writer.add_token_merges(words.merges)
+    writer.add_eos_token_id(words.end)
+    writer.add_bos_token_id(words.end)
+    writer.add_add_bos_token(False)
     for name, tensor in tensors.items():
         linear = name.startswith("h.") and tensor.ndim == 2
         writer.add_tensor(renamed(name), np.ascontiguousarray(tensor.T) if linear else tensor)
@@ -61,4 +98,3 @@ def convert(folder: Path) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     temporary.replace(path)
-    return path

@@ -40,6 +40,7 @@ SPEC = "tests/docs/test_documents.py::test_every_block_runs[SPEC.md]"
 PROVE = "tests/unit/test_prove.py::"
 ROUNDING = "tests/unit/test_rounding.py::"
 CANONICAL = "tests/unit/test_canonical.py::"
+COMPLETIONS = "tests/unit/test_completions.py::"
 BITS = "tests/golden/test_canonical_bits.py::test_bits_are_the_golden_ones"
 
 FAULTS = [
@@ -512,6 +513,26 @@ FAULTS = [
           "if not 0 <= token_id:", TOKENIZER + "::test_unknown_ids"),
     Fault("TOK-16", "tokenizer.py", "rows = [row[:max_length] for row in rows]", "rows = [row[-max_length:] for row in rows]",
           TOKENIZER + "::test_truncation"),
+    # Servers
+    Fault("SERVE-01", "conformance/completions.py", "completion = sum(map(len, rows))", "completion = len(rows[0])",
+          COMPLETIONS + "test_usage_counts_all_choices"),
+    Fault("SERVE-02", "conformance/completions.py", '"context": "length"}', '"context": "stop"}', COMPLETIONS + "test_finish_words"),
+    Fault("SERVE-03", "conformance/completions.py", "said = text[: min(ends, default=len(text))]", "said = text",
+          COMPLETIONS + "test_the_stop_string_that_is_complete_first_counts"),
+    Fault("SERVE-04", "conformance/completions.py", "stop.startswith(text[start:])", "stop == text[start:]",
+          COMPLETIONS + "test_released_pieces_are_the_cut_text"),
+    Fault("SERVE-05", "conformance/completions.py", "if len(set(lengths.values())) > 1:", "if False:",
+          COMPLETIONS + "test_what_is_wrong_in_logprobs"),
+    Fault("SERVE-06", "conformance/completions.py", "if numbers[0] is not None:", "if False:",
+          COMPLETIONS + "test_what_is_wrong_in_an_echo"),
+    Fault("SERVE-07", "conformance/completions.py", "== list(range(n)) else", "<= list(range(n)) else",
+          COMPLETIONS + "test_choices_are_numbered"),
+    Fault("SERVE-08", "conformance/completions.py", "if first.setdefault(tuple(prompt), text) != text:",
+          "if first.setdefault(len(prompt), text) == '':", COMPLETIONS + "test_the_first_changed_answer"),
+    Fault("SERVE-09", "conformance/completions.py", "skip_special_tokens=True), stop_strings)", "skip_special_tokens=False), stop_strings)",
+          COMPLETIONS + "test_special_tokens_are_hidden"),
+    Fault("SERVE-10", "conformance/completions.py", "if 400 <= code < 500 else", "if 400 <= code <= 500 else",
+          COMPLETIONS + "test_what_status_codes_mean"),
 ]  # fmt: skip
 
 # Rules that no one-line fault can break here, and why.
