@@ -94,7 +94,8 @@ def connected(options: argparse.Namespace) -> "tuple[Subject, Mapping[str, Path]
         from refgen.conformance.adapters.http import connect  # noqa: PLC0415 - an extra
 
         folder = find_model(options.model or "shakespeare")
-        return connect(options.subject, folder, timeout=options.timeout), {folder.name: folder}
+        dtype = options.dtype or "float32"
+        return connect(options.subject, folder, dtype=dtype, timeout=options.timeout), {folder.name: folder}
     from refgen.conformance.adapters.process import ProcessSubject  # noqa: PLC0415 - only for this command
 
     if options.model is not None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from refgen.conformance import cases, fresh, relations, sampling, smoke
+from refgen.conformance import cases, fresh, relations, sampling, serving, smoke
 from refgen.conformance.lab import Lab
 from refgen.conformance.models import Models
 from refgen.conformance.probes import PROBES
@@ -30,6 +30,7 @@ SOURCES: Sequence[Callable[[Lab], Sequence[Check]]] = (
     cases.checks,
     fresh.checks,
     sampling.checks,
+    serving.checks,
     relations.checks,
     probe_checks,
 )
