@@ -54,17 +54,21 @@ class Talk:
         return [self.prompt(words + number % 4) for number in range(count)]
 
     def rows(self, prompts: Sequence[Sequence[int]], **settings: Any) -> list[dict[str, Any]]:
-        """One row a prompt, the shorter ones padded on the left; greedy and without end unless `settings` say otherwise."""
+        """One row a prompt, the shorter ones padded on the left; greedy unless `settings` say otherwise.
+
+        Of a subject that loads models, without end token; many servers cannot be told to do without.
+        """
         width = max(map(len, prompts))
         padded = [[0] * (width - len(ids)) + list(ids) for ids in prompts]
-        request: dict[str, Any] = {"input_ids": padded, "do_sample": False, "eos_token_id": None, "max_new_tokens": 12}
+        request: dict[str, Any] = {"input_ids": padded, "do_sample": False, "max_new_tokens": 12}
+        request |= {"eos_token_id": None} if self.lab.about.loads else {}
         if len({len(ids) for ids in prompts}) > 1:
             request["attention_mask"] = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
         if len(prompts) > 1:
             request["pad_token_id"] = 0
         request |= settings
         rows: list[dict[str, Any]] = self.lab.ask("generate", self.model, **request)["rows"]
-        endless = request["eos_token_id"] is None and "stop_strings" not in request
+        endless = request.get("eos_token_id", 0) is None and "stop_strings" not in request
         for number, row in enumerate(rows if endless else ()):
             if (count := len(row.get("new_ids", ()))) not in (request["max_new_tokens"], 0 if "text" in row else -1):
                 message = (
@@ -104,7 +108,7 @@ class Talk:
 
     def judged(self, prompt: Sequence[int], new_ids: list[int]) -> tuple[str, str]:
         """Verdict and sentence of the oracle."""
-        ends = end_ids(self.reference, {"eos_token_id": None})
+        ends = end_ids(self.reference, {"eos_token_id": None} if self.lab.about.loads else {})
         found = judge_tokens(self.reference.gpt2, prompt, new_ids, noise_format(self.lab.about.dtype), ends, samples=6)
         return found.verdict, found.sentence
 
