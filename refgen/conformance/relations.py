@@ -240,9 +240,8 @@ def neutral(talk: Talk) -> Iterator[Finding]:
     prompt = talk.prompt()
     say = partial(talk.say, prompt, do_sample=True, seed=3, max_new_tokens=LONG)
     plain = tokens(say(top_k=0))
-    V = talk.reference.gpt2.config.vocab_size
     for settings in (
-        {"top_k": 0, "temperature": 1.0}, {"top_k": V}, {"top_k": 0, "top_p": 1.0}, {"top_k": 0, "min_p": 0.0},
+        {"top_k": 0, "temperature": 1.0}, {"top_k": 0, "top_p": 1.0}, {"top_k": 0, "min_p": 0.0},
         {"top_k": 0, "repetition_penalty": 1.0}, {"top_k": 0, "no_repeat_ngram_size": 0},
     ):  # fmt: skip
         name, value = list(settings.items())[-1]
