@@ -33,7 +33,8 @@ class Wire:
         self.url, self.timeout, self.budget = url.rstrip("/"), timeout, budget
         self.spent = 0
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        self._client = httpx2.Client(timeout=timeout, headers=headers, trust_env=False)
+        alone = httpx2.Limits(max_keepalive_connections=0)  # one that the server closes meanwhile looks like a crash
+        self._client = httpx2.Client(timeout=timeout, headers=headers, trust_env=False, limits=alone)
 
     def get(self, path: str) -> Any:
         """The JSON at `path`, from the server's root if it begins with //."""
