@@ -76,7 +76,7 @@ class Call:
         return network
 
 
-CALL_ARGUMENTS = {field.name for field in fields(Call)} - {"settings"}
+CALL_ARGUMENTS = {field.name for field in fields(Call)} - {"settings", "next_logits"}  # of generate()
 
 
 @dataclass(frozen=True)
