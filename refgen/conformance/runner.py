@@ -20,8 +20,8 @@ from refgen.errors import ConformanceError, RefgenError
 
 
 def probe_checks(lab: Lab) -> list[cases.CaseCheck]:
-    """The questions of all probes that are right in the subject's dtype, for a subject that loads models."""
-    probes = [build() for build in PROBES.values()] if lab.about.loads else []
+    """The questions of all probes that are right in the subject's dtype; of a server, those of the probe it has loaded."""
+    probes = [build() for name, build in PROBES.items() if lab.about.loads or name in lab.models]
     return [cases.CaseCheck(case) for probe in probes if lab.about.dtype in probe.dtypes for case in probe.cases]
 
 
