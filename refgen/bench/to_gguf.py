@@ -86,7 +86,7 @@ def write(folder: Path, path: Path, words: Words | None = None) -> None:
     writer.add_token_list(words.tokens)
     kinds = (gguf.TokenType.NORMAL, gguf.TokenType.CONTROL)
     writer.add_token_types([kinds[token in words.special] for token in range(config.vocab_size)])
-    writer.add_token_merges(words.merges)
+    writer.add_token_merges(words.merges or ["0 1"])  # llama.cpp asks for one
     writer.add_eos_token_id(words.end)
     writer.add_bos_token_id(words.end)
     writer.add_add_bos_token(False)

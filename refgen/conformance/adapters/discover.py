@@ -4,7 +4,8 @@ A field that is refused is never sent again, and what needs it is skipped by nam
 there, even if it does nothing: that is for the checks to say. Fields that others have added are also tried for an effect.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from refgen.conformance.adapters.dialects import (
 )
 from refgen.conformance.adapters.wire import Wire
 from refgen.conformance.subject import CrashedError, GarbledError, RefusedError, SkippedError, SubjectError
+from refgen.errors import TokenizerError
 
 TEXTS = ("The", "ROMEO:", "Hello", "a")
 MANY = (10**9, 1000, 100, 20, 10, 5, 1)  # alternatives to ask for, the first that are granted
@@ -124,9 +126,14 @@ class Discovery:
 
     def __init__(self, wire: Wire, vocabulary: Vocabulary) -> None:
         self.wire, self.vocabulary = wire, vocabulary
-        self.prompt = next(
-            ids for text in TEXTS if (ids := vocabulary.tokenizer.encode(text)) and vocabulary.spell(ids) is not None
-        )
+        self.prompt = next(ids for ids in self.prompts() if ids and vocabulary.spell(ids) is not None)
+
+    def prompts(self) -> Iterator[list[int]]:
+        """Words, and for a model that has none, such as a probe, its first tokens."""
+        for text in TEXTS:
+            with suppress(TokenizerError):
+                yield self.vocabulary.tokenizer.encode(text)
+        yield [0, 1, 2]
 
     def all(self, dialect: Dialect | None, model: str | None) -> Profile:
         """Step by step: names, prompts, neutral fields, ids, logprobs, OpenAI's fields, effects."""
