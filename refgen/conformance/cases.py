@@ -185,7 +185,7 @@ class CaseCheck:
         if case.op == "process":
             return judge_scores(answer["scores"], np.array(filled(right["scores"], -math.inf), dtype=np.float64))
         if case.op == "generate":
-            return judge_rows(lab, case.model, case.request, answer["rows"], right["rows"])
+            return judge_rows(lab, case.model, case.request, answer["rows"], right["rows"], case.level != "probes")
         key, dtype = right["logits"], noise_format(lab.about.dtype)
         exact, scale = self.tensors[key], self.tensors[f"{key}.scale.{dtype}"]
         return judge_logits(lab, case.model, case.request, answer["logits"], exact, scale)

@@ -186,10 +186,13 @@ PROCESSING = frozenset(  # settings under which the best token is not that of th
 
 
 def judge_rows(
-    lab: Lab, model: str, request: Mapping[str, Any], rows: Sequence[Any], expected: Sequence[Any]
+    lab: Lab, model: str, request: Mapping[str, Any], rows: Sequence[Any], expected: Sequence[Any], ties: bool = True
 ) -> Finding:
-    """The rows of `generate`, greedy or with given chance. A row without ids is compared by its text."""
-    ties = []
+    """The rows of `generate`, greedy or with given chance. A row without ids is compared by its text.
+
+    Without `ties` no token may be another, as in probes, where no rounding can change one.
+    """
+    explained = []
     n = len(rows) // len(request["input_ids"])
     for number, (row, right) in enumerate(zip(rows, expected, strict=True)):
         if "new_ids" not in row:
@@ -198,12 +201,12 @@ def judge_rows(
             )
             found = judge_equal(f"row {number}: text", row["text"], text)
         else:
-            found = judge_row(lab, model, request, number, number // n, row, right)
+            found = judge_row(lab, model, request, number, number // n, row, right, ties)
         if found.verdict is Verdict.TIE:
-            ties.append(found)
+            explained.append(found)
         elif not found.verdict.good:
             return found
-    return ties[0] if ties else Finding(Verdict.PASS)
+    return explained[0] if explained else Finding(Verdict.PASS)
 
 
 def judge_row(
@@ -214,6 +217,7 @@ def judge_row(
     prompt: int,
     row: Mapping[str, Any],
     right: Mapping[str, Any],
+    ties: bool,
 ) -> Finding:
     """One row: its tokens, then why it ended."""
     observed, expected = row["new_ids"], right["new_ids"]
@@ -229,7 +233,7 @@ def judge_row(
     facts = {"row": number, "step": step, "observed": observed, "expected": expected}
     if step == min(len(observed), len(expected)):
         return Finding(Verdict.FAIL, message, facts, (end_rule(request, row, right),))
-    if any(request.get(name) for name in PROCESSING):
+    if not ties or any(request.get(name) for name in PROCESSING):
         return Finding(Verdict.FAIL, message, facts)
     return judge_greedy(lab, model, request, prompt, observed, message, facts)
 
