@@ -26,6 +26,7 @@ from refgen.conformance.designed import DESIGNED, designed  # noqa: E402
 from refgen.errors import IgnoredSettingWarning  # noqa: E402
 from refgen.oracle.prove import Prover, continuation, network_of  # noqa: E402
 from scripts.vectors import forward, loop, process, tokenizer  # noqa: E402
+from scripts.vectors.seen_in import with_reports  # noqa: E402
 
 FILE = ROOT / "tests" / "golden" / "proved_logits.json"
 TOKENS = 12
@@ -35,9 +36,9 @@ PROMPTS = ("ROMEO:", "JULIET:\nO Romeo,", "KING RICHARD III:\nNow is the")
 def write_cases(folder: Path) -> None:
     """All files of cases."""
     tensors: dict[str, ndarray] = {}
-    write(folder / "forward.json", list(forward.cases(tensors)), tensors)
+    write(folder / "forward.json", list(with_reports(forward.cases(tensors))), tensors)
     for level in (tokenizer, process, loop):
-        write(folder / f"{level.__name__.rpartition('.')[2]}.json", list(level.cases()))
+        write(folder / f"{level.__name__.rpartition('.')[2]}.json", list(with_reports(level.cases())))
 
 
 def cases(names: list[str] | None = None) -> Iterator[dict[str, Any]]:

@@ -33,6 +33,7 @@ from refgen.errors import ConformanceError
 from refgen.oracle import faults as forward_faults
 from scripts import make_vectors
 from scripts.vectors import forward, loop, process, tokenizer
+from scripts.vectors.seen_in import SEEN_IN, with_reports
 from tests.docs.test_spec import RULES
 
 FILED = [case for path in suites() for case in read(path)]
@@ -72,6 +73,7 @@ def test_cases_name_what_there_is():
         assert set(case.kills) <= FAULT_NAMES, (case.id, set(case.kills) - FAULT_NAMES)
         assert case.model in Models(), case.id
         assert case.why, case.id
+    assert SEEN_IN.keys() <= set(ids)
 
 
 @pytest.mark.filterwarnings("ignore::refgen.IgnoredSettingWarning")
@@ -79,12 +81,14 @@ def test_files_are_what_their_makers_make(tmp_path):
     """Made again, files are the same bytes; of what takes proofs a sample is."""
     for level in (tokenizer, process):
         name = f"{level.__name__.rpartition('.')[2]}.json"
-        write(tmp_path / name, list(level.cases()))
+        write(tmp_path / name, list(with_reports(level.cases())))
         assert (tmp_path / name).read_bytes() == (VECTORS / name).read_bytes()
     filed = {case.id: case for case in FILED}
-    assert all(as_dict(case) == as_dict(filed[case.id]) for case in loop.cases(("net-own-head",)))
+    assert all(as_dict(case) == as_dict(filed[case.id]) for case in with_reports(loop.cases(("net-own-head",))))
     tensors, stored = {}, load_file(VECTORS / "forward.safetensors")
-    assert all(as_dict(case) == as_dict(filed[case.id]) for case in forward.cases(tensors, ("net-no-scale",)))
+    assert all(
+        as_dict(case) == as_dict(filed[case.id]) for case in with_reports(forward.cases(tensors, ("net-no-scale",)))
+    )
     assert tensors
     for name, array in tensors.items():
         np.testing.assert_array_equal(array, stored[name])
