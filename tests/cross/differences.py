@@ -69,9 +69,11 @@ def columns(request: Request) -> int:
 
 
 def with_lasting_lengths(request: Request) -> Request:
-    """The lengths that count, all in the call."""
+    """The lengths that count, all in the call; None there stays, for CFG-05 to see."""
     four = ("max_length", "max_new_tokens", "min_length", "min_new_tokens")
-    own, passed, call = ({name: v for name, v in layer.items() if name not in four} for layer in request.layers)
+    own, passed, call = (
+        {name: v for name, v in layer.items() if name not in four or v is None} for layer in request.layers
+    )
     call |= limits(request) | minima(request)
     return replace(request, own=own, passed=None if request.passed is None else passed, call=call)
 

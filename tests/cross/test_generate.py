@@ -69,6 +69,14 @@ RARE = {  # calls that a long search found, and what becomes of them; rounding m
         Request(40, [[17, 20], [2, 5]], None, 0, {"eos_token_id": None, "max_new_tokens": 3}, passed={"eos_token_id": 1000}),
         ["equal"],
     ),
+    "a length switched off that had replaced another": (
+        Request(0, [[3]], None, 0, {"max_length": None, **ALL}, {"max_length": 3}, {"max_new_tokens": 3}),
+        ["equal LEN-01 CFG-05"],
+    ),
+    "a length switched off beside a minimum that replaced another": (
+        Request(0, [[3]], None, 0, {"max_length": None, "eos_token_id": 1, **ALL}, {"min_length": 3}, {"min_new_tokens": 6}),
+        ["equal LEN-01 CFG-05"],
+    ),
     "a draft that reaches beyond the end of the context": (
         Request(8, [[4, 2, 4, 17, 14, 7, 8, 3]], None, 0, {
             "max_new_tokens": 5, "prompt_lookup_num_tokens": 5, "watermarking_config": {"bias": 2.0}, **ALL}),
