@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -58,18 +57,6 @@ FIGURES: list[str] = []
 def figures() -> list[str]:
     """Lines to show at the end of the run: counts and largest errors that a test measured."""
     return FIGURES
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A worker of pytest-xdist hands its figures over."""
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["figures"] = FIGURES
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """And the process that started it takes them."""
-    FIGURES.extend(getattr(node, "workeroutput", {}).get("figures", ()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

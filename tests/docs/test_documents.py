@@ -82,7 +82,7 @@ def test_every_block_runs(document):
 
 def test_ci_runs_the_commands_of_the_readme():
     """The README's test command is, letter for letter, what .ci/run runs."""
-    (command,) = re.findall(r"^\$ (.*pytest.*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    (command,) = re.findall(r"^\$ (.*pytest)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
 
