@@ -161,6 +161,20 @@ def test_what_a_factory_prints_is_no_answer(tmp_path, monkeypatch):
         subject.close()
 
 
+def test_a_function_is_a_factory_too(tmp_path, monkeypatch):
+    """What its objects can do is found out before anything is asked, so nothing else is claimed."""
+    (tmp_path / "made.py").write_text(
+        "class Thing:\n    name = 'thing'\n    def encode(self, text): return [1]\n"
+        "def thing(folder):\n    return Thing()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    subject = ProcessSubject([sys.executable, "-m", "refgen.conformance.adapters.worker", "made:thing"])
+    try:
+        assert (subject.about.name, subject.about.can) == ("thing", {"encode"})
+    finally:
+        subject.close()
+
+
 def test_a_factory_that_is_not_there():
     """Is said by the worker, and is a crash to the kit."""
     with pytest.raises(CrashedError, match="exit code 2"):

@@ -13,7 +13,6 @@ import torch
 import transformers.utils.logging
 from numpy import ndarray
 
-from refgen.conformance.subject import OPERATIONS
 
 transformers.utils.logging.disable_progress_bar()  # of loading networks that load at once
 
@@ -30,7 +29,6 @@ class TransformersSubject:
     """One model folder, or a model that is loaded already."""
 
     version = transformers.__version__
-    can = tuple(op for op in OPERATIONS if op != "process")
     choices = CHOICES
 
     def __init__(self, folder: Path, dtype: str = "float32", attention: str = "sdpa", model: Any = None) -> None:

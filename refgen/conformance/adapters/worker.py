@@ -15,9 +15,9 @@ from typing import Any, TextIO
 import numpy as np
 
 from refgen.conformance.adapters.process import PROTOCOL
-from refgen.conformance.adapters.python import KEY, Factory, takes
-from refgen.conformance.subject import OPERATIONS
+from refgen.conformance.adapters.python import KEY, Factory, describe, takes
 from refgen.errors import ConformanceError
+from refgen.shipped import BUILT_IN, find_model
 
 
 def find_factory(name: str) -> Factory:
@@ -53,17 +53,15 @@ def serve(factory: Factory, requests: TextIO, answers: TextIO) -> None:
 
 
 def hello(factory: Factory) -> dict[str, Any]:
-    """What the factory or its class says of itself; what it can do is known when it has made an object."""
-    said = {name: getattr(factory, name, None) for name in ("version", "dtype", "can", "choices")}
-    name = getattr(factory, "name", None) or getattr(factory, "__name__", "a factory")
-    can = said["can"] or [op for op in OPERATIONS if not isinstance(factory, type) or hasattr(factory, op)]
+    """What the object for the shipped model says of itself."""
+    about = describe(factory, find_model(BUILT_IN[0]))
     return {
         "protocol": PROTOCOL,
-        "name": name,
-        "version": str(said["version"] or ""),
-        "dtype": said["dtype"] or "float32",
-        "can": list(can),
-        "choices": dict(said["choices"] or {}),
+        "name": about.name,
+        "version": about.version,
+        "dtype": about.dtype,
+        "can": sorted(about.can),
+        "choices": dict(about.choices),
     }
 
 
