@@ -13,7 +13,6 @@ import torch
 import transformers.utils.logging
 from numpy import ndarray
 
-
 transformers.utils.logging.disable_progress_bar()  # of loading networks that load at once
 
 CHOICES = {  # SPEC.md's names
