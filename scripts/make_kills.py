@@ -34,7 +34,7 @@ LEVELS = {
     "forward": ["forward", "probes"],
     "process": ["process", "probes"],
     "loop": ["process", "loop", "relations", "probes"],
-    "sampling": ["process", "probes"],
+    "sampling": ["process", "sampling"],
 }
 HEAD = """# What the kit catches
 

@@ -150,17 +150,13 @@ def in_network(change: Change) -> Factory:
     return plant
 
 
-STAYING = {
-    "max_new_tokens",
-    "max_length",
-    "eos_token_id",
-    "pad_token_id",
-    "seed",
-    "num_return_sequences",
-    "do_sample",
-    "uniforms",
-}
 CHANCE = {"temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h"}
+NO_SETTINGS = {"do_sample", "seed", "uniforms"}  # of a chain of processors
+PROCESSED = {  # settings whose work the scores of a fault already do
+    "sequence_bias", "repetition_penalty", "no_repeat_ngram_size", "bad_words_ids",
+    "forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens",
+    "remove_invalid_values", "renormalize_logits",
+}  # fmt: skip
 
 
 def in_sampler(fault: SamplerFault) -> Factory:
@@ -170,9 +166,10 @@ def in_sampler(fault: SamplerFault) -> Factory:
         subject = ReferenceSubject(folder)
 
         def scores(request: Request, ids: ndarray, logits: ndarray, P: int | None) -> ndarray:
-            settings = {name: value for name, value in request.items() if name not in ARRAYS}
-            if not settings.get("do_sample"):
-                settings = {"top_k": 0} | {name: value for name, value in settings.items() if name not in CHANCE}
+            settings = {name: value for name, value in request.items() if name not in ARRAYS | NO_SETTINGS}
+            if not request.get("do_sample"):  # nothing shapes chance; top_k is what leaves all
+                settings = {name: value for name, value in settings.items() if name not in CHANCE}
+                settings["top_k"] = logits.shape[1]
             return fault.scores(settings, ids, logits.astype(np.float32), P)
 
         def process(**request: Any) -> ndarray:
@@ -180,9 +177,11 @@ def in_sampler(fault: SamplerFault) -> Factory:
             return scores(request, ids, logits, request.get("prompt_length"))
 
         def generate(**request: Any) -> Rows:
+            if "num_beams" in request:
+                return subject.generate(**request)
             P = np.shape(request["input_ids"])[1]
             subject.logits_processor = (lambda ids, logits: scores(request, ids, logits, P),)
-            kept = {name: value for name, value in request.items() if name in STAYING | ARRAYS}
+            kept = {name: value for name, value in request.items() if name not in CHANCE | PROCESSED}
             return subject.generate(**kept | ({"top_k": 0} if kept.get("do_sample") else {}))
 
         return Planted(subject, process=process, generate=generate)
@@ -287,7 +286,11 @@ def seeded(seeds: Callable[[], Iterator[int]]) -> Factory:
 
     def plant(folder: Path) -> Planted:
         subject, own = ReferenceSubject(folder), seeds()
-        return Planted(subject, generate=lambda **request: subject.generate(**{**request, "seed": next(own)}))
+
+        def generate(**request: Any) -> Rows:
+            return subject.generate(**request | ({"seed": next(own)} if "seed" in request else {}))
+
+        return Planted(subject, generate=generate)
 
     return plant
 

@@ -30,9 +30,9 @@ LEVELS = {  # where each family shows
     "forward": ["forward"],
     "process": ["process", "probes"],
     "loop": ["process", "loop", "relations", "probes"],
-    "sampling": ["process", "probes"],
+    "sampling": ["process", "sampling"],
 }
-STRIDE = {"tokenizer": 5, "forward": 20, "process": 5, "loop": 16, "sampling": 20}  # in the quick profile
+STRIDE = {"tokenizer": 8, "forward": 30, "process": 9, "loop": 16, "sampling": 41}  # in the quick profile
 
 
 @cache
