@@ -1,22 +1,26 @@
 """A network in bfloat16 or float16 without a library that has them: numbers that are rounded after every operation."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from refgen.oracle.formats import FORMATS, nearest
+from refgen.model import GPT2
+from refgen.oracle.faults import Pass
+from refgen.oracle.formats import FORMATS, Format, nearest
 from refgen.oracle.noisy import EXACT
 
 
-class Rounded(np.ndarray):
+class Rounded(np.ndarray[Any, Any]):
     """float64 numbers that all fit `form`, as does whatever NumPy computes from them; sums are exact until then."""
 
-    form = None
+    form: Format
 
-    def __array_finalize__(self, origin):
-        self.form = getattr(origin, "form", None)
+    def __array_finalize__(self, origin: Any) -> None:
+        if isinstance(origin, Rounded):
+            self.form = origin.form
 
-    def __array_ufunc__(self, ufunc, method, *operands, out=None, **options):
+    def __array_ufunc__(self, ufunc: Any, method: str, *operands: Any, out: Any = None, **options: Any) -> Any:
         plain = [each.view(np.ndarray) if isinstance(each, Rounded) else each for each in operands]
         y = getattr(ufunc, method)(*plain, **options)
         if not isinstance(y, np.ndarray) or y.dtype != np.float64:
@@ -31,18 +35,18 @@ class Rounded(np.ndarray):
         return out[0]
 
 
-def rounded(array, form):
+def rounded(array: Any, form: Format) -> Rounded:
     """`array` of such numbers."""
     result = np.asarray(array, dtype=np.float64).view(Rounded)
     result.form = form
     return result
 
 
-def rounded_network(gpt2, dtype):
+def rounded_network(gpt2: GPT2, dtype: str) -> GPT2:
     """A network in float64 whose weights fit `dtype`, computing in `dtype`: one rounded operand is enough."""
     return replace(gpt2, wte=rounded(gpt2.wte, FORMATS[dtype]))
 
 
-def run_in(dtype, p):
+def run_in(dtype: str, p: Pass) -> np.ndarray[Any, Any]:
     """The logits of a pass whose network is in float64, as an implementation in `dtype` computes them."""
     return np.asarray(replace(p, gpt2=rounded_network(p.gpt2, dtype)).run().view(np.ndarray))
