@@ -318,6 +318,11 @@ def decay_of_running_rows(request: Request) -> AbstractContextManager[Any]:
     return patch.object(theirs, "ExponentialDecayLengthPenalty", Decay)
 
 
+def sums_may_overflow(request: Request) -> bool:
+    """SAMP-08, TEMP-03. Whether two scores of a beam may be too large to add."""
+    return request.samples and request.beams > 1 and 0 < (request.get("temperature") or 1) < 1e-30
+
+
 def empty_rows(request: Request) -> bool:
     """SAMP-08. Whether a finished row, or a beam that cannot win, may have nothing left, or no numbers for scores."""
     return request.samples and may_remove_all(request)

@@ -93,6 +93,12 @@ RARE = {  # calls that a long search found, and what becomes of them; rounding m
             "eos_token_id": [7, 1], "begin_suppress_tokens": [7, 2, 6], "top_k": 0, **ALL}),
         ["equal NGRAM-02 SAMP-08"],
     ),
+    "beams whose scores are finite and sums are not": (
+        Request(1, [[4, 3, 4], [2, 2, 0], [0, 4, 3]], None, 136804341519, {
+            "num_beams": 2, "do_sample": True, "top_k": 0, "max_length": 5, "temperature": 1e-39, "pad_token_id": 1, **ALL},
+            functions={"logits_processor": "by the last id"}),
+        ["both refuse"],
+    ),
     "guidance that leaves top_h hardly any entropy": (
         Request(40, [[23, 8, 6, 20, 9, 4, 2, 21]], None, 166574705010, {
             "do_sample": True, "num_beams": 2, "top_k": 0, "top_h": 0.9, "guidance_scale": 3.0, "max_new_tokens": 5,
