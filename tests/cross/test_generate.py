@@ -77,6 +77,15 @@ RARE = {  # calls that a long search found, and what becomes of them; rounding m
         Request(0, [[3]], None, 0, {"max_length": None, "eos_token_id": 1, **ALL}, {"min_length": 3}, {"min_new_tokens": 6}),
         ["equal LEN-01 CFG-05"],
     ),
+    "a length switched off that another source had replaced": (
+        Request(0, [[3]], None, 0, {"max_new_tokens": None, **ALL}, {"max_new_tokens": 1}, {"max_length": 13}),
+        ["equal LEN-01"],
+    ),
+    "a minimum switched off that another source had replaced": (
+        Request(0, [[3]], None, 0, {"min_new_tokens": None, "max_new_tokens": 9, "eos_token_id": [0, 1], **ALL},
+                {"min_new_tokens": 1}, {"min_length": 9}),
+        ["equal LEN-01"],
+    ),
     "a draft that reaches beyond the end of the context": (
         Request(8, [[4, 2, 4, 17, 14, 7, 8, 3]], None, 0, {
             "max_new_tokens": 5, "prompt_lookup_num_tokens": 5, "watermarking_config": {"bias": 2.0}, **ALL}),
