@@ -89,7 +89,9 @@ def beam_search(
         # A beam that cannot win may have nothing left, but no infinite score either: with that it would win.
         alive = (sums > NEVER / 2).ravel() | np.isposinf(scores.max(axis=1))
         check_scores(scores, logits, alive & is_open.repeat(K))
-        totals = (scores.reshape(B, K, -1) + sums[:, :, None]).reshape(B, -1)
+        totals = scores + sums.reshape(-1, 1)
+        check_scores(totals, logits, np.isposinf(totals).any(axis=1) & is_open.repeat(K))  # finite ones may overflow
+        totals = totals.reshape(B, -1)
         totals = np.where(np.isnan(totals), -np.inf, totals)  # of a beam that has nothing left, and cannot win
         chosen = choose(totals, M)
         beam, token = np.divmod(chosen, logits.shape[1])

@@ -79,12 +79,15 @@ def with_lasting_lengths(request: Request) -> Request:
 
 
 def overruled_length(request: Request) -> bool:
-    """Whether transformers would keep the length of an earlier source."""
-    merged = {name: request.get(name) for name in ("max_length", "max_new_tokens", "min_length", "min_new_tokens")}
-    return any(
-        merged[new] is not None and new not in found
-        for new, found in (("max_new_tokens", limits(request)), ("min_new_tokens", minima(request)))
-    )
+    """Whether the length that counts in transformers, new tokens before columns from wherever they come, does not here."""
+    for new, all_columns, found in (
+        ("max_new_tokens", "max_length", limits(request)),
+        ("min_new_tokens", "min_length", minima(request)),
+    ):
+        counts = new if request.get(new) is not None else all_columns
+        if request.get(counts) is not None and counts not in found:
+            return True
+    return False
 
 
 # --- Prompts ----------------------------------------------------------------------------------------------
@@ -316,6 +319,11 @@ def decay_of_running_rows(request: Request) -> AbstractContextManager[Any]:
             return torch.where(ended, scores, super().__call__(input_ids, scores))
 
     return patch.object(theirs, "ExponentialDecayLengthPenalty", Decay)
+
+
+def sums_may_overflow(request: Request) -> bool:
+    """SAMP-08, TEMP-03. Whether two scores of a beam may be too large to add."""
+    return request.samples and request.beams > 1 and 0 < (request.get("temperature") or 1) < 1e-30
 
 
 def empty_rows(request: Request) -> bool:

@@ -77,6 +77,15 @@ RARE = {  # calls that a long search found, and what becomes of them; rounding m
         Request(0, [[3]], None, 0, {"max_length": None, "eos_token_id": 1, **ALL}, {"min_length": 3}, {"min_new_tokens": 6}),
         ["equal LEN-01 CFG-05"],
     ),
+    "a length switched off that another source had replaced": (
+        Request(0, [[3]], None, 0, {"max_new_tokens": None, **ALL}, {"max_new_tokens": 1}, {"max_length": 13}),
+        ["equal LEN-01"],
+    ),
+    "a minimum switched off that another source had replaced": (
+        Request(0, [[3]], None, 0, {"min_new_tokens": None, "max_new_tokens": 9, "eos_token_id": [0, 1], **ALL},
+                {"min_new_tokens": 1}, {"min_length": 9}),
+        ["equal LEN-01"],
+    ),
     "a draft that reaches beyond the end of the context": (
         Request(8, [[4, 2, 4, 17, 14, 7, 8, 3]], None, 0, {
             "max_new_tokens": 5, "prompt_lookup_num_tokens": 5, "watermarking_config": {"bias": 2.0}, **ALL}),
@@ -92,6 +101,12 @@ RARE = {  # calls that a long search found, and what becomes of them; rounding m
             "do_sample": True, "max_new_tokens": 4, "num_return_sequences": 3, "no_repeat_ngram_size": 1,
             "eos_token_id": [7, 1], "begin_suppress_tokens": [7, 2, 6], "top_k": 0, **ALL}),
         ["equal NGRAM-02 SAMP-08"],
+    ),
+    "beams whose scores are finite and sums are not": (
+        Request(1, [[4, 3, 4], [2, 2, 0], [0, 4, 3]], None, 136804341519, {
+            "num_beams": 2, "do_sample": True, "top_k": 0, "max_length": 5, "temperature": 1e-39, "pad_token_id": 1, **ALL},
+            functions={"logits_processor": "by the last id"}),
+        ["both refuse"],
     ),
     "guidance that leaves top_h hardly any entropy": (
         Request(40, [[23, 8, 6, 20, 9, 4, 2, 21]], None, 166574705010, {

@@ -337,6 +337,8 @@ FAULTS = [
           PROMPT + "test_repeated_rows_stand_together"),
     Fault("SAMP-08", "generation/loop.py", "np.flatnonzero(running & ~np.isfinite(best))",
           "np.flatnonzero(running & np.isnan(best))", LOOP + "test_nothing_left_to_choose_is_an_error"),
+    Fault("SAMP-08", "generation/beam.py", "np.isposinf(totals).any(axis=1) & is_open.repeat(K)", "np.zeros(B * K, bool)",
+          BEAM + "test_a_sum_that_overflows_is_an_error"),
     Fault("SAMP-09", "generation/pick.py", "[TorchStream(seed) for seed in seeds]", "[TorchStream(seeds[0])] * len(seeds)",
           PICK + "test_a_stream_a_row_is_the_row_alone"),
     Fault("SAMP-10", "generation/pick.py", "(cumulative <= target[:, None])", "(cumulative < target[:, None])",

@@ -291,6 +291,43 @@ def test_a_beam_that_cannot_win_does_not_win_by_infinity():
         beam_search(following({0: {2: 1.0}}, 6), caches, prompt, [two_or_end], best, conditions, settings)
 
 
+def rising(ids, scores):
+    """Every token scores 2e38: once a float32 holds it, twice it does not."""
+    return np.full_like(scores, 2e38)
+
+
+@pytest.mark.parametrize("choose", [best, drawn(np.ones)])
+def test_a_sum_that_overflows_is_an_error(choose):
+    """SAMP-08, TEMP-03: finite scores whose sum is infinite leave nothing to compare beams by, or to draw from."""
+    ids = np.zeros((2, 1), dtype=np.int64)
+    prompt, table = Prompt(ids, np.ones_like(ids)), following({}, 6)
+    for new, refused in ((1, False), (2, True)):
+        conditions = {"length": partial(stopping.length, max_length=1 + new)}
+        settings = BeamSettings(2, 1.0, False, 1 + new, 0, 0)
+        if refused:
+            with pytest.raises(GenerationError, match=r"row 0: .*overflows float32 \[SAMP-08\]"):
+                beam_search(table, [Cache()], prompt, [rising], choose, conditions, settings)
+        else:
+            result = beam_search(table, [Cache()], prompt, [rising], choose, conditions, settings)
+            assert result.sequences_scores[0, 0] == np.float32(2e38)
+
+
+@given(st.integers(0, 200), st.sampled_from([1e-39, 3e-39, 1e-38, 1e-37]), st.sampled_from([1.0, 3.0]), st.booleans())
+def test_sampled_sums_are_numbers_or_refused(seed, temperature, shift, closes):
+    """SAMP-08, BEAM-11: whatever a tiny temperature makes of scores, no answer scores infinity, nor what is no number."""
+    config = GPT2Config(vocab_size=7, n_positions=8, n_embd=8, n_layer=1, n_head=2, eos_token_id=None)
+    call = {"num_beams": 2, "do_sample": True, "temperature": temperature, "top_k": 0, "seed": seed, "pad_token_id": 0,
+            "eos_token_id": 3 if closes else None, "return_dict_in_generate": True, "max_new_tokens": 4}  # fmt: skip
+    try:
+        said = random_model(config, seed).generate(
+            [[4], [5]], **call, logits_processor=[lambda ids, scores: scores + shift]
+        )
+    except GenerationError:
+        return  # refused
+    assert not np.isposinf(said.sequences_scores).any()
+    assert not np.isnan(said.sequences_scores).any()
+
+
 def test_sums_that_overflow_warn_nowhere():
     """BEAM-06: a sum of the smallest numbers, times a length, is no number of NumPy's for the user to hear about."""
     model = random_model(GPT2Config(vocab_size=7, n_positions=8, n_embd=8, n_layer=1, n_head=2, eos_token_id=None), 0)
