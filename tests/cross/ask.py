@@ -40,22 +40,23 @@ class Answer:
     sequences_scores: np.ndarray | None = None
     beam_indices: np.ndarray | None = None
     unguided: list[np.ndarray] = field(default_factory=list)  # CFGG-01: the logits behind the negative prompt
+    top_h: list[np.ndarray] = field(default_factory=list)  # TOPH-01: what of the scores it left, in transformers only
 
     def __str__(self) -> str:
         return f"{self.sequences.tolist()} {self.sequences_scores if self.sequences_scores is not None else ''}"
 
 
-def answer(said: Any, unguided: list[np.ndarray]) -> Answer:
-    """From what either of them returns."""
+def answer(said: Any, **kept: list[np.ndarray]) -> Answer:
+    """From what either of them returns, and what no result holds but was kept."""
     if isinstance(said, np.ndarray | torch.Tensor):
-        return Answer(np.asarray(said), [], [], unguided=unguided)
+        return Answer(np.asarray(said), [], [], **kept)
     given = {name: getattr(said, name, None) for name in ("sequences_scores", "beam_indices")}
     return Answer(
         np.asarray(said.sequences),
         [np.asarray(step) for step in said.scores or ()],
         [np.asarray(step) for step in said.logits or ()],
         **{name: None if value is None else np.asarray(value) for name, value in given.items()},
-        unguided=unguided,
+        **kept,
     )
 
 
@@ -81,7 +82,7 @@ def ask_refgen(request: Request) -> Answer | refgen.RefgenError:
             said = model.generate(request.prompt, request.mask, seed=request.seed, **arguments, **request.call)
     except refgen.RefgenError as error:
         return error
-    return answer(said, unguided)
+    return answer(said, unguided=unguided)
 
 
 def kept_here(unguided: list[np.ndarray]) -> AbstractContextManager[Any]:
@@ -160,23 +161,31 @@ def put(request: Request, rules: set[str]) -> Answer:
         arguments["attention_mask"] = torch.tensor(request.mask, dtype=torch.int64)
     prompt = None if request.prompt is None else torch.tensor(request.prompt, dtype=torch.int64)
     torch.manual_seed(request.seed)
-    own, unguided = transformers.GenerationConfig(**in_their_kinds(request.own)), []
-    with patch.object(twin, "generation_config", own), kept_there(unguided):
-        said = answer(twin.generate(prompt, **arguments, **in_their_kinds(request.call)), unguided)
+    own, unguided, top_h = transformers.GenerationConfig(**in_their_kinds(request.own)), [], []
+    with patch.object(twin, "generation_config", own), kept_there(unguided, top_h):
+        said = answer(
+            twin.generate(prompt, **arguments, **in_their_kinds(request.call)), unguided=unguided, top_h=top_h
+        )
     return filled(request, said) if "BEAM-10" in rules else said
 
 
-def kept_there(unguided: list[np.ndarray]) -> AbstractContextManager[Any]:
-    """CFGG-01. Keeps the logits behind the negative prompt, which no result holds."""
-    name = "UnbatchedClassifierFreeGuidanceLogitsProcessor"
+def kept_there(unguided: list[np.ndarray], top_h: list[np.ndarray]) -> AbstractContextManager[Any]:
+    """CFGG-01, TOPH-01. Keeps the logits behind the negative prompt and what top_h leaves, which no result holds."""
+    guided, cut = "UnbatchedClassifierFreeGuidanceLogitsProcessor", "TopHLogitsWarper"
 
-    class Keeping(getattr(transformers_generation, name)):  # type: ignore[misc]
+    class Guided(getattr(transformers_generation, guided)):  # type: ignore[misc]
         def get_unconditional_logits(self, input_ids: torch.Tensor) -> torch.Tensor:
             said = super().get_unconditional_logits(input_ids)
             unguided.append(said[:, -1].numpy())
             return said
 
-    return patch.object(transformers_generation, name, Keeping)
+    class Cut(getattr(transformers_generation, cut)):  # type: ignore[misc]
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            said = super().__call__(input_ids, scores)
+            top_h.append(said.numpy())
+            return said
+
+    return patch.multiple(transformers_generation, **{guided: Guided, cut: Cut})
 
 
 def in_their_kinds(layer: dict[str, Any]) -> dict[str, Any]:
@@ -325,30 +334,34 @@ def with_free_places(request: Request, said: Answer) -> Answer:
 
 
 EDGES = ("top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
-ROUNDINGS = (-1, 1, -2, 2, -4, 4, -16, 16)
+ROUNDINGS = (0, -1, 1, -2, 2, -4, 4, -16, 16)
 
 
-def nudged(request: Request) -> Iterator[tuple[Request, float]]:
-    """The request, and with a setting that cuts at an edge moved by a few roundings of float32; and by how much top_h's edge is."""
-    yield request, 0.0
+def nudged(request: Request) -> Iterator[Request]:
+    """The request, and with a setting that cuts at an edge moved by a few roundings of float32."""
+    yield request
     for name in set(EDGES) & set(request.active()):
         for roundings in ROUNDINGS:
-            yield replace(request, call=request.call | {name: request.get(name) * (1 + roundings * 6e-8)}), 0.0
-    if "top_h" in request.active():
-        yield from ((request, roundings * 6e-8) for roundings in ROUNDINGS)
+            yield replace(request, call=request.call | {name: request.get(name) * (1 + roundings * 6e-8)})
 
 
-def with_moved_edge(ids: np.ndarray, scores: np.ndarray, *, share: float, by: float) -> np.ndarray:
-    """TOPH-01. Cut at an entropy that is more by so much, for a sum of -p log p is off by the rounding of a p near 1."""
-    least = np.maximum(entropy(scores.astype(np.float64)).ravel(), 1e-30)
-    rows = [top_h(ids, scores[[row]], share=share + by / each) for row, each in enumerate(least)]
-    return np.concatenate(rows)
+def top_h_as_there(ids: np.ndarray, scores: np.ndarray, *, share: float, there: Iterator[np.ndarray]) -> np.ndarray:
+    """TOPH-01. Cut as transformers did where rounding may decide it: a sum of -p log p is off by the rounding of a p near 1."""
+    wanted, least = next(there), np.maximum(entropy(scores.astype(np.float64)).ravel(), 1e-30)
+    ours = top_h(ids, scores, share=share)
+    for row in range(len(scores)):
+        for roundings in ROUNDINGS:
+            cut = top_h(ids[[row]], scores[[row]], share=share + roundings * 6e-8 / least[row])
+            if (np.isfinite(cut) == np.isfinite(wanted[row])).all():
+                ours[row] = cut
+                break
+    return ours
 
 
 def is_near_tie(request: Request, ours: Answer, theirs: Answer) -> bool:
     """Whether rounding alone explains it: the logits agree until tokens differ, and from theirs refgen says what they say."""
     request = everything(request)
-    if not any(repeats(each, theirs, by) for each, by in nudged(request)):
+    if not any(repeats(each, theirs) for each in nudged(request)):
         return False
     ours = ours if ours.logits else ask_refgen(request)
     width = min(ours.sequences.shape[1], theirs.sequences.shape[1])
@@ -365,14 +378,14 @@ def is_near_tie(request: Request, ours: Answer, theirs: Answer) -> bool:
     )
 
 
-def repeats(request: Request, theirs: Answer, by: float) -> bool:
+def repeats(request: Request, theirs: Answer) -> bool:
     """Whether refgen, given the logits of transformers instead of its own, says what transformers says."""
     beyond = [np.full_like(theirs.logits[0], np.nan)] * 40  # refused if it goes on longer
-    steps, unguided = iter(theirs.logits + beyond), iter(theirs.unguided + beyond)
+    steps, unguided, there = (iter(each + beyond) for each in (theirs.logits, theirs.unguided, theirs.top_h))
     with (
         patch.object(refgen_call, "by_forward", lambda *_: lambda ids, mask: next(steps)),
         patch.object(refgen_call, "after_negative_prompt", lambda *_: lambda ids: next(unguided)),
-        patch.object(refgen_processors, "top_h", partial(with_moved_edge, by=by) if by else top_h),
+        patch.object(refgen_processors, "top_h", partial(top_h_as_there, there=there)),
     ):
         again = ask_refgen(request)
     return isinstance(again, Answer) and not unlike(request, again, theirs)

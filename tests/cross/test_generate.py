@@ -115,6 +115,12 @@ RARE = {  # calls that a long search found, and what becomes of them; rounding m
             "num_return_sequences": 2, **ALL}),
         ["near-tie BEAM-10 CFGG-01 BEAM-03 TOPH-01 SAMP-08", "equal BEAM-10 CFGG-01"],
     ),
+    "many rows whose top_h rounding decides, each its own way": (
+        Request(40, [[3], [9], [12]], None, 255260369375, {
+            "do_sample": True, "top_h": 0.95, "temperature": 0.7, "top_k": 1000, "num_return_sequences": 3, "max_new_tokens": 20,
+            "guidance_scale": 0.0, "bad_words_ids": [[19, 15], [23, 16, 10], [18]], "pad_token_id": 16, **ALL}),
+        ["near-tie TOPH-01 SAMP-08", "near-tie TOPH-01 TOPP-03 SAMP-08", "equal"],
+    ),
 }  # fmt: skip
 
 
