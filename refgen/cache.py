@@ -5,6 +5,7 @@ Axes    B rows, H heads, S positions so far, D head width; T positions being add
 
 import numpy as np
 from numpy import ndarray
+from numpy.typing import DTypeLike
 
 from refgen.errors import InputError
 
@@ -30,12 +31,17 @@ class Cache:
 
     def append(self, layer: int, k: ndarray, v: ndarray) -> tuple[ndarray, ndarray]:
         """Puts `k`, `v` `[B H T D]` behind what this layer holds; returns views of all its keys and values."""
-        B, H, T, D = k.shape
+        self.make_room(layer, k.shape, k.dtype)
+        return self.put(layer, self._length, k, v)
+
+    def make_room(self, layer: int, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        """For keys and values of `shape` `[B H T D]` behind what this layer holds."""
+        B, H, T, D = shape
         end = self._length + T
         if self._length == 0:  # nothing to keep: also the room left by a pass that failed
-            self._layers[layer:] = [np.empty((2, B, H, 2 * end, D), k.dtype)]
+            self._layers[layer:] = [np.empty((2, B, H, 2 * end, D), dtype)]
         room = self._layers[layer]
-        held, new = (room.dtype, *room.shape[1:3], room.shape[4]), (k.dtype, B, H, D)
+        held, new = (room.dtype, *room.shape[1:3], room.shape[4]), (np.dtype(dtype), B, H, D)
         if held != new:
             raise InputError(
                 f"{new[0]} keys for {B} rows, {H} heads of {D}",
@@ -44,11 +50,15 @@ class Cache:
                 "Start with a new cache.",
             )
         if room.shape[3] < end:  # twice as much as needed, so that copying stays cheap however long it grows
-            larger = np.empty((2, B, H, 2 * end, D), k.dtype)
+            larger = np.empty((2, B, H, 2 * end, D), dtype)
             larger[..., : self._length, :] = room[..., : self._length, :]
-            room = self._layers[layer] = larger
-        room[0, :, :, self._length : end] = k
-        room[1, :, :, self._length : end] = v
+            self._layers[layer] = larger
+
+    def put(self, layer: int, start: int, k: ndarray, v: ndarray) -> tuple[ndarray, ndarray]:
+        """Writes `k`, `v` at the positions from `start` on; returns views of all up to their last."""
+        room, end = self._layers[layer], start + k.shape[2]
+        room[0, :, :, start:end] = k
+        room[1, :, :, start:end] = v
         return room[0, :, :, :end], room[1, :, :, :end]
 
     def check_layers(self, n_layer: int) -> None:

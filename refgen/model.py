@@ -25,10 +25,10 @@ from refgen.cache import Cache
 from refgen.config import GPT2Config
 from refgen.errors import InputError
 from refgen.parallel import by_rows
+from refgen.prefill import Span, in_parts
 from refgen.products import product
 
 Note = Callable[[str, ndarray], None]
-QUERIES = 128  # how many at a time in `attend_in_blocks`
 
 
 def silent(name: str, array: ndarray) -> None:
@@ -104,7 +104,7 @@ class GPT2:
 
 def project(x: Float[ndarray, "... I"], weight: Float[ndarray, "I O"]) -> Float[ndarray, "... O"]:
     """FWD-04, FWD-06. x W, with the leading axes made one, so that any batch is one matrix product."""
-    return product(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], -1)
+    return product(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], weight.shape[1])
 
 
 def linear(x: Float[ndarray, "... I"], f: Affine) -> Float[ndarray, "... O"]:
@@ -166,7 +166,7 @@ def split_heads(x: Float[ndarray, "B T C"], n_head: int) -> Float[ndarray, "B H 
 def merge_heads(x: Float[ndarray, "B H T D"]) -> Float[ndarray, "B T C"]:
     """FWD-07. The inverse of `split_heads`."""
     x = x.swapaxes(1, 2)
-    return x.reshape(*x.shape[:2], -1)
+    return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
 
 
 def visibility(attention_mask: Int[ndarray, "B S"], T: int) -> Bool[ndarray, "B 1 T S"]:
@@ -196,36 +196,6 @@ def attend(
     return pattern @ v
 
 
-def attend_in_blocks(
-    q: Float[ndarray, "B H T D"],
-    k: Float[ndarray, "B H S D"],
-    v: Float[ndarray, "B H S D"],
-    attention_mask: Int[ndarray, "B S"],
-    scale: float,
-    attend: Callable[..., ndarray],
-    note: Note = silent,
-) -> Float[ndarray, "B H T D"]:
-    """FWD-09. `attend`, some queries at a time with the keys up to the last of them: a long prompt needs no T x S."""
-    T, S = q.shape[2], k.shape[2]
-    if T <= QUERIES:
-        return attend(q, k, v, visibility(attention_mask, T), scale, note)
-    z = np.empty_like(q)
-    parts: dict[str, list[ndarray]] = {"scores": [], "pattern": []}
-    keep = silent if note is silent else lambda name, array: parts[name].append(array)
-    for t in range(0, T, QUERIES):
-        block = q[:, :, t : t + QUERIES]
-        end = S - T + t + block.shape[2]
-        visible = visibility(attention_mask[:, :end], block.shape[2])
-        z[:, :, t : t + QUERIES] = attend(block, k[:, :, :end], v[:, :, :end], visible, scale, keep)
-    for name, hidden in (("scores", -np.inf), ("pattern", 0.0)):
-        if parts[name]:
-            whole = [
-                np.pad(part, [(0, 0)] * 3 + [(0, S - part.shape[3])], constant_values=hidden) for part in parts[name]
-            ]
-            note(name, np.concatenate(whole, axis=2))
-    return z
-
-
 def attention_scale(config: GPT2Config, layer: int) -> float:
     """FWD-08. 1 / sqrt(D), and 1 / (layer + 1) more if the model asks for it; the two switches are independent."""
     scale = 1.0 / math.sqrt(config.n_embd // config.n_head) if config.scale_attn_weights else 1.0
@@ -237,11 +207,11 @@ def attention(
     f: Attention,
     config: GPT2Config,
     layer: int,
-    attention_mask: Int[ndarray, "B S"],
-    cache: Cache,
+    visible: Bool[ndarray, "B 1 Q S"],
+    cache: Cache | Span,
     rounded: Arithmetic,
     note: Note = silent,
-) -> Float[ndarray, "B T C"]:
+) -> Float[ndarray, "B Q C"]:
     """FWD-07. Project once, split in three, split in heads; remember keys and values; attend; merge; project."""
     qkv = rounded.linear(x, f.c_attn)
     C = x.shape[-1]
@@ -251,7 +221,8 @@ def attention(
     note("k", k)
     note("v", v)
     k, v = cache.append(layer, k, v)  # [B H S D]
-    z = merge_heads(attend_in_blocks(q, k, v, attention_mask, attention_scale(config, layer), rounded.attend, note))
+    q = q[:, :, q.shape[2] - visible.shape[2] :]  # [B H Q D]
+    z = merge_heads(rounded.attend(q, k, v, visible, attention_scale(config, layer), note))
     note("z", z)
     y = rounded.linear(z, f.c_proj)
     note("c_proj", y)
@@ -274,15 +245,19 @@ def run_block(
     f: Block,
     config: GPT2Config,
     layer: int,
-    attention_mask: Int[ndarray, "B S"],
-    cache: Cache,
+    visible: Bool[ndarray, "B 1 Q S"],
+    cache: Cache | Span,
     rounded: Arithmetic,
     note: Note = silent,
-) -> Float[ndarray, "B T C"]:
-    """FWD-03. Attention reads the stream and adds to it, then the MLP does: the two lines that are GPT-2."""
+) -> Float[ndarray, "B Q C"]:
+    """FWD-03. Attention reads the stream and adds to it, then the MLP does: the two lines that are GPT-2.
+
+    All T positions leave their keys and values; of the last Q of them the stream goes on (FWD-20).
+    """
     normed = rounded.layer_norm(x, f.ln_1, config.layer_norm_epsilon)
     note("ln_1", normed)
-    x = x + attention(normed, f.attn, config, layer, attention_mask, cache, rounded, under(note, "attn"))
+    x = x[:, x.shape[1] - visible.shape[2] :]
+    x = x + attention(normed, f.attn, config, layer, visible, cache, rounded, under(note, "attn"))
     note("resid_mid", x)
     normed = rounded.layer_norm(x, f.ln_2, config.layer_norm_epsilon)
     note("ln_2", normed)
@@ -292,6 +267,33 @@ def run_block(
 def positions(attention_mask: Int[ndarray, "B S"], T: int) -> Int[ndarray, "B T"]:
     """FWD-02, PAD-04. A token's position is the number of unmasked tokens before it, so padding moves nobody."""
     return ((attention_mask.cumsum(axis=-1) - 1) * attention_mask)[:, -T:]
+
+
+def run(
+    gpt2: GPT2,
+    input_ids: Int[ndarray, "B T"],
+    attention_mask: Int[ndarray, "B S"],
+    position_ids: Int[ndarray, "B T"],
+    cache: Cache | Span,
+    note: Note,
+    keep: int,
+) -> Float[ndarray, "B keep V"]:
+    """FWD-01 to FWD-04. Embed, pass through the layers, normalise, compare with every token's row."""
+    rounded = gpt2.arithmetic or Arithmetic(linear, layer_norm, attend, head)
+    T = input_ids.shape[1]
+    visible = visibility(attention_mask, T)
+    x = gpt2.wte[input_ids] + gpt2.wpe[position_ids]
+    note("drop", x)  # the name of the dropout whose output this is; it does nothing outside training
+    for i, block in enumerate(gpt2.h):
+        if i + 1 == len(gpt2.h) and note is silent and gpt2.arithmetic is None:
+            visible = visible[:, :, T - keep :]  # FWD-20: nobody asks what the others say
+        x = run_block(x, block, gpt2.config, i, visible, cache, rounded, under(note, f"h.{i}"))
+        note(f"h.{i}", x)
+    x = rounded.layer_norm(x, gpt2.ln_f, gpt2.config.layer_norm_epsilon)
+    note("ln_f", x)
+    logits = rounded.head(x[:, x.shape[1] - keep :], gpt2.lm_head)
+    note("lm_head", logits)
+    return logits
 
 
 def forward(
@@ -323,16 +325,18 @@ def forward(
         position_ids = positions(attention_mask, T)
     check_positions(position_ids, B, T, gpt2.config)
 
-    rounded = gpt2.arithmetic or Arithmetic(linear, layer_norm, attend, head)
-    x = gpt2.wte[input_ids] + gpt2.wpe[position_ids]
-    note("drop", x)  # the name of the dropout whose output this is; it does nothing outside training
-    for i, block in enumerate(gpt2.h):
-        x = run_block(x, block, gpt2.config, i, attention_mask, cache, rounded, under(note, f"h.{i}"))
-        note(f"h.{i}", x)
-    x = rounded.layer_norm(x, gpt2.ln_f, gpt2.config.layer_norm_epsilon)
-    note("ln_f", x)
-    logits = rounded.head(x[:, -logits_to_keep:], gpt2.lm_head)
-    note("lm_head", logits)
+    past, keep = len(cache), min(logits_to_keep or T, T)
+
+    def run_part(start: int, end: int, cache: Cache | Span) -> ndarray:
+        places, seen = position_ids[:, start:end], attention_mask[:, : past + end]
+        asked = min(max(0, keep - (T - end)), end - start)
+        return run(gpt2, input_ids[:, start:end], seen, places, cache, note, asked)
+
+    if note is silent and gpt2.arithmetic is None:
+        heads = (B, gpt2.config.n_head, T, gpt2.config.n_embd // gpt2.config.n_head)
+        logits = in_parts(run_part, cache, len(gpt2.h), heads, gpt2.wte.dtype)
+    else:
+        logits = run_part(0, T, cache)
     cache.advance(T)
     return logits
 

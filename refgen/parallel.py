@@ -6,11 +6,13 @@ such as threadpoolctl all change it, and refgen shares its work among as many, s
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import cache
 from importlib import import_module
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,32 @@ def set_num_threads(count: int) -> None:
             remedy="Set OMP_NUM_THREADS before Python starts.",
         )
     tell(count)
+
+
+class Claims:
+    """How many want the BLAS to use one thread, and how many it used before."""
+
+    lock, count, before = Lock(), 0, 0
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """NumPy's BLAS uses one thread until the last who asked for it is done, so that threads of ours do not have threads."""
+    if openblas("set") is None:
+        yield
+        return
+    with Claims.lock:
+        if Claims.count == 0:
+            Claims.before = get_num_threads()
+            set_num_threads(1)
+        Claims.count += 1
+    try:
+        yield
+    finally:
+        with Claims.lock:
+            Claims.count -= 1
+            if Claims.count == 0:
+                set_num_threads(Claims.before)
 
 
 @cache

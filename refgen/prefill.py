@@ -1,0 +1,83 @@
+"""A long prompt, read in parts by several threads. Changes where numbers are computed, and no rule.
+
+A position needs of those before it only their keys and values, layer by layer. So a prompt is cut into parts of
+neighbouring positions; each thread takes the next part, carries it through all layers, and waits in a layer only until
+the part before has left its keys and values there. That keeps every core busy with everything, not only with the matrix
+products that a BLAS can share, and no table of attention is ever longer than a part.
+
+Axes    B rows, T new positions.
+"""
+
+from collections.abc import Callable
+from threading import Event, Lock
+
+import numpy as np
+from numpy import ndarray
+from numpy.typing import DTypeLike
+
+from refgen.cache import Cache
+from refgen.parallel import get_num_threads, one_thread_each, share
+
+LEAST, MOST = 64, 256  # rows of a part's matrix products: fewer waste a BLAS, more leave the processor's caches
+
+
+class Span:
+    """A cache as the positions from `start` on see it: they wait for what comes before them, layer by layer."""
+
+    def __init__(self, cache: Cache, start: int, before: "Span | None", layers: int) -> None:
+        self._cache, self._start, self._before = cache, start, before
+        self._left = [Event() for _ in range(layers)]  # set when keys and values of a layer are there
+
+    def append(self, layer: int, k: ndarray, v: ndarray) -> tuple[ndarray, ndarray]:
+        """Puts `k`, `v` `[B H T D]` where they belong; returns views of all keys and values up to theirs."""
+        both = self._cache.put(layer, self._start, k, v)
+        if self._before is not None:
+            self._before._left[layer].wait()
+        self._left[layer].set()
+        return both
+
+    def end(self) -> None:
+        """Nobody has to wait any more: the pass is over, or has failed."""
+        for each in self._left:
+            each.set()
+
+
+def in_parts(
+    run: Callable[[int, int, Cache | Span], ndarray],
+    cache: Cache,
+    layers: int,
+    shape: tuple[int, int, int, int],
+    dtype: DTypeLike,
+) -> ndarray:
+    """`run(0, T, cache)`, or the same by `run(start, end, span)` for parts of the positions, joined `[B ...]`.
+
+    `shape` `[B H T D]` and `dtype` are those of the keys, and of the values, that the pass leaves in each layer.
+    """
+    B, _, T, _ = shape
+    threads = get_num_threads()
+    count = -(-B * T // min(max(B * T // threads, LEAST), MOST))
+    if B * T < 2 * LEAST or T < count:
+        return run(0, T, cache)
+    for layer in range(layers):
+        cache.make_room(layer, shape, dtype)
+    edges = [T * part // count for part in range(count + 1)]
+    spans: list[Span] = []
+    for start in edges[:-1]:
+        spans.append(Span(cache, len(cache) + start, spans[-1] if spans else None, layers))
+    logits: list[ndarray] = [np.empty(0)] * count
+    waiting, lock = iter(range(count)), Lock()
+
+    def take_next() -> int | None:
+        with lock:
+            return next(waiting, None)
+
+    def work(_: int) -> None:
+        while (part := take_next()) is not None:
+            try:
+                logits[part] = run(edges[part], edges[part + 1], spans[part])
+            finally:
+                spans[part].end()
+
+    with one_thread_each():
+        share(work, min(threads, count))
+    return np.concatenate(logits, axis=1)
