@@ -139,7 +139,8 @@ def in_place(tensor: Stored, shape: tuple[int, ...], dtype: np.dtype[Any]) -> nd
     if len(shape) == 1 or not tensor.name.removeprefix("transformer.").startswith("h."):
         return array
     weight = laid_out(array)
-    tensor.let_go()
+    if weight is not array:
+        tensor.let_go()
     return weight
 
 

@@ -22,23 +22,26 @@ LEAST, MOST = 64, 256  # rows of a part's matrix products: fewer waste a BLAS, m
 
 
 class Span:
-    """A cache as the positions from `start` on see it: they wait for what comes before them, layer by layer."""
+    """A cache as the positions from `start` on see it: they wait for what comes before them, layer by layer.
+
+    `left` says of each layer whether the keys and values of these positions, and of all before, are there.
+    """
 
     def __init__(self, cache: Cache, start: int, before: "Span | None", layers: int) -> None:
         self._cache, self._start, self._before = cache, start, before
-        self._left = [Event() for _ in range(layers)]  # set when keys and values of a layer are there
+        self.left = [Event() for _ in range(layers)]
 
     def append(self, layer: int, k: ndarray, v: ndarray) -> tuple[ndarray, ndarray]:
         """Puts `k`, `v` `[B H T D]` where they belong; returns views of all keys and values up to theirs."""
         both = self._cache.put(layer, self._start, k, v)
         if self._before is not None:
-            self._before._left[layer].wait()
-        self._left[layer].set()
+            self._before.left[layer].wait()
+        self.left[layer].set()
         return both
 
     def end(self) -> None:
         """Nobody has to wait any more: the pass is over, or has failed."""
-        for each in self._left:
+        for each in self.left:
             each.set()
 
 
@@ -56,7 +59,7 @@ def in_parts(
     B, _, T, _ = shape
     threads = get_num_threads()
     count = -(-B * T // min(max(B * T // threads, LEAST), MOST))
-    if B * T < 2 * LEAST or T < count:
+    if 2 * LEAST > B * T or count > T:
         return run(0, T, cache)
     for layer in range(layers):
         cache.make_room(layer, shape, dtype)

@@ -79,8 +79,10 @@ FAULTS = [
     Fault("FWD-16", "model.py", "y *= 0.044715", "y *= 0.0447", MODEL + "test_gelu_new_is_the_tanh_form"),
     Fault("FWD-17", "checkpoint.py", "head = wte if config.tie_word_embeddings", "head = wte.copy() if "
           "config.tie_word_embeddings", SPEC),
-    Fault("FWD-20", "model.py", "x[:, -logits_to_keep:]", "x[:, :logits_to_keep or None]",
-          FORWARD + "test_the_last_positions_alone"),
+    Fault("FWD-20", "model.py", "visible = visible[:, :, T - keep :]", "visible = visible[:, :, :keep]",
+          "tests/properties/test_forward_laws.py::test_parts_are_the_whole"),
+    Fault("FWD-20", "model.py", "x[:, x.shape[1] - keep :]", "x[:, :keep]",
+          FORWARD + "test_parts_are_the_whole"),
     Fault("FWD-21", "model.py", "y *= 0.5 * x", "y = y * (np.float64(0.5) * x)",
           MODEL + "test_functions_keep_their_promised_shapes_and_dtypes"),
     Fault("FWD-23", "model.py", "if not 0 <= worst < config.n_positions:", "if not 0 <= worst <= config.n_positions:",
@@ -149,7 +151,7 @@ FAULTS = [
     Fault("CANON-09", "canonical.py", "[matmul(rows[start : start + 128], weight)",
           "[rows[start : start + 128] @ weight.numbers.astype(np.float32)", BITS),
     # The cache
-    Fault("CACHE-01", "cache.py", "room[1, :, :, self._length : end] = v", "room[1, :, :, self._length : end] = k",
+    Fault("CACHE-01", "cache.py", "room[1, :, :, start:end] = v", "room[1, :, :, start:end] = k",
           MODEL + "test_cache_grows_without_losing_anything"),
     Fault("CACHE-02", "model.py", "    cache.advance(T)\n", "    cache.advance(T - 1 if T > 1 else T)\n",
           FORWARD + "test_cached_is_uncached"),

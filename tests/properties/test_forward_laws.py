@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refgen import Cache, parallel
-from refgen import model as model_module
+from refgen import Cache, parallel, prefill
 from tests.strategies import models, prompts
 
 ROUNDING = 1e-12  # float64 logits of size 10, summed in another order
@@ -97,26 +96,28 @@ def test_float32_is_close_to_float64(data):
 
 
 @given(models(), st.data())
-def test_blocks_are_the_whole(model, data):
-    """FWD-09, FWD-14: some queries or rows at a time give the logits and the stages of all at once, with a cache too."""
+def test_parts_are_the_whole(model, data):
+    """FWD-09, FWD-14, FWD-20: in parts, by any number of threads, a pass has the logits and leaves the cache of one that is whole."""
     ids, mask = data.draw(prompts(model.config.vocab_size, width=16))
     cut, size = data.draw(st.integers(0, ids.shape[1] - 1)), data.draw(st.integers(1, 5))
-    whole, parts = {}, {}
+    keep, threads = data.draw(st.integers(0, ids.shape[1] - cut)), data.draw(st.integers(1, 3))
 
-    def run(stages):
+    def run(**how):
         cache = Cache()
         if cut:
             model(ids[:, :cut], mask[:, :cut], past_key_values=cache)
-        return model(ids[:, cut:], mask, past_key_values=cache, note=stages.__setitem__).logits
+        logits = model(ids[:, cut:], mask, past_key_values=cache, logits_to_keep=keep, **how).logits
+        return logits, model(
+            ids[:, :1], np.pad(mask, [(0, 0), (0, 1)], constant_values=1), past_key_values=cache
+        ).logits
 
-    expected = run(whole)
+    expected = run(note=lambda *_: None)  # who looks at stages sees whole ones
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model_module, "QUERIES", size)
+        patch.setattr(prefill, "LEAST", size)
+        patch.setattr(prefill, "MOST", size)
+        patch.setattr(prefill, "get_num_threads", lambda: threads)
         patch.setattr(parallel, "BLOCK", size)
-        logits = run(parts)
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-11 * np.abs(expected).max())
-    assert whole.keys() == parts.keys()
-    for name, stage in whole.items():
-        np.testing.assert_allclose(
-            parts[name], stage, rtol=0, atol=1e-11 * max(1, np.abs(stage[np.isfinite(stage)]).max(initial=0))
-        )
+        found = run()
+    for logits, wanted in zip(found, expected, strict=True):
+        assert logits.shape == wanted.shape
+        np.testing.assert_allclose(logits, wanted, rtol=0, atol=1e-11 * np.abs(wanted).max())

@@ -168,10 +168,10 @@ def test_numbers_load_from_any_place_in_the_file(fresh, seed, shift, stored):
 
 
 def test_no_number_is_in_memory_twice(tmp_path):
-    """CKPT-14: embeddings are read-only views of the mapped file; weights of linear maps are copies, output by output."""
+    """CKPT-14: embeddings and wide weights are read-only views of the mapped file, other weights copies, output by output."""
     gpt2 = GPT2LMHeadModel.from_pretrained(write(tmp_path, numbers())).gpt2
     for name, array in disassemble(gpt2).items():
-        if name.startswith("h.") and array.ndim == 2:
+        if name.startswith("h.") and array.ndim == 2 and array.shape[1] <= array.shape[0]:
             assert array.flags.f_contiguous
             assert array.flags.writeable
         else:

@@ -44,9 +44,11 @@ def test_tiles_lie_within_the_product(monkeypatch):
         np, "matmul", lambda a, b, **k: sizes.append(a.shape[-2] * b.shape[-2] * b.shape[-1]) or original(a, b, **k)
     )
     rng = np.random.default_rng(0)
-    for M in (2, 8, 32, 48):
-        product(rng.normal(size=(M, 768)).astype(np.float32), rng.normal(size=(768, 3072)).astype(np.float32))
-    assert len(sizes) == 4 * get_num_threads()
+    for M in (2, 8, 16, 32, 48):
+        for order in "CF":
+            weight = np.asarray(rng.normal(size=(768, 3072)), np.float32, order=order)
+            product(rng.normal(size=(M, 768)).astype(np.float32), weight)
+    assert len(sizes) == 5 * 2 * get_num_threads()
     assert max(sizes) <= 10**6
 
 
@@ -59,22 +61,25 @@ def test_one_row_and_many_rows_are_left_to_the_blas(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("size", "found"),
-    [(768, 768), (3072, 768), (1600, 400), (1280, 640), (16, 16), (37, 37), (2 * 809, None), (14, None)],
-)
-def test_depths(size, found):
+    ("size", "most", "found"),
+    [
+        (768, 768, 768), (3072, 768, 768), (1600, 768, 400), (1280, 768, 640), (16, 768, 16), (37, 768, 37),
+        (768, 96, 96), (1600, 96, 80), (2 * 809, 768, None), (2 * 809, 96, None), (14, 768, None),
+    ],
+)  # fmt: skip
+def test_depths(size, most, found):
     """FWD-06: tiles are as deep as divides the inner size, and not shallow."""
-    assert divisor(size) == found
+    assert divisor(size, most) == found
 
 
-@given(st.integers(1, 300), st.integers(1, 9), st.integers(1, 3), st.sampled_from(["float32", "float64"]))
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 3), st.sampled_from(["float32", "float64"]))
 def test_laying_out_changes_no_number(depth, width, workers, dtype):
-    """CKPT-14: the same matrix, each column in a row of memory; what lies so already is not copied."""
+    """CKPT-14: the same matrix, its longer side in a row of memory; what lies so already is not copied."""
     weight = np.random.default_rng(depth).normal(size=(depth, width)).astype(dtype)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(products, "LARGE", 1)
         patch.setattr(products, "get_num_threads", lambda: workers)
         laid = products.laid_out(weight)
     np.testing.assert_array_equal(laid, weight)
-    assert laid.flags.f_contiguous
+    assert laid.flags.c_contiguous if width > depth else laid.flags.f_contiguous
     assert products.laid_out(laid) is laid
