@@ -9,17 +9,20 @@ from numpy.typing import DTypeLike
 
 from refgen.errors import InputError
 
+FEW = 128  # positions, room for which is made at once if they are expected
+
 
 class Cache:
     """Keys and values of all layers, `[B H S D]` each. `len(cache)` is S, counting padding.
 
     A forward pass appends to every layer and then advances once, so a pass that fails or is interrupted
-    half-way leaves the cache as it was.
+    half-way leaves the cache as it was. `expected` is the most positions it is to hold, where that is known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, expected: int | None = None) -> None:
         self._layers: list[ndarray] = []  # one [2 B H capacity D] a layer: keys, values
         self._length = 0
+        self._expected = expected
 
     def __len__(self) -> int:
         return self._length
@@ -39,7 +42,7 @@ class Cache:
         B, H, T, D = shape
         end = self._length + T
         if self._length == 0:  # nothing to keep: also the room left by a pass that failed
-            self._layers[layer:] = [np.empty((2, B, H, 2 * end, D), dtype)]
+            self._layers[layer:] = [np.empty((2, B, H, self._capacity(end), D), dtype)]
         room = self._layers[layer]
         held, new = (room.dtype, *room.shape[1:3], room.shape[4]), (np.dtype(dtype), B, H, D)
         if held != new:
@@ -49,10 +52,16 @@ class Cache:
                 "CACHE-01",
                 "Start with a new cache.",
             )
-        if room.shape[3] < end:  # twice as much as needed, so that copying stays cheap however long it grows
-            larger = np.empty((2, B, H, 2 * end, D), dtype)
+        if room.shape[3] < end:
+            larger = np.empty((2, B, H, self._capacity(end), D), dtype)
             larger[..., : self._length, :] = room[..., : self._length, :]
             self._layers[layer] = larger
+
+    def _capacity(self, end: int) -> int:
+        """Room for `end` positions and as many more, so that copying stays cheap however long it grows; for none never used."""
+        if self._expected is None:
+            return 2 * end
+        return max(end, min(self._expected, max(2 * end, FEW)))
 
     def put(self, layer: int, start: int, k: ndarray, v: ndarray) -> tuple[ndarray, ndarray]:
         """Writes `k`, `v` at the positions from `start` on; returns views of all up to their last."""

@@ -105,7 +105,7 @@ def prepare_run(gpt2: GPT2, model_config: GenerationConfig, call: Call) -> Run:
     refuse_unreachable_minimum(config, prompt, limit)
     steps = min(limit - prompt.width, n_positions + 1 - int(prompt.mask.sum(axis=1).min()))
 
-    cache = ready_cache(config, call.past_key_values, prompts, n)
+    cache = ready_cache(config, call.past_key_values, prompts, n, limit)
     unguided, unguided_cache = guide(gpt2, config, call, prompts, n, steps)
     processing = list(processors(config, prompt, limit, call.prefix_allowed_tokens_fn, call.logits_processor, unguided))
     conditions = stopping(config, limit, n_positions, call.tokenizer, call.stopping_criteria)
@@ -145,10 +145,10 @@ def fitted(gpt2: GPT2, prompt: Prompt, name: str = "input_ids") -> Prompt:
     return prompt
 
 
-def ready_cache(config: GenerationConfig, given: Cache | None, prompts: Prompt, n: int) -> Cache | None:
+def ready_cache(config: GenerationConfig, given: Cache | None, prompts: Prompt, n: int, limit: int) -> Cache | None:
     """CACHE-04, CACHE-05. The cache of the run, with n rows a prompt: a new one, or the caller's, which grows."""
     if given is None:
-        return None if config.use_cache is False else Cache()
+        return None if config.use_cache is False else Cache(limit)
     if not isinstance(given, Cache):
         raise InputError(f"past_key_values of type {type(given).__name__}", "must be a refgen.Cache", "CACHE-04")
     if config.use_cache is False:

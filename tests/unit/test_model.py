@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import refgen.model
 from refgen import Cache, GPT2Config, InputError
 from refgen.activations import ACTIVATIONS
+from refgen.cache import FEW
 from refgen.model import Affine, attend, attention_scale, gelu_new, layer_norm, linear, positions, softmax, visibility
 from tests.axes import axes_checked
 from tests.strategies import models, prompts, random_model
@@ -215,13 +216,16 @@ def test_a_cache_serves_one_model():
     np.testing.assert_array_equal(other([[1], [2]], past_key_values=cache).logits, other([[1], [2]]).logits)
 
 
-def test_cache_grows_without_losing_anything():
-    """CACHE-01: keys and values appended one by one are all there, whatever room there was."""
-    cache, rng = Cache(), np.random.default_rng(0)
+@pytest.mark.parametrize("expected", [None, 0, 2, 13, 20, 500])
+def test_cache_grows_without_losing_anything(expected):
+    """CACHE-01: keys and values appended one by one are all there, whatever room there was, and there is none for nothing."""
+    cache, rng = Cache(expected), np.random.default_rng(0)
     parts = [rng.normal(size=(2, 2, 3, width, 4)) for width in (1, 1, 3, 1, 7)]
     for part in parts:
         keys, values = cache.append(0, part[0], part[1])
         cache.advance(part.shape[3])
+        room = keys.base.shape[3]
+        assert room <= (2 * len(cache) + 10 if expected is None else max(len(cache), min(expected, FEW)))
     whole = np.concatenate(parts, axis=3)
     np.testing.assert_array_equal(keys, whole[0])
     np.testing.assert_array_equal(values, whole[1])
