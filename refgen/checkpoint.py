@@ -1,9 +1,9 @@
 """A Hugging Face folder ↔ `GPT2`: `config.json` and safetensors. Rules CKPT-01 to CKPT-13 of SPEC.md.
 
 Strict: every tensor the configuration calls for is there once, in its shape, finite; nothing else is there;
-nothing is filled in, cut off or rounded. F32 embeddings are used where they lie in the file (memory-mapped), the
-weights of linear maps are laid out for fast products, so loading costs one look at every number and no number is in
-memory twice; F16 and BF16 are widened, which is exact.
+nothing is filled in, cut off or rounded. F32 embeddings and wide weights are used where they lie in the file (memory-mapped),
+other weights are laid out for fast products, so loading costs one look at every number and no number is in memory
+twice; F16 and BF16 are widened, which is exact.
 """
 
 import json
@@ -134,7 +134,7 @@ def load(folder: Path, dtype: DTypeLike = "float32") -> GPT2:
 
 
 def in_place(tensor: Stored, shape: tuple[int, ...], dtype: np.dtype[Any]) -> ndarray:
-    """CKPT-14. The tensor as the network wants it in memory; of linear maps a copy is laid out, and the file let go."""
+    """CKPT-14. The tensor as the network wants it in memory; where that is another order than the file's, the file is let go."""
     array = widened(tensor, shape, dtype)
     if len(shape) == 1 or not tensor.name.removeprefix("transformer.").startswith("h."):
         return array
