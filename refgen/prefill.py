@@ -78,6 +78,10 @@ def in_parts(
         while (part := take_next()) is not None:
             try:
                 logits[part] = run(edges[part], edges[part + 1], spans[part])
+            except BaseException:
+                with lock:
+                    list(waiting)  # nobody begins another part
+                raise
             finally:
                 spans[part].end()
 

@@ -76,6 +76,14 @@ def test_a_part_that_fails_leaves_nobody_waiting(failing, threads):
     np.testing.assert_array_equal(cut(300, threads, passing([]), cache)[0], np.arange(300))
 
 
+def test_behind_a_part_that_fails_none_begins():
+    """Who interrupts a long prompt need not wait for the rest of it."""
+    seen = []
+    with pytest.raises(ValueError, match="it fails"):
+        cut(600, 1, passing(seen, failing=0))
+    assert len(seen) == 1
+
+
 def test_prompts_read_at_once_do_not_wait_for_each_other():
     """Several callers share the threads there are, none of them for ever, and the BLAS has as many threads as before."""
     before, results = get_num_threads(), []
