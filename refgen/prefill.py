@@ -58,9 +58,9 @@ def in_parts(
     """
     B, _, T, _ = shape
     threads = get_num_threads()
-    count = -(-B * T // min(max(B * T // threads, LEAST), MOST))
-    if 2 * LEAST > B * T or count > T:
+    if T == 1 or B * T < 2 * LEAST:
         return run(0, T, cache)
+    count = min(T, -(-B * T // min(max(B * T // threads, LEAST), MOST)))
     for layer in range(layers):
         cache.make_room(layer, shape, dtype)
     edges = [T * part // count for part in range(count + 1)]

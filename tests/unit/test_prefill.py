@@ -76,6 +76,19 @@ def test_a_part_that_fails_leaves_nobody_waiting(failing, threads):
     np.testing.assert_array_equal(cut(300, threads, passing([]), cache)[0], np.arange(300))
 
 
+def test_many_rows_are_cut_too():
+    """FWD-09: no table of attention is as long as the prompt, however many rows there are; one position is left whole."""
+    for T, parts in ((30, 30), (1, 1)):
+        begun = []
+
+        def run(start, end, cache, begun=begun):
+            begun.append((start, end))
+            return np.zeros((2 * MOST, end - start))
+
+        in_parts(run, Cache(), LAYERS, (2 * MOST, H, T, D), "float32")
+        assert len(begun) == parts
+
+
 def test_behind_a_part_that_fails_none_begins():
     """Who interrupts a long prompt need not wait for the rest of it."""
     seen = []
