@@ -59,9 +59,9 @@ class Cache:
 
     def _capacity(self, end: int) -> int:
         """Room for `end` positions and as many more, so that copying stays cheap however long it grows; for none never used."""
-        if self._expected is None:
+        if self._expected is None or end > self._expected:
             return 2 * end
-        return max(end, min(self._expected, max(2 * end, FEW)))
+        return min(self._expected, max(2 * end, FEW))
 
     def put(self, layer: int, start: int, k: ndarray, v: ndarray) -> tuple[ndarray, ndarray]:
         """Writes `k`, `v` at the positions from `start` on; returns views of all up to their last."""

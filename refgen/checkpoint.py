@@ -139,7 +139,7 @@ def in_place(tensor: Stored, shape: tuple[int, ...], dtype: np.dtype[Any]) -> nd
     if len(shape) == 1 or not tensor.name.removeprefix("transformer.").startswith("h."):
         return array
     weight = laid_out(array)
-    if weight is not array:
+    if not np.shares_memory(weight, tensor.data):
         tensor.let_go()
     return weight
 

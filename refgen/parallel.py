@@ -7,12 +7,12 @@ such as threadpoolctl all change it, and refgen shares its work among as many, s
 import ctypes
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import cache
 from importlib import import_module
-from threading import Lock
+from threading import Lock, local
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,9 @@ def set_num_threads(count: int) -> None:
             remedy="Set OMP_NUM_THREADS before Python starts.",
         )
     tell(count)
+
+
+INSIDE = local()  # whether this thread is in a task of `share`
 
 
 class Claims:
@@ -99,11 +102,28 @@ if hasattr(os, "register_at_fork"):
 
 def share(task: Callable[[int], None], parts: int) -> None:
     """Calls `task` with 0 to `parts` - 1, each in a thread, the first in the caller's; the first failure is raised when all are done."""
-    others = [workers(parts - 1).submit(copy_context().run, task, part) for part in range(1, parts)]
+    if getattr(INSIDE, "a_task", False):  # of ours: it may hold the very threads that it would wait for
+        for part in range(parts):
+            task(part)
+        return
+
+    def run(part: int) -> None:
+        INSIDE.a_task = True
+        try:
+            task(part)
+        finally:
+            INSIDE.a_task = False
+
+    others: list[Future[None]] = []
     try:
-        task(0)
+        others.extend(workers(parts - 1).submit(copy_context().run, run, part) for part in range(1, parts))
+        run(0)
     finally:
-        wait(others)
+        try:
+            wait(others)
+        except BaseException:  # an interrupt: what the others write to must not be used before they are done
+            wait(others)
+            raise
     for each in others:
         each.result()
 

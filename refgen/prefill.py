@@ -40,7 +40,7 @@ class Span:
         return both
 
     def end(self) -> None:
-        """Nobody has to wait any more: the pass is over, or has failed."""
+        """Nobody has to wait any more: the pass has failed."""
         for each in self.left:
             each.set()
 
@@ -75,15 +75,15 @@ def in_parts(
             return next(waiting, None)
 
     def work(_: int) -> None:
-        while (part := take_next()) is not None:
-            try:
+        try:
+            while (part := take_next()) is not None:
                 logits[part] = run(edges[part], edges[part + 1], spans[part])
-            except BaseException:
-                with lock:
-                    list(waiting)  # nobody begins another part
-                raise
-            finally:
-                spans[part].end()
+        except BaseException:
+            with lock:
+                list(waiting)  # nobody begins another part
+            for each in spans:
+                each.end()
+            raise
 
     with one_thread_each():
         share(work, min(threads, count))

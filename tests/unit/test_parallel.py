@@ -113,6 +113,20 @@ def test_a_failure_in_a_thread_is_raised(failing):
     assert sorted(done) == [part for part in range(3) if part != failing]
 
 
+def test_a_task_that_shares_waits_for_nobody():
+    """A task of ours that shares its own work, as it does where the BLAS cannot be told, does all of it itself."""
+    done = []
+
+    def outer(part):
+        share(lambda inner: done.append((part, inner)), 3)
+
+    thread = threading.Thread(target=share, args=(outer, 3), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert sorted(done) == [(part, inner) for part in range(3) for inner in range(3)]
+
+
 def test_threads_inherit_what_numpy_is_told():
     """`np.errstate` holds in the other threads too: an overflow that is expected warns nowhere."""
     huge = np.full((4, 4), 1e30, np.float32)
