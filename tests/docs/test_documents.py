@@ -59,10 +59,15 @@ def run_console(text):
         paths = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
         environment = os.environ | {"PATH": paths, "PYTHONPATH": str(ROOT)}
         command = re.sub(r"\brefgen (?=[a-z])", f"{shlex.quote(sys.executable)} -m refgen ", command)
-        done = subprocess.run(
-            command, shell=True, capture_output=True, text=True, env=environment, cwd=ROOT, check=False
-        )
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment, check=False)
         assert done.stdout + done.stderr == expected, command
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    """Where documents leave their files."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
