@@ -8,6 +8,7 @@ Read `refgen/model.py` first, then `refgen/generation/loop.py`; SPEC.md has the 
 from refgen.auto import AutoModelForCausalLM, AutoTokenizer, CausalLMOutput, GPT2LMHeadModel
 from refgen.cache import Cache
 from refgen.config import GPT2Config
+from refgen.engines.numpy.threads import get_num_threads, set_num_threads
 from refgen.errors import (
     BenchError,
     CheckpointError,
@@ -21,7 +22,6 @@ from refgen.errors import (
     TokenizerError,
 )
 from refgen.generation import GenerateOutput, GenerationConfig, Step, TextIteratorStreamer, TextStreamer
-from refgen.parallel import get_num_threads, set_num_threads
 from refgen.tokenizer import Encoding, Tokenizer
 
 __version__ = "0.1.0"

@@ -12,11 +12,10 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import DTypeLike
 
-from refgen import checkpoint
-from refgen.arrays import whole_numbers
+from refgen import checkpoints
 from refgen.cache import Cache
-from refgen.canonical import with_arithmetic
 from refgen.config import GPT2Config
+from refgen.engines.canonical import with_arithmetic
 from refgen.errors import GenerationError, InputError
 from refgen.generation.call import CALL_ARGUMENTS, Call, Streamer, generate, prepare_run
 from refgen.generation.chance import Seed
@@ -25,6 +24,7 @@ from refgen.generation.loop import Step
 from refgen.generation.output import GenerateOutput, transition_scores
 from refgen.generation.processors import AllowedTokens, Processor
 from refgen.generation.stopping import Criterion
+from refgen.inputs import whole_numbers
 from refgen.model import GPT2, Note, forward, silent
 from refgen.shipped import find_model
 from refgen.tokenizer import Tokenizer
@@ -58,13 +58,13 @@ class GPT2LMHeadModel:
         Raises `CheckpointError`, `ConfigError` or `GenerationError`, never fills anything in.
         """
         folder = find_model(path_or_name)
-        gpt2 = with_arithmetic(checkpoint.load(folder, dtype), arithmetic)
+        gpt2 = with_arithmetic(checkpoints.load(folder, dtype), arithmetic)
         has_own = (folder / "generation_config.json").exists()
         return cls(gpt2, GenerationConfig.from_pretrained(folder) if has_own else None)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `config.json`, `generation_config.json` and `model.safetensors`, which transformers reads too."""
-        checkpoint.save(self.gpt2, Path(folder))
+        checkpoints.save(self.gpt2, Path(folder))
         self.generation_config.save_pretrained(folder)
 
     @property

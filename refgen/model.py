@@ -23,10 +23,10 @@ from numpy import ndarray
 
 from refgen.cache import Cache
 from refgen.config import GPT2Config
+from refgen.engines.numpy.parts import Span, in_parts
+from refgen.engines.numpy.products import product
+from refgen.engines.numpy.threads import by_rows
 from refgen.errors import InputError
-from refgen.parallel import by_rows
-from refgen.prefill import Span, in_parts
-from refgen.products import product
 
 Note = Callable[[str, ndarray], None]
 

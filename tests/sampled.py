@@ -5,7 +5,7 @@ from tempfile import mkdtemp
 
 import numpy as np
 
-from refgen import checkpoint
+from refgen import checkpoints
 from refgen.cache import Cache
 from refgen.conformance.lab import Lab
 from refgen.conformance.probes import PROBES, write
@@ -51,7 +51,7 @@ class Sampled:
     def rows(self, model, ids, settings, u):
         """The new ids of every row, drawn by the numbers `u` `[B T]`."""
         if model not in self.networks:
-            self.networks[model] = checkpoint.load(model, "float64")
+            self.networks[model] = checkpoints.load(model, "float64")
         network, width, cache = self.networks[model], ids.shape[1], Cache()
         dice = forward(network, ids[:1, -1:])[:, -1] if model.name.startswith("dice") else None
         with np.errstate(all="ignore"):

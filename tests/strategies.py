@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from refgen import GPT2Config, GPT2LMHeadModel
 from refgen.activations import ACTIVATIONS
-from refgen.checkpoint import assemble, tensor_shapes
+from refgen.checkpoints import assemble, tensor_shapes
 from refgen.conformance.record import Run
 from refgen.conformance.subject import DTYPES, OPERATIONS, About
 from refgen.conformance.verdicts import LEVELS, Finding, Result, Verdict

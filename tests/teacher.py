@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from refgen.checkpoint import assemble
+from refgen.checkpoints import assemble
 from refgen.conformance.cases import MUST
 from refgen.conformance.probes import PROBES
 from refgen.oracle.faults import FAULTS, Pass

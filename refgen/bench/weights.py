@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from refgen.checkpoint import WEIGHTS, assemble, save, tensor_shapes
+from refgen.checkpoints import WEIGHTS, assemble, save, tensor_shapes
 from refgen.config import GPT2Config
 from refgen.errors import BenchError
 from refgen.shipped import find_model

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from refgen import checkpoint
+from refgen import checkpoints
 from refgen.cli.options import add_model, check_picture
 from refgen.errors import OracleError
 from refgen.oracle import compare, plot, trace
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     check_picture(options.plot, OracleError)
     if options.other is None and options.other_dtype is not None:
         raise OracleError("--other-dtype", "speaks of a second file, which is not given")
-    gpt2 = checkpoint.load(find_model(options.model))
+    gpt2 = checkpoints.load(find_model(options.model))
     mine = trace.load(options.mine, gpt2.config)
     other = None if options.other is None else trace.load(options.other, gpt2.config)
     found = compare.compare(gpt2, mine, options.dtype, other, options.other_dtype, progress=tell)

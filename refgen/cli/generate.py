@@ -12,9 +12,9 @@ from numpy import ndarray
 
 from refgen.auto import GPT2LMHeadModel
 from refgen.cli.options import add_model
+from refgen.engines.numpy.threads import set_num_threads
 from refgen.errors import InputError
 from refgen.generation import GenerateOutput, TextStreamer
-from refgen.parallel import set_num_threads
 from refgen.progress import tell
 from refgen.shipped import find_model
 from refgen.tokenizer import Tokenizer

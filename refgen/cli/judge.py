@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from refgen import checkpoint
+from refgen import checkpoints
 from refgen.cli.options import add_model
 from refgen.errors import OracleError
 from refgen.json_files import read_object
@@ -45,7 +45,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Tokens in, verdict out; the exit code is the verdict."""
     rows, end_ids = read_tokens(options.tokens)
-    gpt2 = checkpoint.load(find_model(options.model))
+    gpt2 = checkpoints.load(find_model(options.model))
     judgements = []
     for number, (prompt, new) in enumerate(rows, start=1):
         tell(f"row {number} of {len(rows)}")

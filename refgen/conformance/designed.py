@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from refgen.checkpoint import assemble, tensor_shapes
+from refgen.checkpoints import assemble, tensor_shapes
 from refgen.config import GPT2Config
 from refgen.model import GPT2
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from refgen import checkpoint
-from refgen.checkpoint import assemble, tensor_shapes
+from refgen import checkpoints
+from refgen.checkpoints import assemble, tensor_shapes
 from refgen.config import GPT2Config
 from refgen.conformance.judge import judge_greedy, judge_logits, noise_format
 from refgen.conformance.lab import Lab
@@ -134,7 +134,7 @@ def network(lab: Lab, number: int) -> str:
 
 def write(chance: np.random.Generator, folder: Path) -> None:
     """A random configuration with random weights, all of which matter."""
-    checkpoint.save(drawn(chance), folder)
+    checkpoints.save(drawn(chance), folder)
 
 
 def drawn(chance: np.random.Generator) -> GPT2:

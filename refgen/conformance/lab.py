@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from refgen import checkpoint
+from refgen import checkpoints
 from refgen.auto import GPT2LMHeadModel
 from refgen.conformance.subject import About, Subject
 from refgen.generation.config import GenerationConfig
@@ -39,12 +39,12 @@ class Reference:
     @cached_property
     def gpt2(self) -> GPT2:
         """The network, its weights as stored."""
-        return checkpoint.load(self.folder, "float32")
+        return checkpoints.load(self.folder, "float32")
 
     @cached_property
     def exact(self) -> GPT2:
         """The network in float64, its weights rounded to the subject's dtype."""
-        return checkpoint.load(self.folder, "float64") if self.dtype == "float64" else cast(self.gpt2, self.dtype)
+        return checkpoints.load(self.folder, "float64") if self.dtype == "float64" else cast(self.gpt2, self.dtype)
 
     @cached_property
     def model(self) -> GPT2LMHeadModel:

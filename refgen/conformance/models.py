@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from refgen import checkpoint
+from refgen import checkpoints
 from refgen.conformance.designed import DESIGNED, designed
 from refgen.conformance.probes import PROBES, Probe, write
 from refgen.shipped import BUILT_IN, find_model
@@ -14,7 +14,7 @@ from refgen.shipped import BUILT_IN, find_model
 
 def write_designed(name: str) -> Callable[[Path], None]:
     """Writes that designed network."""
-    return lambda folder: checkpoint.save(designed(name), folder)
+    return lambda folder: checkpoints.save(designed(name), folder)
 
 
 def write_probe(build: Callable[[], Probe]) -> Callable[[Path], None]:

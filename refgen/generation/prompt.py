@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from refgen.arrays import whole_numbers
 from refgen.errors import InputError
 from refgen.generation.config import GenerationConfig
+from refgen.inputs import whole_numbers
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from functools import partial
 import numpy as np
 from numpy import ndarray
 
-from refgen.checkpoint import listed
+from refgen.checkpoints import listed
 from refgen.errors import OracleError
 from refgen.model import GPT2
 from refgen.oracle.diagnose import Diagnosis, View, diagnose

@@ -19,7 +19,7 @@ import numpy as np
 from numpy import ndarray
 
 from refgen.activations import gelu, quick_gelu, relu, silu
-from refgen.checkpoint import assemble, disassemble
+from refgen.checkpoints import assemble, disassemble
 from refgen.model import (
     GPT2,
     Affine,

@@ -12,10 +12,10 @@ from types import MappingProxyType
 import numpy as np
 from numpy import ndarray
 
-from refgen.checkpoint import assemble, disassemble
+from refgen.checkpoints import assemble, disassemble
+from refgen.engines.numpy.threads import by_rows
 from refgen.errors import OracleError
 from refgen.model import GPT2
-from refgen.parallel import by_rows
 
 
 @dataclass(frozen=True)

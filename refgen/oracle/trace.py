@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 
 import refgen
 from refgen.cache import Cache
-from refgen.checkpoint import listed, numbers, read_safetensors, replacing
+from refgen.checkpoints import listed, numbers, read_safetensors, replacing
 from refgen.config import GPT2Config
 from refgen.errors import OracleError
 from refgen.model import GPT2, Note, check_ids, check_mask, forward

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from refgen import Cache
-from refgen.canonical import canonical
+from refgen.engines.canonical import canonical
 from refgen.model import Arithmetic, forward, layer_norm, softmax
 from refgen.oracle.formats import FORMATS, cast, nearest
 from tests.cross.torch_twin import torch_twin

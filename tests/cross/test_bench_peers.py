@@ -9,7 +9,7 @@ from refgen import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from refgen.bench.process import Worker
 from refgen.bench.subjects import PEERS
 from refgen.bench.weights import random_folder, shape_config
-from refgen.checkpoint import assemble
+from refgen.checkpoints import assemble
 from tests.strategies import random_tensors
 
 

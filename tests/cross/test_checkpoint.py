@@ -19,7 +19,7 @@ from transformers import GPT2LMHeadModel as TorchGPT2
 from transformers import GPT2Model as TorchBase
 
 from refgen import GenerationConfig, GPT2LMHeadModel
-from refgen.checkpoint import disassemble
+from refgen.checkpoints import disassemble
 from tests.cross.torch_twin import torch_twin
 from tests.strategies import gpt2_configs, models, random_model
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from refgen import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from refgen.bench.weights import random_tensors, shape_config
-from refgen.checkpoint import assemble
+from refgen.checkpoints import assemble
 from refgen.oracle.compare import differences
 from refgen.oracle.noise import LOGIT, OVERALL, POSITION, expected_error, judge_error
 from tests.cross.implementations import implementations

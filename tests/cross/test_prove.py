@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from refgen import AutoModelForCausalLM
 from refgen.activations import ACTIVATIONS as FLOAT_ACTIVATIONS
-from refgen.checkpoint import assemble, disassemble
+from refgen.checkpoints import assemble, disassemble
 from refgen.model import forward as float_forward
 from refgen.oracle.prove import ACTIVATIONS, Prover, network_of, prove
 from tests import ball_twin

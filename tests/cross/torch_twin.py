@@ -8,7 +8,7 @@ import transformers
 from transformers import GPT2LMHeadModel as TorchGPT2
 
 import refgen
-from refgen.checkpoint import disassemble
+from refgen.checkpoints import disassemble
 
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()

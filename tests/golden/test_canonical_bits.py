@@ -1,7 +1,7 @@
 """CANON-09: the bits of the built-in model's logits, which are the same wherever this test runs.
 
 `canonical_bits.json` was written once by `python -m tests.golden.test_canonical_bits`. A run whose bits differ has
-found a fault: in refgen, or in a machine, BLAS or library that does not do what `refgen/rounding.py` asks of them.
+found a fault: in refgen, or in a machine, BLAS or library that does not do what `refgen/engines/canonical/rounding.py` asks of them.
 """
 
 import hashlib

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from refgen import AutoModelForCausalLM
-from refgen.checkpoint import assemble, disassemble
+from refgen.checkpoints import assemble, disassemble
 from refgen.conformance.designed import DESIGNED, designed
 from refgen.model import forward
 from scripts import make_vectors

@@ -23,7 +23,7 @@ class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def __init__(self, file, find, replace):
         self.path = ROOT / "refgen" / file
-        self.name = "refgen." + file.removesuffix(".py").replace("/", ".")
+        self.name = "refgen." + file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         source = self.path.read_text(encoding="utf-8")
         assert source.count(find) == 1, f"{file} holds {source.count(find)} times: {find}"
         self.source = source.replace(find, replace)
@@ -31,7 +31,10 @@ class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, fullname, path=None, target=None):
         """For the changed module, this loader; for any other, none."""
         if fullname == self.name:
-            return importlib.util.spec_from_file_location(fullname, self.path, loader=self)
+            inside = [str(self.path.parent)] if self.path.name == "__init__.py" else None
+            return importlib.util.spec_from_file_location(
+                fullname, self.path, loader=self, submodule_search_locations=inside
+            )
         return None
 
     def exec_module(self, module):

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refgen import Cache, GPT2Config, GPT2LMHeadModel, rounding
-from refgen.canonical import canonical
-from refgen.checkpoint import assemble, disassemble
+from refgen.checkpoints import assemble, disassemble
+from refgen.engines.canonical import canonical
 from tests.strategies import models, prompts, random_model
 
 

@@ -87,7 +87,7 @@ def test_float32_is_close_to_float64(data):
     model = data.draw(models("float32"))
     ids, mask = data.draw(prompts(model.config.vocab_size))
     from refgen import GPT2LMHeadModel
-    from refgen.checkpoint import assemble, disassemble
+    from refgen.checkpoints import assemble, disassemble
 
     wide = {name: tensor.astype(np.float64) for name, tensor in disassemble(model.gpt2).items()}
     exact = GPT2LMHeadModel(assemble(model.config, wide))(ids, mask).logits[mask.astype(bool)]

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import refgen.canonical
+import refgen.engines.canonical
 from refgen import AutoModelForCausalLM, Cache, ConfigError, GPT2Config, GPT2LMHeadModel
 from refgen.activations import ACTIVATIONS
-from refgen.canonical import attend, canonical, layer_norm, linear, mean, softmax
-from refgen.checkpoint import assemble
+from refgen.checkpoints import assemble
+from refgen.engines.canonical import attend, canonical, layer_norm, linear, mean, softmax
 from refgen.model import Affine, attention_scale, visibility
 from tests import exact_twin
 from tests.axes import axes_checked
@@ -55,7 +55,7 @@ def test_functions_keep_their_promised_shapes_and_stay_float32():
         ids, mask = data.draw(prompts(model.config.vocab_size))
         native, own = {}, {}
         model(ids, mask, note=lambda name, array: native.update({name: array}))
-        with axes_checked(refgen.canonical) as names:
+        with axes_checked(refgen.engines.canonical) as names:
             GPT2LMHeadModel(canonical(model.gpt2))(ids, mask, note=lambda name, array: own.update({name: array}))
         assert len(names) >= 7
         assert {name: (array.shape, array.dtype) for name, array in native.items()} == {
@@ -138,17 +138,17 @@ def test_hidden_keys_change_no_bit():
 def test_activations_are_the_native_ones_to_rounding(name):
     """CANON-08: every activation has a canonical form, in float32, near to float64's value, without a warning."""
     x = f32(-1e3, -50, -6, -1, -1e-3, -0.0, 0, 1e-3, 0.3, 1, 2.5, 6, 19.9, 20.5, 50, 1e3)
-    got, expected = refgen.canonical.ACTIVATIONS[name](x), ACTIVATIONS[name](x.astype(np.float64))
+    got, expected = refgen.engines.canonical.ACTIVATIONS[name](x), ACTIVATIONS[name](x.astype(np.float64))
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, expected, rtol=2e-6, atol=3e-6)  # cancellation in 1 + tanh, at x = -6
-    assert not np.signbit(refgen.canonical.relu(x)).any()
+    assert not np.signbit(refgen.engines.canonical.relu(x)).any()
 
 
 def test_gelu_new_is_nine_operations():
     """CANON-08: bit for bit the nine roundings, in their order, worked out in fractions."""
     x = np.random.default_rng(4).normal(0, 2, 300).astype(np.float32)
     expected = [exact_twin.gelu_new(exact_twin.fractions(each)) for each in x]
-    assert refgen.canonical.gelu_new(x).tolist() == expected
+    assert refgen.engines.canonical.gelu_new(x).tolist() == expected
 
 
 def test_a_cache_filled_by_one_arithmetic_serves_the_other():

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from numpy import ndarray
 
 from refgen import CheckpointError, ConfigError, GPT2Config, GPT2LMHeadModel, RefgenError
-from refgen.checkpoint import disassemble, tensor_shapes
+from refgen.checkpoints import disassemble, tensor_shapes
 from tests.strategies import gpt2_configs, random_model, random_tensors
 
 SMALL = GPT2Config(
@@ -604,7 +604,7 @@ def test_saving_over_the_folder_in_use_harms_nobody(fresh, config, seed, dtype):
     before = {name: array.copy() for name, array in disassemble(first.gpt2).items()}
     second = random_model(config, seed + 1, dtype)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("refgen.checkpoint.save_file", write_in_place)
+        patch.setattr("refgen.checkpoints.save_file", write_in_place)
         first.save_pretrained(folder)
         assert_same_bits(disassemble(first.gpt2), before)
         second.save_pretrained(folder)
@@ -628,7 +628,7 @@ def test_a_failed_save_leaves_the_old_model(tmp_path, monkeypatch):
         Path(path).write_bytes(b"half a file")
         raise OSError("no space left")
 
-    monkeypatch.setattr("refgen.checkpoint.save_file", fails)
+    monkeypatch.setattr("refgen.checkpoints.save_file", fails)
     with pytest.raises(OSError, match="no space left"):
         random_model(SMALL, 1).save_pretrained(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]

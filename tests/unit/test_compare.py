@@ -11,9 +11,9 @@ import pytest
 
 from refgen.activations import gelu
 from refgen.bench.weights import random_tensors, shape_config
-from refgen.canonical import canonical
-from refgen.checkpoint import assemble
+from refgen.checkpoints import assemble
 from refgen.cli import main
+from refgen.engines.canonical import canonical
 from refgen.errors import OracleError
 from refgen.oracle import trace
 from refgen.oracle.compare import as_json, compare, report

@@ -8,7 +8,7 @@ from hypothesis import settings
 
 from refgen import GPT2Config
 from refgen.bench.weights import random_tensors
-from refgen.checkpoint import assemble
+from refgen.checkpoints import assemble
 from refgen.oracle.diagnose import View, diagnose, fits
 from refgen.oracle.faults import FAULTS, Pass, stepping
 from refgen.oracle.formats import cast

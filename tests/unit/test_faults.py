@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from refgen import Cache, GPT2Config
-from refgen.checkpoint import disassemble
+from refgen.checkpoints import disassemble
 from refgen.model import forward
 from refgen.oracle.faults import FAULTS, Pass
 from tests.docs.test_spec import RULES

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from refgen.canonical import canonical
-from refgen.checkpoint import disassemble
+from refgen.checkpoints import disassemble
+from refgen.engines.canonical import canonical
 from refgen.errors import OracleError
 from refgen.oracle.formats import FORMATS, cast, nearest
 from tests.strategies import models

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refgen import InputError, parallel
+from refgen.engines.numpy.threads import by_rows, get_num_threads, openblas, set_num_threads, share
 from refgen.model import gelu_new, softmax
-from refgen.parallel import by_rows, get_num_threads, openblas, set_num_threads, share
 
 
 @pytest.mark.parametrize(("environment", "count"), [
@@ -39,7 +39,7 @@ def test_threads_are_those_of_openblas(environment, count):
     """Where NumPy has its usual BLAS, the number is the BLAS's own, which goes by the variables."""
     names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
     others = {name: value for name, value in os.environ.items() if name not in names}
-    code = "import refgen, refgen.parallel as p; print(refgen.get_num_threads(), p.openblas('get') is not None)"
+    code = "import refgen, refgen.engines.numpy.threads as p; print(refgen.get_num_threads(), p.openblas('get') is not None)"
     said = subprocess.run(
         [sys.executable, "-c", code], env=others | environment, capture_output=True, text=True, check=True
     )

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refgen import Cache, prefill
-from refgen.parallel import get_num_threads
-from refgen.prefill import LEAST, MOST, in_parts
+from refgen.engines.numpy.parts import LEAST, MOST, in_parts
+from refgen.engines.numpy.threads import get_num_threads
 
 LAYERS, B, H, D = 3, 2, 2, 4
 

@@ -240,7 +240,7 @@ def test_sizes_and_words(folders):
 def test_numbers_fit_sixteen_bits():
     """Every weight is a bfloat16 and a float16, so a converted file holds the same network."""
     for name, fault in itertools.product(PROBES, ("weights-bfloat16", "weights-float16")):
-        from refgen.checkpoint import disassemble
+        from refgen.checkpoints import disassemble
         from refgen.oracle.faults import Pass
 
         rounded = FAULT[fault].change(Pass(network(name, "float32"), np.zeros((1, 1), int), np.ones((1, 1), int)))

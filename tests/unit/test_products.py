@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refgen import products
-from refgen.parallel import get_num_threads
-from refgen.products import divisor, product
+from refgen.engines.numpy.products import divisor, product
+from refgen.engines.numpy.threads import get_num_threads
 
 
 def bound(x, weight):

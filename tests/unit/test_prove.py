@@ -9,7 +9,7 @@ import pytest
 from flint import arb, arb_mat, ctx, fmpq
 
 from refgen import AutoModelForCausalLM, GPT2Config
-from refgen.checkpoint import assemble
+from refgen.checkpoints import assemble
 from refgen.errors import InputError, OracleError
 from refgen.model import Affine
 from refgen.oracle import prove as proving

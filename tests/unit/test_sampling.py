@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refgen import checkpoint
+from refgen import checkpoints
 from refgen.conformance.adapters.python import PythonSubject, describe
 from refgen.conformance.adapters.reference import ReferenceSubject
 from refgen.conformance.designed import designed
@@ -246,7 +246,7 @@ def test_who_refuses_temperature_0(models):
 def small(tmp_path_factory):
     """A model of 40 tokens whose logits are others at every step."""
     folder = tmp_path_factory.mktemp("small")
-    checkpoint.save(designed("net-plain"), folder)
+    checkpoints.save(designed("net-plain"), folder)
     return {"net-plain": Path(folder)}
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from refgen.bench.weights import random_tensors, shape_config
-from refgen.checkpoint import assemble
+from refgen.checkpoints import assemble
 from refgen.oracle.faults import FAULTS, Pass
 from refgen.oracle.margins import Flip, Judgement, judge_tokens
 from refgen.oracle.suspects import Suspects, likelihood, suspects

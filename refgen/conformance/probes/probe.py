@@ -24,7 +24,7 @@ import numpy as np
 from numpy import ndarray
 from safetensors.numpy import save_file
 
-from refgen.checkpoint import WEIGHTS, tensor_shapes
+from refgen.checkpoints import WEIGHTS, tensor_shapes
 from refgen.config import GPT2Config
 from refgen.conformance.cases import Case
 from refgen.conformance.subject import DTYPES

@@ -16,7 +16,7 @@ from functools import cache
 import numpy as np
 from numpy import ndarray
 
-from refgen.parallel import get_num_threads, share
+from refgen.engines.numpy.threads import get_num_threads, share
 
 FEW = range(2, 49)  # rows; of more, a copied weight is used often enough
 LARGE = 2**16  # weights; of fewer, the product is over before a thread has begun

@@ -23,10 +23,10 @@ from safetensors.numpy import save_file
 
 from refgen.activations import activation
 from refgen.config import GPT2Config
+from refgen.engines.numpy.products import laid_out
 from refgen.errors import CheckpointError
 from refgen.json_files import read_object
 from refgen.model import GPT2, MLP, Affine, Attention, Block
-from refgen.products import laid_out
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 STORED: dict[str, np.dtype[Any]] = {

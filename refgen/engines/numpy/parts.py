@@ -16,7 +16,7 @@ from numpy import ndarray
 from numpy.typing import DTypeLike
 
 from refgen.cache import Cache
-from refgen.parallel import get_num_threads, one_thread_each, share
+from refgen.engines.numpy.threads import get_num_threads, one_thread_each, share
 
 LEAST, MOST = 64, 256  # rows of a part's matrix products: fewer waste a BLAS, more leave the processor's caches
 

@@ -19,9 +19,9 @@ from typing import Annotated as Float
 import numpy as np
 from numpy import ndarray
 
+from refgen.engines.canonical.rounding import Wide, erf, exp, kept, log1p, matmul, tanh, total, widen
 from refgen.errors import ConfigError
 from refgen.model import GPT2, Affine, Arithmetic, Note, silent
-from refgen.rounding import Wide, erf, exp, kept, log1p, matmul, tanh, total, widen
 
 # --- The mathematics, from the bottom up ------------------------------------------------------------------
 

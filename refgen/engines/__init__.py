@@ -1,0 +1,1 @@
+"""The ways to compute the network that model.py defines."""
