@@ -14,10 +14,13 @@ from numpy import ndarray
 from refgen.errors import ConfigError
 from refgen.model import gelu_new
 
+ERF = np.frompyfunc(math.erf, 1, 1)  # element by element: NumPy has no error function, and few models need it
+
 
 def erf(x: ndarray) -> ndarray:
-    """The error function, element by element: NumPy has none, and few models need it."""
-    return np.vectorize(math.erf, otypes=[float])(x).astype(x.dtype)
+    """The error function."""
+    y: ndarray = ERF(x).astype(x.dtype)
+    return y
 
 
 def sigmoid(x: ndarray) -> ndarray:
@@ -43,7 +46,7 @@ def gelu_fast(x: ndarray) -> ndarray:
 
 def gelu_10(x: ndarray) -> ndarray:
     """The exact form, clipped to [-10, 10]."""
-    return np.clip(gelu(x), -10.0, 10.0)
+    return np.maximum(np.minimum(gelu(x), 10.0), -10.0)
 
 
 def quick_gelu(x: ndarray) -> ndarray:
@@ -52,8 +55,8 @@ def quick_gelu(x: ndarray) -> ndarray:
 
 
 def relu(x: ndarray) -> ndarray:
-    """The positive part."""
-    return np.maximum(x, 0.0)
+    """The positive part; 0, never -0, below."""
+    return np.where(x <= 0.0, 0.0, x)
 
 
 def relu2(x: ndarray) -> ndarray:
@@ -63,7 +66,7 @@ def relu2(x: ndarray) -> ndarray:
 
 def relu6(x: ndarray) -> ndarray:
     """The positive part, at most 6."""
-    return np.clip(x, 0.0, 6.0)
+    return np.minimum(relu(x), 6.0)
 
 
 def leaky_relu(x: ndarray) -> ndarray:

@@ -15,7 +15,8 @@ from numpy.typing import DTypeLike
 from refgen import checkpoints
 from refgen.cache import Cache
 from refgen.config import GPT2Config
-from refgen.engines.canonical import with_arithmetic
+from refgen.engines import DEFAULT, find_engine
+from refgen.engines.engine import Watcher
 from refgen.errors import GenerationError, InputError
 from refgen.generation.call import CALL_ARGUMENTS, Call, Streamer, generate, prepare_run
 from refgen.generation.chance import Seed
@@ -25,7 +26,7 @@ from refgen.generation.output import GenerateOutput, transition_scores
 from refgen.generation.processors import AllowedTokens, Processor
 from refgen.generation.stopping import Criterion
 from refgen.inputs import whole_numbers
-from refgen.model import GPT2, Note, forward, silent
+from refgen.model import GPT2, silent
 from refgen.shipped import find_model
 from refgen.tokenizer import Tokenizer
 
@@ -44,23 +45,22 @@ class GPT2LMHeadModel:
     `gpt2` is the network as data, `config` its sizes, `generation_config` the settings `generate` starts from.
     """
 
-    def __init__(self, gpt2: GPT2, generation_config: GenerationConfig | None = None) -> None:
-        self.gpt2 = gpt2
+    def __init__(self, gpt2: GPT2, generation_config: GenerationConfig | None = None, engine: str = DEFAULT) -> None:
+        self.engine = find_engine(engine)(gpt2)
         self.generation_config = generation_config or GenerationConfig.from_model_config(gpt2.config.to_dict())
 
     @classmethod
-    def from_pretrained(
-        cls, path_or_name: str | Path, dtype: DTypeLike = "float32", arithmetic: str = "native"
-    ) -> Self:
+    def from_pretrained(cls, path_or_name: str | Path, dtype: DTypeLike = "float32", engine: str = DEFAULT) -> Self:
         """A model folder, or "shakespeare", computing in float32 or float64.
 
-        `arithmetic="canonical"` gives the same float32 bits on every machine, at a price (CANON-01).
+        `engine="canonical"` gives the same float32 bits on every machine, at a price (CANON-01).
         Raises `CheckpointError`, `ConfigError` or `GenerationError`, never fills anything in.
         """
         folder = find_model(path_or_name)
-        gpt2 = with_arithmetic(checkpoints.load(folder, dtype), arithmetic)
+        find_engine(engine)
+        gpt2 = checkpoints.load(folder, dtype)
         has_own = (folder / "generation_config.json").exists()
-        return cls(gpt2, GenerationConfig.from_pretrained(folder) if has_own else None)
+        return cls(gpt2, GenerationConfig.from_pretrained(folder) if has_own else None, engine)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `config.json`, `generation_config.json` and `model.safetensors`, which transformers reads too."""
@@ -82,9 +82,9 @@ class GPT2LMHeadModel:
         return self.gpt2.wte.dtype
 
     @property
-    def arithmetic(self) -> str:
-        """CANON-01. "native" or "canonical"."""
-        return "native" if self.gpt2.arithmetic is None else "canonical"
+    def gpt2(self) -> GPT2:
+        """The network as data, laid out as its engine reads it."""
+        return self.engine.gpt2
 
     def __call__(
         self,
@@ -92,7 +92,7 @@ class GPT2LMHeadModel:
         attention_mask: Any = None,
         position_ids: Any = None,
         past_key_values: Cache | None = None,
-        note: Note = silent,
+        note: Watcher = silent,
         logits_to_keep: int = 0,
     ) -> CausalLMOutput:
         """The logits after each of `input_ids` `[B T]`, in the model's dtype.
@@ -108,7 +108,7 @@ class GPT2LMHeadModel:
         ids = whole_numbers("input_ids", input_ids)
         mask = None if attention_mask is None else whole_numbers("attention_mask", attention_mask)
         places = None if position_ids is None else whole_numbers("position_ids", position_ids)
-        logits = forward(self.gpt2, ids, mask, places, cache, note, logits_to_keep)
+        logits = self.engine.forward(ids, mask, places, cache, note, logits_to_keep)
         return CausalLMOutput(logits, cache)
 
     def generate(
@@ -159,7 +159,9 @@ class GPT2LMHeadModel:
             settings=settings,
         )
         try:
-            result: ndarray | GenerateOutput = generate(prepare_run(self.gpt2, self.generation_config, call), streamer)
+            result: ndarray | GenerateOutput = generate(
+                prepare_run(self.engine, self.generation_config, call), streamer
+            )
         except BaseException:
             if streamer is not None and hasattr(streamer, "end"):
                 streamer.end()  # whoever waits for text need not wait longer (STREAM-05)
@@ -181,7 +183,7 @@ class GPT2LMHeadModel:
         own = {name: arguments.pop(name) for name in CALL_ARGUMENTS & arguments.keys()}
         all_rows = {"return_dict_in_generate": True}  # steps show every row, so none may leave (BATCH-03)
         call = Call(input_ids=input_ids, attention_mask=attention_mask, **own, settings=arguments | all_rows)
-        run = prepare_run(self.gpt2, self.generation_config, call)
+        run = prepare_run(self.engine, self.generation_config, call)
         if run.search is not None:
             raise GenerationError(
                 f"num_beams={run.config.beams}", "beam search has no steps to give", "BEAM-12", "Use generate()."

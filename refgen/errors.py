@@ -14,6 +14,9 @@
 A setting that is right but has no effect is no error: it is an `IgnoredSettingWarning`.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class RefgenError(ValueError):
     """`subject: problem [rule]. remedy`, for instance "top_k=-1: must be at least 0 [TOPK-02]. …"."""
@@ -63,3 +66,9 @@ class BenchError(RefgenError):
 
 class IgnoredSettingWarning(UserWarning):
     """A setting that changes nothing in the chosen mode, such as temperature without sampling."""
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """The remedy for a name that is not `known`: the nearest one that is, or nothing."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"Did you mean {close[0]}?" if close else ""

@@ -25,7 +25,7 @@ from refgen.conformance.models import Models  # noqa: E402
 from refgen.conformance.runner import check  # noqa: E402
 from refgen.generation.next_logits import NextLogits  # noqa: E402
 from refgen.oracle import faults as forward_faults  # noqa: E402
-from refgen.oracle.faults import Pass  # noqa: E402
+from refgen.oracle.counterfactual import Pass  # noqa: E402
 from refgen.oracle.formats import cast  # noqa: E402
 from tests.rounded import run_in  # noqa: E402
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from refgen.model import GPT2
-from refgen.oracle.faults import Pass
+from refgen.oracle.counterfactual import Pass
 from refgen.oracle.formats import FORMATS, Format, nearest
 from refgen.oracle.noisy import EXACT
 
@@ -33,6 +33,10 @@ class Rounded(np.ndarray[Any, Any]):
             return rounded(y, self.form)
         out[0].view(np.ndarray)[...] = y
         return out[0]
+
+    def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
+        result = super().__array_function__(function, types, arguments, options)
+        return rounded(result, self.form) if type(result) is np.ndarray and result.dtype == np.float64 else result
 
 
 def rounded(array: Any, form: Format) -> Rounded:

@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 
 from refgen.activations import activation
 from refgen.config import GPT2Config
-from refgen.engines.numpy.products import laid_out
+from refgen.engines.numpy.layout import laid_out
 from refgen.errors import CheckpointError
 from refgen.json_files import read_object
 from refgen.model import GPT2, MLP, Affine, Attention, Block

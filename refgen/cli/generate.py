@@ -11,7 +11,7 @@ import numpy as np
 from numpy import ndarray
 
 from refgen.auto import GPT2LMHeadModel
-from refgen.cli.options import add_model
+from refgen.cli.options import add_engine, add_model
 from refgen.engines.numpy.threads import set_num_threads
 from refgen.errors import InputError
 from refgen.generation import GenerateOutput, TextStreamer
@@ -185,12 +185,7 @@ def add(commands: Any) -> None:
     )
     prompt.add_argument("--negative-prompt", metavar="TEXT", help="what --guidance-scale moves away from")
     prompt.add_argument("--dtype", default="float32", choices=("float32", "float64"), help="default: %(default)s")
-    prompt.add_argument(
-        "--arithmetic",
-        default="native",
-        choices=("native", "canonical"),
-        help="canonical: the same float32 bits on every machine, but slower (default: %(default)s)",
-    )
+    add_engine(prompt)
     threads = "how many to use (default: OMP_NUM_THREADS, else one a core)"
     prompt.add_argument("--threads", type=int, metavar="N", help=threads)
     prompt.add_argument("--seed", type=int, metavar="N", help="draw what torch draws with this seed (default: fresh)")
@@ -238,7 +233,7 @@ def run(options: argparse.Namespace) -> None:
     prompt = read_prompt(options)
     folder = find_model(options.model)
     tokenizer = Tokenizer.from_pretrained(folder)
-    model = GPT2LMHeadModel.from_pretrained(folder, dtype=options.dtype, arithmetic=options.arithmetic)
+    model = GPT2LMHeadModel.from_pretrained(folder, dtype=options.dtype, engine=options.engine)
     if options.logprobs and not options.json:
         raise InputError("--logprobs", "are told in JSON", "OUT-08", "Add --json.")
     settings = settings_of(options, tokenizer)

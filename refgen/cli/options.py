@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from refgen.engines import DEFAULT, ENGINES
 from refgen.errors import ConformanceError, RefgenError
 from refgen.shipped import BUILT_IN
 
@@ -16,6 +17,14 @@ def add_model(command: Any) -> None:
     """--model, for `find_model`."""
     built_in = f"a Hugging Face folder, or the built-in {BUILT_IN[0]} (default)"
     command.add_argument("--model", default=BUILT_IN[0], metavar="DIR|NAME", help=built_in)
+
+
+def add_engine(command: Any) -> None:
+    """--engine, for `from_pretrained`."""
+    what = (
+        "how to compute: canonical gives the same float32 bits on every machine, slower; plain is the definition itself"
+    )
+    command.add_argument("--engine", default=DEFAULT, choices=tuple(ENGINES), help=f"{what} (default: %(default)s)")
 
 
 def check_output(path: Path | None, error: type[RefgenError]) -> None:

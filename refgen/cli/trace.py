@@ -8,7 +8,7 @@ import numpy as np
 from numpy import ndarray
 
 from refgen.auto import GPT2LMHeadModel
-from refgen.cli.options import add_model, check_output
+from refgen.cli.options import add_engine, add_model, check_output
 from refgen.errors import OracleError
 from refgen.oracle import trace
 from refgen.shipped import find_model
@@ -36,20 +36,20 @@ def add(commands: Any) -> None:
     command.add_argument("--tokens", type=int, default=0, metavar="N", help="go on greedily for N tokens (default: 0)")
     add_model(command)
     command.add_argument("--dtype", default="float32", choices=("float32", "float64"), help="default: %(default)s")
-    command.add_argument("--arithmetic", default="native", choices=("native", "canonical"), help="default: %(default)s")
+    add_engine(command)
 
 
 def run(options: argparse.Namespace) -> None:
     """A listing out, a file if asked for."""
     folder = find_model(options.model)
     check_output(options.output, OracleError)
-    model = GPT2LMHeadModel.from_pretrained(folder, dtype=options.dtype, arithmetic=options.arithmetic)
+    model = GPT2LMHeadModel.from_pretrained(folder, dtype=options.dtype, engine=options.engine)
     ids = read_ids(options, folder)
     prefill = None
     if options.tokens:
         prefill = ids.shape[1]
         ids = model.generate(ids, max_new_tokens=options.tokens, do_sample=False)
-    found = trace.record(model.gpt2, ids, stages=options.stages or ("*",), prefill=prefill)
+    found = trace.record(model.engine, ids, stages=options.stages or ("*",), prefill=prefill)
     if options.output is not None:
         trace.save(found, options.output)
     for line in trace.listing(found):

@@ -24,7 +24,8 @@ from refgen.conformance.sampler_faults import SamplerFault
 from refgen.errors import GenerationError
 from refgen.generation.next_logits import NextLogits
 from refgen.oracle import faults as forward_faults
-from refgen.oracle.faults import Change, Pass
+from refgen.oracle.counterfactual import Pass
+from refgen.oracle.faults import Change
 from refgen.vocabulary import END
 
 Request = dict[str, Any]

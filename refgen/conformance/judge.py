@@ -16,8 +16,9 @@ from numpy import ndarray
 
 from refgen.conformance.lab import Lab, Reference
 from refgen.conformance.verdicts import Finding, Verdict
+from refgen.oracle.counterfactual import Pass
 from refgen.oracle.diagnose import View, diagnose
-from refgen.oracle.faults import FAULTS, Pass
+from refgen.oracle.faults import FAULTS
 from refgen.oracle.formats import FORMATS
 from refgen.oracle.margins import judge_tokens
 from refgen.oracle.noise import OVERALL, POSITION, expected_error, ratio

@@ -12,6 +12,7 @@ import numpy as np
 from numpy import ndarray
 
 from refgen.cache import Cache
+from refgen.engines.engine import Engine
 from refgen.errors import GenerationError, InputError
 from refgen.generation.assisted import by_draft, check_assistance, draft_model, prompt_lookup
 from refgen.generation.beam import BeamResult, BeamSettings, beam_search
@@ -25,7 +26,8 @@ from refgen.generation.output import GenerateOutput, Stages, attentions, hidden_
 from refgen.generation.processors import AllowedTokens, Processor, Unguided, processors
 from refgen.generation.prompt import Prompt, prepare
 from refgen.generation.stopping import Criterion, max_length, refuse_unreachable_minimum, stopping
-from refgen.model import GPT2, check_ids, check_positions, positions, silent
+from refgen.inputs import check_ids, check_positions
+from refgen.model import positions, silent
 from refgen.tokenizer import Tokenizer
 
 
@@ -67,10 +69,10 @@ class Call:
             object.__setattr__(self, name, functions)
 
     @property
-    def assistant(self) -> GPT2 | None:
+    def assistant(self) -> Engine | None:
         """ASSIST-05. The network of the draft model."""
-        network = getattr(self.assistant_model, "gpt2", None)
-        if self.assistant_model is not None and not isinstance(network, GPT2):
+        network = getattr(self.assistant_model, "engine", None)
+        if self.assistant_model is not None and not isinstance(network, Engine):
             kind = type(self.assistant_model).__name__
             raise GenerationError(f"assistant_model of type {kind}", "must be a refgen.GPT2LMHeadModel", "ASSIST-05")
         return network
@@ -95,22 +97,22 @@ class Run:
 # --- Before the loop --------------------------------------------------------------------------------------
 
 
-def prepare_run(gpt2: GPT2, model_config: GenerationConfig, call: Call) -> Run:
+def prepare_run(engine: Engine, model_config: GenerationConfig, call: Call) -> Run:
     """All that can be seen to be wrong without running the network is refused here, before the first step."""
-    config = settled(gpt2, model_config, call)
-    n_positions, n = gpt2.config.n_positions, config.beams if config.beams > 1 else config.num_return_sequences or 1
-    prompts = fitted(gpt2, prepare(call.input_ids, call.attention_mask, config))
+    config = settled(engine, model_config, call)
+    n_positions, n = engine.config.n_positions, config.beams if config.beams > 1 else config.num_return_sequences or 1
+    prompts = fitted(engine, prepare(call.input_ids, call.attention_mask, config))
     prompt = prompts.repeated(n)
     limit = max_length(config, prompt, n_positions)
     refuse_unreachable_minimum(config, prompt, limit)
     steps = min(limit - prompt.width, n_positions + 1 - int(prompt.mask.sum(axis=1).min()))
 
     cache = ready_cache(config, call.past_key_values, prompts, n, limit)
-    unguided, unguided_cache = guide(gpt2, config, call, prompts, n, steps)
+    unguided, unguided_cache = guide(engine, config, call, prompts, n, steps)
     processing = list(processors(config, prompt, limit, call.prefix_allowed_tokens_fn, call.logits_processor, unguided))
     conditions = stopping(config, limit, n_positions, call.tokenizer, call.stopping_criteria)
-    stages = Stages(watched(config, gpt2.config.n_layer))
-    next_logits = reader(gpt2, config, call, prompt, cache, processing, stages, limit)
+    stages = Stages(watched(config, engine.config.n_layer))
+    next_logits = reader(engine, config, call, prompt, cache, processing, stages, limit)
     if config.beams == 1:
         pick, seed_used = make_pick(config, len(prompt.ids), steps, call.seed, call.uniforms)
         pad = fill_id(config, prompt, limit, n_positions, call)
@@ -123,7 +125,7 @@ def prepare_run(gpt2: GPT2, model_config: GenerationConfig, call: Call) -> Run:
     return Run(prompt, config, seed_used, iter(()), search, cache, stages)
 
 
-def settled(gpt2: GPT2, model_config: GenerationConfig, call: Call) -> GenerationConfig:
+def settled(engine: Engine, model_config: GenerationConfig, call: Call) -> GenerationConfig:
     """CFG-04, STOP-08. The settings that the call means for this model."""
     if call.generation_config is not None and not isinstance(call.generation_config, GenerationConfig):
         raise GenerationError(
@@ -132,16 +134,16 @@ def settled(gpt2: GPT2, model_config: GenerationConfig, call: Call) -> Generatio
             "CFG-04",
             "Make one with GenerationConfig.from_dict(settings).",
         )
-    vocab_size = gpt2.config.vocab_size
+    vocab_size = engine.config.vocab_size
     config = settle(without_foreign_ids(model_config, vocab_size), call.generation_config, call.settings)
     refuse_foreign_ids(config, vocab_size)
     return config
 
 
-def fitted(gpt2: GPT2, prompt: Prompt, name: str = "input_ids") -> Prompt:
+def fitted(engine: Engine, prompt: Prompt, name: str = "input_ids") -> Prompt:
     """FWD-23. The prompt, if its ids and positions are the model's."""
-    check_ids(prompt.ids, gpt2.config, name)
-    check_positions(positions(prompt.mask, prompt.width), len(prompt.ids), prompt.width, gpt2.config)
+    check_ids(prompt.ids, engine.config, name)
+    check_positions(positions(prompt.mask, prompt.width), len(prompt.ids), prompt.width, engine.config)
     return prompt
 
 
@@ -173,7 +175,7 @@ def ready_cache(config: GenerationConfig, given: Cache | None, prompts: Prompt, 
 
 
 def guide(
-    gpt2: GPT2, config: GenerationConfig, call: Call, prompts: Prompt, n: int, steps: int
+    engine: Engine, config: GenerationConfig, call: Call, prompts: Prompt, n: int, steps: int
 ) -> tuple[Unguided | None, Cache | None]:
     """CFGG-01. The model behind the negative prompt, by default each prompt's last token; and its cache."""
     if config.guidance_scale in (None, 1.0):
@@ -184,9 +186,9 @@ def guide(
     mask = np.ones_like(ids) if call.negative_prompt_ids is None else call.negative_prompt_attention_mask
     names = ("negative_prompt_ids", "negative_prompt_attention_mask")
     named = prepare(ids, mask, config, names)
-    negative = fitting(fitted(gpt2, named, names[0]), len(prompts.ids), n, steps, gpt2.config.n_positions)
+    negative = fitting(fitted(engine, named, names[0]), len(prompts.ids), n, steps, engine.config.n_positions)
     cache = None if config.use_cache is False else Cache()
-    return after_negative_prompt(by_forward(gpt2, cache), negative, prompts.width), cache
+    return after_negative_prompt(by_forward(engine, cache), negative, prompts.width), cache
 
 
 def watched(config: GenerationConfig, n_layer: int) -> dict[str, list[str]]:
@@ -199,7 +201,7 @@ def watched(config: GenerationConfig, n_layer: int) -> dict[str, list[str]]:
 
 
 def reader(
-    gpt2: GPT2,
+    engine: Engine,
     config: GenerationConfig,
     call: Call,
     prompt: Prompt,
@@ -216,8 +218,8 @@ def reader(
         note = stages.note if stages.names else silent
         # Rows may leave a cache that nobody sees, and that no beams are sorted in.
         leave = config.beams == 1 and call.past_key_values is None and not config.return_dict_in_generate
-        return by_forward(gpt2, cache, note, config.prefill_chunk_size, leave)
-    check_assistance(config, len(prompt.ids), gpt2, assistant)
+        return by_forward(engine, cache, note, config.prefill_chunk_size, leave)
+    check_assistance(config, len(prompt.ids), engine, assistant)
     if cache is None:
         raise GenerationError(
             "use_cache=False", "leaves a draft nothing to be checked in", "ASSIST-05", "Leave it out."
@@ -227,7 +229,7 @@ def reader(
         if assistant is None
         else draft_model(assistant, processing, config.assistant_confidence_threshold or 0.0)
     )
-    return by_draft(gpt2, cache, draft, config, limit)
+    return by_draft(engine, cache, draft, config, limit)
 
 
 def beam_settings(config: GenerationConfig, max_columns: int) -> BeamSettings:

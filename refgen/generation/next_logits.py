@@ -9,13 +9,14 @@ import numpy as np
 from numpy import ndarray
 
 from refgen.cache import Cache
-from refgen.model import GPT2, Note, forward, silent
+from refgen.engines.engine import Engine, Watcher
+from refgen.model import silent
 
 NextLogits = Callable[[ndarray, ndarray], ndarray]  # (ids [B S], mask [B S]) -> [B V]
 
 
 def by_forward(
-    gpt2: GPT2, cache: Cache | None, note: Note = silent, chunk: int | None = None, leave: bool = False
+    engine: Engine, cache: Cache | None, note: Watcher = silent, chunk: int | None = None, leave: bool = False
 ) -> NextLogits:
     """CACHE-02, SAMP-06. The model as a function from ids to the next token's logits, with a memory or without.
 
@@ -38,8 +39,8 @@ def by_forward(
     def read(ids: ndarray, mask: ndarray) -> ndarray:
         while cache is not None and chunk is not None and ids.shape[1] - len(cache) > chunk:
             end = len(cache) + chunk
-            forward(gpt2, ids[:, len(cache) : end], mask[:, :end], cache=cache, logits_to_keep=1)
+            engine.forward(ids[:, len(cache) : end], mask[:, :end], cache=cache, logits_to_keep=1)
         fresh = ids if cache is None else ids[:, len(cache) :]
-        return forward(gpt2, fresh, mask, cache=cache, note=note, logits_to_keep=1)[:, -1]
+        return engine.forward(fresh, mask, cache=cache, note=note, logits_to_keep=1)[:, -1]
 
     return next_logits

@@ -22,8 +22,8 @@ from numpy import ndarray
 from refgen.checkpoints import listed
 from refgen.errors import OracleError
 from refgen.model import GPT2
+from refgen.oracle.counterfactual import Pass
 from refgen.oracle.diagnose import Diagnosis, View, diagnose
-from refgen.oracle.faults import Pass
 from refgen.oracle.formats import cast, find_format
 from refgen.oracle.local import cut
 from refgen.oracle.noise import (

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
-from refgen.oracle.faults import FAULTS, Fault, Pass
+from refgen.oracle.counterfactual import Pass
+from refgen.oracle.faults import FAULTS, Fault
 from refgen.oracle.noise import OVERALL, POSITION, Noise, ratio
 
 ABSENT, PRESENT = 0.25, 0.75  # alpha below and above; between them nobody can say

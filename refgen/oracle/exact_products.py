@@ -17,14 +17,12 @@ Axes    T rows of numbers, I in, O out, N digits.
 
 import math
 from dataclasses import dataclass
-from typing import Annotated as Float
-from typing import Annotated as Int
-from typing import Annotated as Whole  # Python integers of any size, in an array of objects
 
 import numpy as np
 from numpy import ndarray
 
 from refgen.errors import OracleError
+from refgen.shapes import Float, Int, Whole
 
 PART, DIGIT = 24, 16  # bits
 MOST_INPUTS = 2 ** (53 - PART - DIGIT)

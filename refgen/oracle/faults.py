@@ -1,8 +1,8 @@
 """Known faults of forward passes: what each real mistake makes of a network. One list for diagnosis and for tests.
 
-A fault is a function from what `forward` is given to what it is given when the fault is there: other weights, another
-configuration, other positions, or another way to do one of the steps that `Arithmetic` names. So the forward pass is
-never copied, and a fault is one or two lines. Most were found in real implementations, by the projects that made them.
+A fault is a function from what a pass is given to what it is given when the fault is there: other weights, another
+configuration, other positions, another layer norm, or attention that is given something else (counterfactual.py). So the forward
+pass is never copied, and a fault is one or two lines. Most were found in real implementations, by the projects that made them.
 
 A fault that changes nothing for some network and input (padding that is not there, a switch that is not set) is not
 visible in it; the one that can never be seen is called equivalent.
@@ -20,56 +20,9 @@ from numpy import ndarray
 
 from refgen.activations import gelu, quick_gelu, relu, silu
 from refgen.checkpoints import assemble, disassemble
-from refgen.model import (
-    GPT2,
-    Affine,
-    Arithmetic,
-    Block,
-    Note,
-    attend,
-    forward,
-    gelu_new,
-    head,
-    layer_norm,
-    linear,
-    mean,
-    silent,
-)
+from refgen.model import Affine, Block, gelu_new
+from refgen.oracle.counterfactual import Norm, Pass
 from refgen.oracle.formats import FORMATS, nearest
-
-
-@dataclass(frozen=True)
-class Pass:
-    """What one forward pass is given."""
-
-    gpt2: GPT2
-    input_ids: ndarray  # [B T]
-    attention_mask: ndarray  # [B T]
-    position_ids: ndarray | None = None  # [B T]; None as they follow from the mask
-    prefill: int | None = None  # how many positions went first, before the others came one by one; None for all
-
-    def run(self, note: Note = silent) -> ndarray:
-        """The logits `[B T V]`."""
-        return forward(self.gpt2, self.input_ids, self.attention_mask, self.position_ids, note=note)
-
-    @property
-    def arithmetic(self) -> Arithmetic:
-        """How its steps are done."""
-        return self.gpt2.arithmetic or Arithmetic(linear, layer_norm, attend, head)
-
-    @property
-    def positions(self) -> ndarray:
-        """`[B T]`, as they are given or follow from the mask (PAD-04)."""
-        if self.position_ids is not None:
-            return self.position_ids
-        return (self.attention_mask.cumsum(axis=-1) - 1) * self.attention_mask
-
-    @property
-    def steps(self) -> ndarray:
-        """`[T]`, whether a position came by itself through a cache."""
-        T = self.input_ids.shape[1]
-        return np.arange(T) >= (T if self.prefill is None else self.prefill)
-
 
 Change = Callable[[Pass], Pass]
 
@@ -98,11 +51,6 @@ def configured(p: Pass, **changed: Any) -> Pass:
     return network(p, config=replace(p.gpt2.config, **changed))
 
 
-def stepping(p: Pass, **changed: Callable[..., ndarray]) -> Pass:
-    """Other steps of its arithmetic."""
-    return network(p, arithmetic=replace(p.arithmetic, **changed))
-
-
 def blocks(change: Callable[[Block], Block]) -> Change:
     """Every layer changed."""
     return lambda p: network(p, h=tuple(change(block) for block in p.gpt2.h))
@@ -113,7 +61,7 @@ def weights(change: Callable[[str, ndarray], ndarray]) -> Change:
 
     def changed(p: Pass) -> Pass:
         tensors = {name: change(name, tensor) for name, tensor in disassemble(p.gpt2).items()}
-        return replace(p, gpt2=replace(assemble(p.gpt2.config, tensors), arithmetic=p.gpt2.arithmetic))
+        return replace(p, gpt2=assemble(p.gpt2.config, tensors))
 
     return changed
 
@@ -140,19 +88,12 @@ def activated(act: Callable[[ndarray], ndarray]) -> Change:
 
 def normed(change: Callable[..., ndarray]) -> Change:
     """Another layer norm: (layer_norm, x `[… C]`, its Affine, epsilon) -> `[… C]`."""
-    return lambda p: stepping(p, layer_norm=lambda x, f, epsilon: change(p.arithmetic.layer_norm, x, f, epsilon))
+    return lambda p: replace(p, norm=lambda x, f, epsilon: change(p.norm, x, f, epsilon))
 
 
 def attending(change: Callable[..., tuple[Any, ...]]) -> Change:
     """Attention given something else: (pass, q, k, v, visible, scale) -> the last five changed."""
-
-    def changed(p: Pass) -> Pass:
-        def attend(q: ndarray, k: ndarray, v: ndarray, visible: ndarray, scale: float, note: Note = silent) -> ndarray:
-            return p.arithmetic.attend(*change(p, q, k, v, visible, scale), note)
-
-        return stepping(p, attend=attend)
-
-    return changed
+    return lambda p: replace(p, attending=(*p.attending, lambda *given: change(p, *given)))
 
 
 def scaled(factor: Callable[[Pass], float]) -> Change:
@@ -200,19 +141,25 @@ def stored(dtype: str) -> Callable[[ndarray], ndarray]:
 # --- The longer ones --------------------------------------------------------------------------------------
 
 
-def epsilon_outside(layer_norm: Callable[..., ndarray], x: ndarray, f: Affine, epsilon: float) -> ndarray:
+def mean(x: ndarray) -> ndarray:
+    """Of each row."""
+    result: ndarray = x.mean(axis=-1, keepdims=True)
+    return result
+
+
+def epsilon_outside(layer_norm: Norm, x: ndarray, f: Affine, epsilon: float) -> ndarray:
     """(x - mean) / (deviation + epsilon)."""
     centred = x - mean(x)
     return centred / (np.sqrt(mean(centred * centred)) + epsilon) * f.weight + f.bias
 
 
-def unbiased(layer_norm: Callable[..., ndarray], x: ndarray, f: Affine, epsilon: float) -> ndarray:
+def unbiased(layer_norm: Norm, x: ndarray, f: Affine, epsilon: float) -> ndarray:
     """With r = C / (C - 1), sqrt(r v + epsilon) is sqrt(r) sqrt(v + epsilon / r)."""
     r = x.shape[-1] / max(x.shape[-1] - 1, 1)
     return layer_norm(x, Affine(f.weight * (1 / math.sqrt(r)), f.bias), epsilon / r)
 
 
-def root_mean_square(layer_norm: Callable[..., ndarray], x: ndarray, f: Affine, epsilon: float) -> ndarray:
+def root_mean_square(layer_norm: Norm, x: ndarray, f: Affine, epsilon: float) -> ndarray:
     """Nothing subtracted."""
     return x / np.sqrt(mean(x * x) + epsilon) * f.weight + f.bias
 
@@ -232,12 +179,12 @@ def softmax_plus_one(p: Pass, q: ndarray, k: ndarray, v: ndarray, visible: ndarr
 def unmerged(p: Pass) -> Pass:
     """Heads `[B H T D]` read as `[B T C]` as they lie in memory."""
 
-    def attend(q: ndarray, *others: Any) -> ndarray:
-        z = p.arithmetic.attend(q, *others)
-        B, H, T, D = z.shape
-        return np.ascontiguousarray(z).reshape(B, T, H, D).swapaxes(1, 2)
+    def misread(z: ndarray) -> ndarray:
+        B, T, C = z.shape
+        heads = z.reshape(B, T, p.gpt2.config.n_head, -1).swapaxes(1, 2)
+        return np.ascontiguousarray(heads).reshape(B, T, C)
 
-    return stepping(p, attend=attend)
+    return replace(p, stages=(*p.stages, ("*.attn.z", misread)))
 
 
 def int8(name: str, tensor: ndarray) -> ndarray:
@@ -262,14 +209,13 @@ def swapped_heads(p: Pass, block: Block) -> Block:
     return replace(block, attn=replace(block.attn, c_proj=replace(c_proj, weight=c_proj.weight[rows])))
 
 
-def final_norm(p: Pass, change: Callable[[Callable[..., ndarray], ndarray, Affine, float], ndarray]) -> Pass:
+def final_norm(p: Pass, change: Callable[[Norm, ndarray, Affine, float], ndarray]) -> Pass:
     """`ln_f` done another way."""
 
-    def layer_norm(x: ndarray, f: Affine, epsilon: float) -> ndarray:
-        right = p.arithmetic.layer_norm
-        return change(right, x, f, epsilon) if f is p.gpt2.ln_f else right(x, f, epsilon)
+    def norm(x: ndarray, f: Affine, epsilon: float) -> ndarray:
+        return change(p.norm, x, f, epsilon) if f is p.gpt2.ln_f else p.norm(x, f, epsilon)
 
-    return stepping(p, layer_norm=layer_norm)
+    return replace(p, norm=norm)
 
 
 def misses_itself(p: Pass, visible: ndarray, t: ndarray, s: ndarray) -> ndarray:

@@ -6,14 +6,13 @@ special case (IEEE 754-2019, sections 3.3 and 4.3.1; bfloat16 is the upper half 
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 from numpy import ndarray
 
 from refgen.checkpoints import assemble, disassemble
-from refgen.engines.numpy.threads import by_rows
 from refgen.errors import OracleError
 from refgen.model import GPT2
 
@@ -40,6 +39,7 @@ class Format:
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {"float32": Format(24, -149, 127), "float16": Format(11, -24, 15), "bfloat16": Format(8, -133, 127)}
 )
+MANY = 2**20  # numbers
 
 
 def find_format(dtype: str) -> Format:
@@ -60,6 +60,8 @@ def nearest(x: ndarray, form: Format) -> ndarray:
     Numbers of the size of x stand `step` apart, a power of two, so that dividing by it is exact and `rint`, which
     rounds ties to even, does the only rounding.
     """
+    if x.ndim > 1 and x.size > MANY:  # some rows at a time, for the memory's sake
+        return np.concatenate([nearest(part, form) for part in np.array_split(x, -(-x.size // MANY))])
     _, exponent = np.frexp(x)
     step = np.ldexp(1.0, np.maximum(exponent - form.digits, form.lowest))
     with np.errstate(over="ignore"):
@@ -70,13 +72,13 @@ def nearest(x: ndarray, form: Format) -> ndarray:
 def cast(gpt2: GPT2, dtype: str) -> GPT2:
     """The network with its weights rounded to `dtype`, computing in float64: what a run in `dtype` has to come near.
 
-    It is the network that the configuration describes, with NumPy's arithmetic. Raises `OracleError` for a weight
+    It is the network that the configuration describes. Raises `OracleError` for a weight
     that is too large for `dtype`.
     """
     form, tensors = find_format(dtype), {}
-    for name, tensor in disassemble(replace(gpt2, arithmetic=None)).items():
+    for name, tensor in disassemble(gpt2).items():
         wide = tensor.astype(np.float64)
-        tensors[name] = wide if tensor.dtype == dtype else by_rows(lambda x: nearest(x, form), wide)
+        tensors[name] = wide if tensor.dtype == dtype else nearest(wide, form)
         if not np.isfinite(tensors[name]).all():
             raise OracleError(
                 f"{name}, up to {np.abs(wide).max():.3g}",

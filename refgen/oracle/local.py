@@ -7,12 +7,13 @@ Axes    B rows, T positions, C = n_embd.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
-from refgen.model import GPT2, MLP, Affine, Attention, Block, Note, silent
-from refgen.oracle.faults import Pass, stepping
+from refgen.model import GPT2, MLP, Affine, Attention, Block
+from refgen.oracle.counterfactual import Pass
 
 
 def cut(p: Pass, layer: int, hidden: ndarray) -> Pass:
@@ -39,7 +40,6 @@ def cut(p: Pass, layer: int, hidden: ndarray) -> Pass:
         h=(block,),
         ln_f=gpt2.ln_f,
         lm_head=gpt2.lm_head[:1] if is_block else gpt2.lm_head,
-        arithmetic=gpt2.arithmetic,
     )
     own = replace(
         p,
@@ -53,10 +53,10 @@ def cut(p: Pass, layer: int, hidden: ndarray) -> Pass:
 def divided(p: Pass, number: int) -> Pass:
     """FWD-08. Scores divided by a layer's number, which a network of one layer does not know."""
 
-    def attend(q: ndarray, k: ndarray, v: ndarray, visible: ndarray, scale: float, note: Note = silent) -> ndarray:
-        return p.arithmetic.attend(q, k, v, visible, scale / number, note)
+    def smaller(q: ndarray, k: ndarray, v: ndarray, visible: ndarray, scale: float) -> tuple[Any, ...]:
+        return q, k, v, visible, scale / number
 
-    return stepping(p, attend=attend)
+    return replace(p, attending=(*p.attending, smaller))
 
 
 def idle(gpt2: GPT2) -> Block:

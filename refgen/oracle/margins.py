@@ -15,17 +15,17 @@ Axes    T steps, V tokens, M noisy runs.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated as Float
-from typing import Annotated as Int
 
 import numpy as np
 from numpy import ndarray
 
 from refgen.errors import OracleError
-from refgen.model import GPT2, check_ids
-from refgen.oracle.faults import Pass
+from refgen.inputs import check_ids
+from refgen.model import GPT2
+from refgen.oracle.counterfactual import Pass
 from refgen.oracle.formats import cast
 from refgen.oracle.noise import noisy_runs, ratio
+from refgen.shapes import Float, Int
 
 NEAR = 4.0  # sigmas behind the best that rounding explains; correct runs came to 1.9 (docs/noise.md)
 ODDS = 1e-6  # chance of the number of flips below which rounding does not explain it

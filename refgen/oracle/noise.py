@@ -12,8 +12,6 @@ Axes    B rows, T positions, C a stage's last axis, V tokens, M noisy runs.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated as Float
-from typing import Annotated as Int
 
 import numpy as np
 from numpy import ndarray
@@ -23,6 +21,7 @@ from refgen.errors import OracleError
 from refgen.model import GPT2, forward
 from refgen.oracle.formats import cast, find_format
 from refgen.oracle.noisy import noisy
+from refgen.shapes import Float, Int
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,11 @@ def stages_of(
     noted: dict[str, ndarray] = {}
     names: list[str] = []
 
-    def note(name: str, array: ndarray) -> None:
+    def note(name: str, array: ndarray) -> ndarray:
         names.append(name)
         if name in stages:
             noted[name] = np.array(array)
+        return array
 
     forward(gpt2, input_ids, attention_mask, note=note)
     for stage in stages:

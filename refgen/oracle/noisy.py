@@ -32,7 +32,21 @@ from numpy import ndarray
 from refgen.oracle.formats import FORMATS, Format
 
 EXACT = frozenset({np.maximum, np.minimum, np.clip, np.negative, np.positive, np.absolute, np.sign})
-MOVES = frozenset({np.where, np.concatenate, np.stack, np.pad, np.broadcast_to, np.empty_like, np.zeros_like, np.clip})
+MOVES = frozenset(
+    {
+        np.where,
+        np.concatenate,
+        np.split,
+        np.array_split,
+        np.swapaxes,
+        np.stack,
+        np.pad,
+        np.broadcast_to,
+        np.empty_like,
+        np.zeros_like,
+        np.clip,
+    }
+)
 SUM_UNIT = FORMATS["float32"].unit
 
 

@@ -22,9 +22,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Annotated as Float
-from typing import Annotated as Int
-from typing import Annotated as Whole  # Python integers of any size, in an array of objects
 from typing import Any
 
 import numpy as np
@@ -32,7 +29,8 @@ from numpy import ndarray
 
 from refgen.config import GPT2Config
 from refgen.errors import OracleError
-from refgen.model import GPT2, Affine, check_ids, check_positions
+from refgen.inputs import check_ids, check_positions
+from refgen.model import GPT2, Affine
 from refgen.oracle.exact_products import Slices, cut, product
 from refgen.oracle.fixed_point import (
     LEAST_BITS,
@@ -47,6 +45,7 @@ from refgen.oracle.fixed_point import (
     row_norms,
     up,
 )
+from refgen.shapes import Float, Int, Whole
 
 AT_ONCE = 16  # positions that go through the network together; no result depends on it
 FINER = 32  # bits by which 1 / s and the attention scale are finer than a unit

@@ -22,8 +22,9 @@ import refgen
 from refgen.cache import Cache
 from refgen.checkpoints import listed, numbers, read_safetensors, replacing
 from refgen.config import GPT2Config
+from refgen.engines.engine import Engine, Watcher
 from refgen.errors import OracleError
-from refgen.model import GPT2, Note, check_ids, check_mask, forward
+from refgen.inputs import check_ids, check_mask
 
 ATTENTION = ("c_attn", "q", "k", "v", "scores", "pattern", "z", "c_proj")
 MLP = ("c_fc", "act", "c_proj")
@@ -79,41 +80,41 @@ def select(config: GPT2Config, patterns: Sequence[str]) -> tuple[str, ...]:
 
 
 def record(
-    gpt2: GPT2,
+    engine: Engine,
     input_ids: ndarray,
     attention_mask: ndarray | None = None,
     stages: Sequence[str] = ("*",),
     prefill: int | None = None,
 ) -> Trace:
-    """The stages that match, over `input_ids` `[B T]`, in the dtype of the network.
+    """The stages that match, over `input_ids` `[B T]`, as `engine` computes them.
 
     With `prefill` = n the first n positions go in one pass and the others one by one through a cache, as a generation
     computes them; the trace is that of the whole but for rounding. Raises `InputError`, `OracleError`.
     """
     T = input_ids.shape[-1]
     mask = np.ones_like(input_ids) if attention_mask is None else attention_mask
-    check_ids(input_ids, gpt2.config)
+    check_ids(input_ids, engine.config)
     check_mask(mask, len(input_ids), 0, T)
     if prefill is not None and not 0 < prefill <= T:
         raise OracleError(f"prefill={prefill}", f"must be from 1 to {T}, the number of positions")
-    names = select(gpt2.config, stages)
+    names = select(engine.config, stages)
     parts: dict[str, list[ndarray]] = {name: [] for name in names}
     cache = Cache()
     ends = range(T if prefill is None else prefill, T + 1)
     for end in ends:
         new = slice(len(cache), end)
-        forward(gpt2, input_ids[:, new], mask[:, :end], cache=cache, note=keep(parts))
+        engine.forward(input_ids[:, new], mask[:, :end], cache=cache, note=keep(parts))
     return Trace(
         stages={name: join(name, parts[name]) for name in names},
         input_ids=input_ids,
         attention_mask=mask,
-        dtype=gpt2.wte.dtype.name,
-        config=gpt2.config,
+        dtype=engine.gpt2.wte.dtype.name,
+        config=engine.config,
         prefill=prefill,
     )
 
 
-def keep(parts: Mapping[str, list[ndarray]]) -> Note:
+def keep(parts: Mapping[str, list[ndarray]]) -> Watcher:
     """A note that appends copies of the stages that `parts` names; views would hold on to more than they show."""
     return lambda name, array: parts[name].append(array.copy()) if name in parts else None
 

@@ -16,11 +16,13 @@ from refgen.conformance.faults import FAULTS, FaultyNetwork, in_network
 from refgen.conformance.lab import Lab
 from refgen.conformance.models import Models
 from refgen.conformance.runner import check
-from refgen.model import gelu_new, mean
-from refgen.oracle.faults import Pass, activated, normed, stepping
+from refgen.model import gelu_new
+from refgen.oracle.counterfactual import Pass
+from refgen.oracle.faults import activated, normed
 from refgen.oracle.formats import cast
 from tests.docs.test_spec import RULES
 from tests.rounded import run_in
+from tests.stepping import stepping
 
 NAMES = [fault.name for fault in FAULTS]
 CASES = {case.id: case for path in suites() for case in read(path)}
@@ -101,6 +103,11 @@ def sigmoid_gelu(x):
     return x / (1 + np.exp(-2 * u))
 
 
+def mean(x):
+    """Of each row."""
+    return x.mean(axis=-1, keepdims=True)
+
+
 def one_pass_norm(layer_norm, x, f, epsilon):
     """The variance as E[x²] - E[x]², about a shift so that little cancels."""
     x = x - x[..., :1]
@@ -179,7 +186,7 @@ class Canonical(ReferenceSubject):
 
     def __init__(self, folder):
         super().__init__(folder)
-        self.model = GPT2LMHeadModel.from_pretrained(folder, arithmetic="canonical")
+        self.model = GPT2LMHeadModel.from_pretrained(folder, engine="canonical")
 
 
 def emulated(dtype):

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refgen import Cache, parallel, prefill
+from refgen import Cache
+from refgen.engines.numpy import parts, threads
 from tests.strategies import models, prompts
 
 ROUNDING = 1e-12  # float64 logits of size 10, summed in another order
@@ -100,7 +101,7 @@ def test_parts_are_the_whole(model, data):
     """FWD-09, FWD-14, FWD-20: in parts, by any number of threads, a pass has the logits and leaves the cache of one that is whole."""
     ids, mask = data.draw(prompts(model.config.vocab_size, width=16))
     cut, size = data.draw(st.integers(0, ids.shape[1] - 1)), data.draw(st.integers(1, 12))
-    keep, threads = data.draw(st.integers(0, ids.shape[1] - cut)), data.draw(st.integers(1, 3))
+    keep, workers = data.draw(st.integers(0, ids.shape[1] - cut)), data.draw(st.integers(1, 3))
 
     def run(**how):
         cache = Cache()
@@ -113,10 +114,10 @@ def test_parts_are_the_whole(model, data):
 
     expected = run(note=lambda *_: None)  # who looks at stages sees whole ones
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prefill, "LEAST", size)
-        patch.setattr(prefill, "MOST", size)
-        patch.setattr(prefill, "get_num_threads", lambda: threads)
-        patch.setattr(parallel, "BLOCK", size)
+        patch.setattr(parts, "LEAST", size)
+        patch.setattr(parts, "MOST", size)
+        patch.setattr(parts, "get_num_threads", lambda: workers)
+        patch.setattr(threads, "BLOCK", size)
         found = run()
     for logits, wanted in zip(found, expected, strict=True):
         assert logits.shape == wanted.shape

@@ -13,11 +13,12 @@ from refgen.activations import gelu
 from refgen.bench.weights import random_tensors, shape_config
 from refgen.checkpoints import assemble
 from refgen.cli import main
-from refgen.engines.canonical import canonical
+from refgen.engines import find_engine
 from refgen.errors import OracleError
 from refgen.oracle import trace
 from refgen.oracle.compare import as_json, compare, report
-from refgen.oracle.faults import FAULTS, Pass
+from refgen.oracle.counterfactual import Pass
+from refgen.oracle.faults import FAULTS
 from refgen.oracle.formats import cast
 from tests.rounded import rounded_network
 
@@ -31,9 +32,9 @@ def gpt2(shakespeare):
     return shakespeare[0].gpt2
 
 
-def traced(gpt2, stages=("*",), **fields):
+def traced(gpt2, stages=("*",), engine="plain", **fields):
     """What a run of `gpt2` records, as plain arrays; `fields` of the trace replaced."""
-    found = trace.record(gpt2, IDS, MASK, stages)
+    found = trace.record(find_engine(engine)(gpt2), IDS, MASK, stages)
     plain = {name: array.view(np.ndarray) for name, array in found.stages.items()}
     return replace(found, stages=plain, **fields)
 
@@ -177,12 +178,12 @@ def planted(name):
 @pytest.fixture(scope="module")
 def right(small):
     """Correct runs of different formats and orders of operations."""
-    found = trace.record(small, IDS, MASK, prefill=3)
+    found = trace.record(find_engine("numpy")(small), IDS, MASK, prefill=3)
     by_steps = {name: array.view(np.ndarray) for name, array in found.stages.items()}
     return {
         "float32": traced(small),
         "by steps": replace(found, stages=by_steps),
-        "canonical": traced(canonical(small)),
+        "canonical": traced(small, engine="canonical"),
         "bfloat16": in_bfloat16(small),
     }
 

@@ -9,8 +9,10 @@ from hypothesis import settings
 from refgen import GPT2Config
 from refgen.bench.weights import random_tensors
 from refgen.checkpoints import assemble
+from refgen.engines.plain import PlainEngine
+from refgen.oracle.counterfactual import Pass
 from refgen.oracle.diagnose import View, diagnose, fits
-from refgen.oracle.faults import FAULTS, Pass, stepping
+from refgen.oracle.faults import FAULTS
 from refgen.oracle.formats import cast
 from refgen.oracle.local import cut
 from refgen.oracle.noise import expected_error
@@ -99,12 +101,12 @@ def test_an_unknown_fault_is_called_unknown():
 def planted_bias(p):
     """Attention that prefers late keys: nothing on the list."""
 
-    def attend(q, k, v, visible, scale, note=None):
+    def biased(q, k, v, visible, scale):
         bias = np.concatenate([k, np.linspace(0, 1, k.shape[2], dtype=k.dtype)[:, None] + 0 * k[..., :1]], axis=-1)
         one = np.concatenate([q, np.ones_like(q[..., :1]) / q.dtype.type(scale)], axis=-1)
-        return p.arithmetic.attend(one, bias, v, visible, scale)
+        return one, bias, v, visible, scale
 
-    return stepping(p, attend=attend)
+    return replace(p, attending=(*p.attending, biased))
 
 
 def test_half_a_fault_is_undecided():
@@ -125,7 +127,7 @@ def test_a_block_by_itself_is_the_block_in_the_whole(inverse):
     exact, _, _ = a_case(2, "float32")
     gpt2 = replace(exact.gpt2, config=replace(exact.gpt2.config, scale_attn_by_inverse_layer_idx=inverse))
     p = replace(exact, gpt2=gpt2)
-    whole = record(gpt2, p.input_ids, p.attention_mask).stages
+    whole = record(PlainEngine(gpt2), p.input_ids, p.attention_mask).stages
     L = gpt2.config.n_layer
     assert L > 1
     for layer in range(L + 1):

@@ -123,7 +123,7 @@ def test_two_residual_lines():
 def test_attention_scale_switches(by_width, by_layer, expected):
     """FWD-08: the two switches are independent; layers count from 1 in the divisor."""
     config = replace(SMALL, n_embd=8, scale_attn_weights=by_width, scale_attn_by_inverse_layer_idx=by_layer)
-    assert attention_scale(config, layer=2) == pytest.approx(expected, abs=1e-16)
+    assert attention_scale(config, 2) == pytest.approx(expected, abs=1e-16)
 
 
 def test_positions_count_real_tokens():

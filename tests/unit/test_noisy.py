@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refgen import GPT2Config, parallel, products
 from refgen.model import forward, softmax
 from refgen.oracle.formats import FORMATS, cast
 from refgen.oracle.noise import noisy_runs
 from refgen.oracle.noisy import EXACT, SUM_UNIT, Noisy, noisy
-from tests.strategies import models, prompts, random_model
+from tests.strategies import models, prompts
 
 FORM = FORMATS["bfloat16"]
 
@@ -109,24 +108,6 @@ def test_what_nobody_derived_is_refused():
     for operation in (np.cumsum, np.add.accumulate, np.multiply.reduce, np.frexp):
         with pytest.raises(TypeError):
             operation(made_noisy([1.0, 2.0]))
-
-
-def test_threads_blocks_and_tiles_leave_noisy_numbers_whole(monkeypatch):
-    """However parallel.py and products.py would cut plain arrays, the same seed gives the same errors, bit for bit."""
-    config = GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=40, n_positions=24)
-    network, ids = cast(random_model(config, 0).gpt2, "float32"), np.arange(24)[None]
-
-    def run():
-        (stages,) = noisy_runs(network, ids, None, "float32", 1, 5, ["lm_head", "h.0.ln_1"])
-        return stages["lm_head"], stages["h.0.ln_1"]
-
-    whole = run()
-    monkeypatch.setattr(parallel, "BLOCK", 1)
-    monkeypatch.setattr(parallel, "get_num_threads", lambda: 3)
-    monkeypatch.setattr(products, "LARGE", 0)
-    for plain, cut in zip(whole, run(), strict=True):
-        np.testing.assert_array_equal(cut, plain)
-        assert type(cut) is np.ndarray
 
 
 def test_softmax_of_noisy_scores_nearly_adds_up():

@@ -177,7 +177,7 @@ def test_precision_is_no_fault():
 )  # fmt: skip
 def test_a_ruler_names_the_fault(name, fault, letter):
     """The letter that comes instead is the one that the probe's sentence gives for that fault."""
-    from refgen.oracle.faults import Pass
+    from refgen.oracle.counterfactual import Pass
 
     case = forced(name)[0]
     ids = np.array(case.request["input_ids"])[:1]
@@ -241,7 +241,7 @@ def test_numbers_fit_sixteen_bits():
     """Every weight is a bfloat16 and a float16, so a converted file holds the same network."""
     for name, fault in itertools.product(PROBES, ("weights-bfloat16", "weights-float16")):
         from refgen.checkpoints import disassemble
-        from refgen.oracle.faults import Pass
+        from refgen.oracle.counterfactual import Pass
 
         rounded = FAULT[fault].change(Pass(network(name, "float32"), np.zeros((1, 1), int), np.ones((1, 1), int)))
         for key, tensor in disassemble(rounded.gpt2).items():

@@ -5,7 +5,8 @@ import pytest
 
 from refgen.bench.weights import random_tensors, shape_config
 from refgen.checkpoints import assemble
-from refgen.oracle.faults import FAULTS, Pass
+from refgen.oracle.counterfactual import Pass
+from refgen.oracle.faults import FAULTS
 from refgen.oracle.margins import Flip, Judgement, judge_tokens
 from refgen.oracle.suspects import Suspects, likelihood, suspects
 

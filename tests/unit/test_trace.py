@@ -25,7 +25,7 @@ def test_names_and_shapes_are_those_of_the_forward_pass(data):
     assert tuple(noted) == trace.stage_names(model.config)
     for name, array in noted.items():
         assert array.shape == trace.stage_shape(name, model.config, *ids.shape)
-    recorded = trace.record(model.gpt2, ids, mask)
+    recorded = trace.record(model.engine, ids, mask)
     assert all(np.array_equal(recorded.stages[name], array) for name, array in noted.items())
 
 
@@ -34,8 +34,8 @@ def test_steps_are_the_whole(data):
     """Recorded one position at a time through a cache, every stage is that of the whole text but for rounding."""
     model = data.draw(models())
     ids, mask = data.draw(prompts(model.config.vocab_size))
-    whole = trace.record(model.gpt2, ids, mask)
-    steps = trace.record(model.gpt2, ids, mask, prefill=data.draw(st.integers(1, ids.shape[1])))
+    whole = trace.record(model.engine, ids, mask)
+    steps = trace.record(model.engine, ids, mask, prefill=data.draw(st.integers(1, ids.shape[1])))
     assert list(steps.stages) == list(whole.stages)
     for name, array in whole.stages.items():
         theirs = steps.stages[name]
@@ -51,14 +51,14 @@ def short(shakespeare):
     """The built-in model, ids of two rows, and their trace."""
     model, _ = shakespeare
     ids = np.array([[813, 25, 198, 40], [457, 731, 418, 11]])
-    return model, ids, trace.record(model.gpt2, ids)
+    return model, ids, trace.record(model.engine, ids)
 
 
 def test_a_long_text_is_traced_whole(shakespeare):
     """Scores and patterns of more queries than are computed at a time come in one piece."""
     model, _ = shakespeare
     ids = np.arange(150)[None]
-    found = trace.record(model.gpt2, ids, stages=["h.0.attn.pattern"], prefill=140)
+    found = trace.record(model.engine, ids, stages=["h.0.attn.pattern"], prefill=140)
     (pattern,) = found.stages.values()
     assert pattern.shape == (1, 4, 150, 150)
     assert np.allclose(pattern.sum(axis=-1), 1, atol=1e-5)
@@ -73,7 +73,7 @@ def test_stages_are_copies(short):
 def test_a_file_holds_all(short, tmp_path):
     """Saved and loaded, a trace is the same, bit for bit, and knows its model, dtype and steps."""
     model, ids, found = short
-    for each in (found, trace.record(model.gpt2, ids, stages=["lm_head", "h.*.attn.scores"], prefill=2)):
+    for each in (found, trace.record(model.engine, ids, stages=["lm_head", "h.*.attn.scores"], prefill=2)):
         trace.save(each, tmp_path / "t.safetensors")
         loaded = trace.load(tmp_path / "t.safetensors", model.config)
         assert list(loaded.stages) == list(each.stages)
@@ -134,11 +134,11 @@ def test_what_is_refused(short):
     """A pattern without a stage, more positions at first than there are, ids of another model."""
     model, ids, _ = short
     with pytest.raises(OracleError, match=r"stage 'h\.9': matches no stage of this model, which has 4 layers"):
-        trace.record(model.gpt2, ids, stages=["h.9"])
+        trace.record(model.engine, ids, stages=["h.9"])
     with pytest.raises(OracleError, match="prefill=5: must be from 1 to 4"):
-        trace.record(model.gpt2, ids, prefill=5)
+        trace.record(model.engine, ids, prefill=5)
     with pytest.raises(InputError, match="input_ids contain 5000"):
-        trace.record(model.gpt2, np.array([[5000]]))
+        trace.record(model.engine, np.array([[5000]]))
 
 
 def test_a_listing_has_a_line_a_stage(short):

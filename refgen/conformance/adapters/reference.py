@@ -19,7 +19,6 @@ from refgen.generation.processors import Processor, processors
 from refgen.generation.prompt import Prompt
 from refgen.generation.stopping import max_length
 from refgen.generation.streaming import TextDecoder
-from refgen.model import forward
 from refgen.oracle.trace import record
 from refgen.tokenizer import Tokenizer
 
@@ -54,8 +53,8 @@ class ReferenceSubject:
         ids = np.asarray(input_ids)
         mask = None if attention_mask is None else np.asarray(attention_mask)
         if prefill is None:
-            return forward(self.model.gpt2, ids, mask)
-        return record(self.model.gpt2, ids, mask, stages=("lm_head",), prefill=prefill).stages["lm_head"]
+            return self.model.engine.forward(ids, mask)
+        return record(self.model.engine, ids, mask, stages=("lm_head",), prefill=prefill).stages["lm_head"]
 
     def process(self, input_ids: Any, logits: Any, prompt_length: int | None = None, **settings: Any) -> ndarray:
         """Scores `[B V]` of the step behind `input_ids` `[B S]`, of which the first `prompt_length` are the prompt."""
@@ -101,7 +100,7 @@ class ReferenceSubject:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", IgnoredSettingWarning)
-            result: Any = generate(prepare_run(self.model.gpt2, self.model.generation_config, call))
+            result: Any = generate(prepare_run(self.model.engine, self.model.generation_config, call))
         return result
 
     def next_logits(self, P: int) -> NextLogits | None:  # noqa: ARG002 - faults.py has another

@@ -10,7 +10,6 @@ import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated as Float
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from refgen.conformance.lab import Lab, Reference
 from refgen.errors import TokenizerError
 from refgen.oracle.margins import Flip, Judgement, judge_tokens
 from refgen.oracle.noise import Noise, expected_error, ratio
+from refgen.shapes import Float
 
 TEXTS = (
     "ROMEO:",

@@ -25,14 +25,14 @@ Axes    M rows, K terms of a sum, N columns.
 """
 
 import math
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
-from typing import Annotated as Float
 
 import numpy as np
 from numpy import ndarray
+
+from refgen.shapes import Float
 
 UNIT = 2.0**-53
 LIBRARY = 2.0**-40  # how far off a float64 function may be, relative to its value
@@ -131,22 +131,6 @@ def matmul(x: Float[ndarray, "... M K"], y: Wide) -> Float[ndarray, "... M N"]:
     error = norms[..., :, None] * y.norms[..., None, :]
     columns = y.numbers.swapaxes(-1, -2)  # [... N K]
     return settle(wide @ y.numbers, error, lambda at: exact_sums(wide[at[:-1]] * columns[(*at[:-2], at[-1])]))
-
-
-_KEPT: dict[tuple[int, bool], Wide] = {}
-
-
-def kept(weight: ndarray, *, transposed: bool = False) -> Wide:
-    """`widen` of a weight or its transpose, made once and kept while the weight lives, at twice the weight's memory.
-
-    The weight is read-only from then on, so that its copy stays true.
-    """
-    key = id(weight), transposed
-    if key not in _KEPT:
-        weight.flags.writeable = False
-        _KEPT[key] = widen(weight.T if transposed else weight)
-        weakref.finalize(weight, _KEPT.pop, key, None).atexit = False
-    return _KEPT[key]
 
 
 # --- Functions --------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refgen import Cache, prefill
+from refgen import Cache
+from refgen.engines.numpy import parts
 from refgen.engines.numpy.parts import LEAST, MOST, in_parts
 from refgen.engines.numpy.threads import get_num_threads
 
@@ -34,7 +35,7 @@ def passing(seen, failing=None):
 def cut(T, threads, run, cache=None, dtype="float64"):
     """`in_parts` of a prompt of T positions."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prefill, "get_num_threads", lambda: threads)
+        patch.setattr(parts, "get_num_threads", lambda: threads)
         return in_parts(run, Cache() if cache is None else cache, LAYERS, (B, H, T, D), dtype)
 
 
@@ -78,7 +79,7 @@ def test_a_part_that_fails_leaves_nobody_waiting(failing, threads):
 
 def test_many_rows_are_cut_too():
     """FWD-09: no table of attention is as long as the prompt, however many rows there are; one position is left whole."""
-    for T, parts in ((30, 30), (1, 1)):
+    for T, count in ((30, 30), (1, 1)):
         begun = []
 
         def run(start, end, cache, begun=begun):
@@ -86,7 +87,7 @@ def test_many_rows_are_cut_too():
             return np.zeros((2 * MOST, end - start))
 
         in_parts(run, Cache(), LAYERS, (2 * MOST, H, T, D), "float32")
-        assert len(begun) == parts
+        assert len(begun) == count
 
 
 def test_behind_a_part_that_fails_none_begins():
@@ -101,7 +102,7 @@ def test_prompts_read_at_once_do_not_wait_for_each_other():
     """Several callers share the threads there are, none of them for ever, and the BLAS has as many threads as before."""
     before, results = get_num_threads(), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prefill, "get_num_threads", lambda: 3)
+        patch.setattr(parts, "get_num_threads", lambda: 3)
         callers = [
             threading.Thread(
                 target=lambda: results.append(in_parts(passing([]), Cache(), LAYERS, (B, H, 600, D), "float64")),

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refgen import InputError, parallel
+from refgen import InputError
+from refgen.engines.numpy import threads
 from refgen.engines.numpy.threads import by_rows, get_num_threads, openblas, set_num_threads, share
 from refgen.model import gelu_new, softmax
 
@@ -22,7 +23,7 @@ from refgen.model import gelu_new, softmax
 ])  # fmt: skip
 def test_threads_without_openblas(monkeypatch, environment, count):
     """A BLAS that cannot be asked: the variables, in OpenBLAS's order; else the cores this process may use."""
-    monkeypatch.setattr(parallel, "openblas", lambda verb: None)
+    monkeypatch.setattr(threads, "openblas", lambda verb: None)
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -70,7 +71,7 @@ def threads_at_work():
         return x
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel, "BLOCK", 1)
+        patch.setattr(threads, "BLOCK", 1)
         by_rows(slow, np.zeros((8, 1)))
     return seen
 
@@ -89,8 +90,8 @@ def test_by_rows_is_the_whole(workers, block, width, rows, function):
     """FWD-13, FWD-14: whatever the blocks and threads, each row is what it is by itself, bit for bit."""
     x = np.random.default_rng(rows).normal(size=(rows, 2, width)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel, "BLOCK", block)
-        patch.setattr(parallel, "get_num_threads", lambda: workers)
+        patch.setattr(threads, "BLOCK", block)
+        patch.setattr(threads, "get_num_threads", lambda: workers)
         result = by_rows(function, x)
     expected = np.stack([np.concatenate([function(row[None]) for row in pair]) for pair in x])
     np.testing.assert_array_equal(result, expected)
@@ -132,6 +133,6 @@ def test_threads_inherit_what_numpy_is_told():
     huge = np.full((4, 4), 1e30, np.float32)
     with warnings.catch_warnings(), np.errstate(all="ignore"), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("error")
-        patch.setattr(parallel, "BLOCK", 1)
-        patch.setattr(parallel, "get_num_threads", lambda: 3)
+        patch.setattr(threads, "BLOCK", 1)
+        patch.setattr(threads, "get_num_threads", lambda: 3)
         assert np.isinf(by_rows(lambda x: x * x, huge)).all()
