@@ -19,10 +19,10 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from refgen.auto import GPT2LMHeadModel  # noqa: E402
-from refgen.conformance.adapters.python import Factory, PythonSubject, describe  # noqa: E402
 from refgen.conformance.faults import FAULTS, FaultyNetwork, SubjectFault  # noqa: E402
 from refgen.conformance.models import Models  # noqa: E402
 from refgen.conformance.runner import check  # noqa: E402
+from refgen.conformance.subjects.python import Factory, PythonSubject, describe  # noqa: E402
 from refgen.generation.next_logits import NextLogits  # noqa: E402
 from refgen.oracle import faults as forward_faults  # noqa: E402
 from refgen.oracle.faults import Pass  # noqa: E402

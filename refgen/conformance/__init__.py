@@ -10,8 +10,8 @@ def check(subject: Any, **options: Any) -> Any:
 
     `options` are those of `runner.check`: levels, only, seed, models, progress. Raises `ConformanceError`.
     """
-    from refgen.conformance.adapters.python import PythonSubject, describe  # noqa: PLC0415 - who only reads a case needs none of it
     from refgen.conformance.runner import check as checked  # noqa: PLC0415
+    from refgen.conformance.subjects.python import PythonSubject, describe  # noqa: PLC0415 - who only reads a case needs none of it
     from refgen.shipped import find_model  # noqa: PLC0415
 
     if not hasattr(subject, "ask"):

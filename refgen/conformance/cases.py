@@ -27,7 +27,7 @@ from safetensors.numpy import load_file, save_file
 
 from refgen.conformance.judge import judge_equal, judge_logits, judge_rows, judge_scores, noise_format
 from refgen.conformance.lab import Lab
-from refgen.conformance.subject import RefusedError, filled, shown
+from refgen.conformance.subjects.protocol import RefusedError, filled, shown
 from refgen.conformance.verdicts import Finding, Verdict
 from refgen.errors import ConformanceError
 from refgen.json_files import read_object

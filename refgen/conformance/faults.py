@@ -19,8 +19,8 @@ import numpy as np
 from numpy import ndarray
 
 from refgen.conformance import sampler_faults
-from refgen.conformance.adapters.reference import ReferenceSubject
 from refgen.conformance.sampler_faults import SamplerFault
+from refgen.conformance.subjects.reference import ReferenceSubject
 from refgen.errors import GenerationError
 from refgen.generation.next_logits import NextLogits
 from refgen.oracle import faults as forward_faults

@@ -19,7 +19,7 @@ import numpy as np
 
 from refgen import checkpoints
 from refgen.auto import GPT2LMHeadModel
-from refgen.conformance.subject import About, Subject
+from refgen.conformance.subjects.protocol import About, Subject
 from refgen.generation.config import GenerationConfig
 from refgen.model import GPT2
 from refgen.oracle.formats import cast

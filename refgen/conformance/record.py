@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import refgen
-from refgen.conformance.subject import About
+from refgen.conformance.subjects.protocol import About
 from refgen.conformance.verdicts import LEVELS, Finding, Result, Verdict
 from refgen.errors import ConformanceError
 

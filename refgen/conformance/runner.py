@@ -14,7 +14,14 @@ from refgen.conformance.lab import Lab
 from refgen.conformance.models import Models
 from refgen.conformance.probes import PROBES
 from refgen.conformance.record import Run
-from refgen.conformance.subject import CrashedError, RefusedError, SkippedError, Subject, SubjectError, TimedOutError
+from refgen.conformance.subjects.protocol import (
+    CrashedError,
+    RefusedError,
+    SkippedError,
+    Subject,
+    SubjectError,
+    TimedOutError,
+)
 from refgen.conformance.verdicts import LEVELS, Check, Finding, Result, Verdict
 from refgen.errors import ConformanceError, RefgenError
 

@@ -21,7 +21,7 @@ from numpy import ndarray
 
 from refgen.conformance.judge import noise_format
 from refgen.conformance.lab import Lab, Reference
-from refgen.conformance.subject import RefusedError, SkippedError
+from refgen.conformance.subjects.protocol import RefusedError, SkippedError
 from refgen.conformance.token_law import Rows, Sampler
 from refgen.conformance.trial import CopyTrial, Terms, Trial
 from refgen.conformance.verdicts import Check, Finding, Verdict

@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from refgen.conformance.judge import around, end_ids, first_difference, noise_format
 from refgen.conformance.lab import Lab, Reference
-from refgen.conformance.subject import GarbledError
+from refgen.conformance.subjects.protocol import GarbledError
 from refgen.conformance.verdicts import Finding, Verdict
 from refgen.oracle.margins import judge_tokens
 from refgen.oracle.noise import POSITION, expected_error, ratio

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from refgen.conformance.adapters.http import connect
 from refgen.conformance.lab import Lab
 from refgen.conformance.serving import checks
-from refgen.conformance.subject import CrashedError
+from refgen.conformance.subjects.http import connect
+from refgen.conformance.subjects.protocol import CrashedError
 from refgen.conformance.verdicts import Verdict
 from refgen.shipped import find_model
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from refgen.conformance.adapters import transformers as adapter
 from refgen.conformance.lab import Lab
 from refgen.conformance.sampling import checks
-from refgen.conformance.subject import About, RefusedError, SkippedError, checked
+from refgen.conformance.subjects import transformers as adapter
+from refgen.conformance.subjects.protocol import About, RefusedError, SkippedError, checked
 from refgen.conformance.verdicts import Finding, Verdict
 from tests.sampled import dice_models
 

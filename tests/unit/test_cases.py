@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from refgen.conformance import faults
-from refgen.conformance.adapters.python import PythonSubject
 from refgen.conformance.cases import (
     CHOICE,
     MUST_REJECT,
@@ -28,7 +27,8 @@ from refgen.conformance.lab import Lab
 from refgen.conformance.models import Models
 from refgen.conformance.probes import PROBES, cases_of
 from refgen.conformance.sampler_faults import FAULTS as SAMPLER_FAULTS
-from refgen.conformance.subject import About
+from refgen.conformance.subjects.protocol import About
+from refgen.conformance.subjects.python import PythonSubject
 from refgen.errors import ConformanceError
 from refgen.oracle import faults as forward_faults
 from scripts import make_vectors

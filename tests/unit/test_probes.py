@@ -16,7 +16,7 @@ from refgen.cli import main
 from refgen.conformance.cases import CHOICE
 from refgen.conformance.probes import PROBES, cases_of, find, write
 from refgen.conformance.probes.show import spelled
-from refgen.conformance.subject import DTYPES
+from refgen.conformance.subjects.protocol import DTYPES
 from refgen.model import forward
 from refgen.oracle.faults import FAULTS
 from refgen.spec import find as find_rules

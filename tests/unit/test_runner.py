@@ -7,9 +7,9 @@ import pytest
 
 import refgen
 from refgen.conformance import assert_conformant, check
-from refgen.conformance.adapters.python import PythonSubject, describe
-from refgen.conformance.adapters.reference import ReferenceSubject
-from refgen.conformance.subject import About
+from refgen.conformance.subjects.protocol import About
+from refgen.conformance.subjects.python import PythonSubject, describe
+from refgen.conformance.subjects.reference import ReferenceSubject
 from refgen.conformance.verdicts import LEVELS, Verdict
 from refgen.errors import ConformanceError
 from refgen.oracle.formats import FORMATS, cast

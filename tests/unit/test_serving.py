@@ -7,14 +7,14 @@ import os
 
 import pytest
 
-from refgen.conformance.adapters.http import HttpSubject, connect
-from refgen.conformance.adapters.python import PythonSubject, describe
-from refgen.conformance.adapters.reference import ReferenceSubject
-from refgen.conformance.adapters.wire import Wire
 from refgen.conformance.lab import Lab
 from refgen.conformance.serving import checks
 from refgen.conformance.serving.talk import Material
-from refgen.conformance.subject import SkippedError
+from refgen.conformance.subjects.http import HttpSubject, connect
+from refgen.conformance.subjects.protocol import SkippedError
+from refgen.conformance.subjects.python import PythonSubject, describe
+from refgen.conformance.subjects.reference import ReferenceSubject
+from refgen.conformance.subjects.wire import Wire
 from refgen.conformance.verdicts import Finding, Verdict
 from refgen.shipped import find_model
 from refgen.spec import rules

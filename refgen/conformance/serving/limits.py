@@ -2,7 +2,7 @@
 
 from refgen.conformance.serving.question import asks, chosen, failed, passed
 from refgen.conformance.serving.talk import Talk
-from refgen.conformance.subject import CrashedError, RefusedError
+from refgen.conformance.subjects.protocol import CrashedError, RefusedError
 from refgen.conformance.verdicts import Finding, Verdict
 
 

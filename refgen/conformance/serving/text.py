@@ -12,7 +12,7 @@ from refgen.conformance.completions import (
 from refgen.conformance.serving.length import ended
 from refgen.conformance.serving.question import COUNT, asks, chosen, failed, passed, skipped
 from refgen.conformance.serving.talk import Talk, Walk
-from refgen.conformance.subject import SkippedError
+from refgen.conformance.subjects.protocol import SkippedError
 from refgen.conformance.verdicts import Finding, Verdict
 
 NEVER = "\u2603 never said"

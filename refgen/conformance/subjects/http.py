@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from refgen.config import GPT2Config
-from refgen.conformance.adapters.dialects import DIALECTS, FINISHES, Vocabulary, join_stream, read_completion
-from refgen.conformance.adapters.discover import Profile, discover
-from refgen.conformance.adapters.wire import Wire
-from refgen.conformance.subject import About, SkippedError, checked
+from refgen.conformance.subjects.dialects import DIALECTS, FINISHES, Vocabulary, join_stream, read_completion
+from refgen.conformance.subjects.discover import Profile, discover
+from refgen.conformance.subjects.protocol import About, SkippedError, checked
+from refgen.conformance.subjects.wire import Wire
 from refgen.errors import CheckpointError, GenerationError
 from refgen.generation.config import METADATA
 from refgen.generation.fields import DEFAULTS

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from refgen.conformance.subject import (
+from refgen.conformance.subjects.protocol import (
     DTYPES,
     OPERATIONS,
     About,

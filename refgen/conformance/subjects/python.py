@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from refgen.conformance.subject import OPERATIONS, About, RefusedError, SkippedError, TimedOutError, checked
+from refgen.conformance.subjects.protocol import OPERATIONS, About, RefusedError, SkippedError, TimedOutError, checked
 
 Factory = Callable[[Path], Any]
 KEY = {"encode": "ids", "decode": "text", "forward": "logits", "process": "scores", "generate": "rows"}

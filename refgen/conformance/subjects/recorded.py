@@ -20,7 +20,7 @@ import numpy as np
 
 import refgen
 from refgen.conformance.record import about_of, read_lines
-from refgen.conformance.subject import About, SkippedError, Subject, SubjectError
+from refgen.conformance.subjects.protocol import About, SkippedError, Subject, SubjectError
 from refgen.errors import ConformanceError
 
 FORMAT = 1

@@ -1,4 +1,4 @@
-"""transformers with PyTorch as a subject: `refgen check refgen.conformance.adapters.transformers:float32`.
+"""transformers with PyTorch as a subject: `refgen check refgen.conformance.subjects.transformers:float32`.
 
 The names of factories here are those of dtypes; `subject("bfloat16", attention="eager")` makes others, and `of(model)` adapts a model
 that is loaded already. Needs torch and transformers, which refgen itself does not.

@@ -1,4 +1,4 @@
-"""The other end of process.py for a Python factory: `python -m refgen.conformance.adapters.worker pkg.module:factory`.
+"""The other end of process.py for a Python factory: `python -m refgen.conformance.subjects.worker pkg.module:factory`.
 
 So a Python subject runs in a process of its own, and may crash or hang. What it prints goes to stderr.
 """
@@ -14,8 +14,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from refgen.conformance.adapters.process import PROTOCOL
-from refgen.conformance.adapters.python import KEY, Factory, describe, takes
+from refgen.conformance.subjects.process import PROTOCOL
+from refgen.conformance.subjects.python import KEY, Factory, describe, takes
 from refgen.errors import ConformanceError
 from refgen.shipped import BUILT_IN, find_model
 

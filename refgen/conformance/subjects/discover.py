@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from refgen.conformance.adapters.dialects import (
+from refgen.conformance.subjects.dialects import (
     DIALECTS,
     ID_FIELDS,
     Dialect,
@@ -17,8 +17,8 @@ from refgen.conformance.adapters.dialects import (
     join_stream,
     read_completion,
 )
-from refgen.conformance.adapters.wire import Wire
-from refgen.conformance.subject import CrashedError, GarbledError, RefusedError, SkippedError, SubjectError
+from refgen.conformance.subjects.protocol import CrashedError, GarbledError, RefusedError, SkippedError, SubjectError
+from refgen.conformance.subjects.wire import Wire
 from refgen.errors import TokenizerError
 
 TEXTS = ("The", "ROMEO:", "Hello", "a")

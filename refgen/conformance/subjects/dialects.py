@@ -18,7 +18,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from refgen.conformance.subject import GarbledError, shown
+from refgen.conformance.subjects.protocol import GarbledError, shown
 from refgen.errors import TokenizerError
 from refgen.tokenizer import Tokenizer
 

@@ -8,7 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from refgen.conformance.completions import meaning
-from refgen.conformance.subject import CrashedError, GarbledError, RefusedError, SkippedError, TimedOutError, shown
+from refgen.conformance.subjects.protocol import (
+    CrashedError,
+    GarbledError,
+    RefusedError,
+    SkippedError,
+    TimedOutError,
+    shown,
+)
 from refgen.errors import OracleError
 
 try:
