@@ -7,9 +7,9 @@ import numpy as np
 
 from refgen import checkpoints
 from refgen.cache import Cache
-from refgen.conformance.lab import Lab
+from refgen.conformance.judging.lab import Lab
+from refgen.conformance.planted.sampler_faults import SamplerFault, conventions, independent
 from refgen.conformance.probes import PROBES, write
-from refgen.conformance.sampler_faults import SamplerFault, conventions, independent
 from refgen.conformance.subjects.protocol import About, SkippedError, checked
 from refgen.model import forward, softmax
 

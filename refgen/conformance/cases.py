@@ -25,10 +25,10 @@ import numpy as np
 from numpy import ndarray
 from safetensors.numpy import load_file, save_file
 
-from refgen.conformance.judge import judge_equal, judge_logits, judge_rows, judge_scores, noise_format
-from refgen.conformance.lab import Lab
+from refgen.conformance.judging.judge import judge_equal, judge_logits, judge_rows, judge_scores, noise_format
+from refgen.conformance.judging.lab import Lab
+from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.subjects.protocol import RefusedError, filled, shown
-from refgen.conformance.verdicts import Finding, Verdict
 from refgen.errors import ConformanceError
 from refgen.json_files import read_object
 

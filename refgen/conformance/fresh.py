@@ -15,10 +15,10 @@ from numpy import ndarray
 from refgen import checkpoints
 from refgen.checkpoints import assemble, tensor_shapes
 from refgen.config import GPT2Config
-from refgen.conformance.judge import judge_greedy, judge_logits, noise_format
-from refgen.conformance.lab import Lab
+from refgen.conformance.judging.judge import judge_greedy, judge_logits, noise_format
+from refgen.conformance.judging.lab import Lab
+from refgen.conformance.judging.verdicts import Finding, LabCheck, Verdict, together
 from refgen.conformance.talk import Talk, must, tokens
-from refgen.conformance.verdicts import Finding, LabCheck, Verdict, together
 from refgen.model import GPT2
 from refgen.oracle.noise import expected_error
 

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 import refgen
+from refgen.conformance.judging.verdicts import LEVELS, Finding, Result, Verdict
 from refgen.conformance.subjects.protocol import About
-from refgen.conformance.verdicts import LEVELS, Finding, Result, Verdict
 from refgen.errors import ConformanceError
 
 CONFORMANT, NOT_CONFORMANT, BROKEN, INCONCLUSIVE = "conformant", "not conformant", "adapter broken", "inconclusive"

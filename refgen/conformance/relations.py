@@ -10,10 +10,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from refgen.conformance.judge import around, noise_format
-from refgen.conformance.lab import Lab
+from refgen.conformance.judging.judge import around, noise_format
+from refgen.conformance.judging.lab import Lab
+from refgen.conformance.judging.verdicts import Finding, LabCheck, Verdict, together
 from refgen.conformance.talk import Talk, must, tokens
-from refgen.conformance.verdicts import Finding, LabCheck, Verdict, together
 from refgen.generation.processors import log_softmax
 from refgen.oracle.noise import LOGIT, expected_error, logit_scale
 

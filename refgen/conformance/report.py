@@ -18,8 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from refgen import spec
+from refgen.conformance.judging.verdicts import LEVELS, Result, Verdict
 from refgen.conformance.record import Run, by_level
-from refgen.conformance.verdicts import LEVELS, Result, Verdict
 from refgen.oracle.faults import FAULTS
 
 WIDTH = 110

@@ -10,7 +10,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from refgen.conformance import cases, fresh, relations, sampling, serving, smoke
-from refgen.conformance.lab import Lab
+from refgen.conformance.judging.lab import Lab
+from refgen.conformance.judging.verdicts import LEVELS, Check, Finding, Result, Verdict
 from refgen.conformance.models import Models
 from refgen.conformance.probes import PROBES
 from refgen.conformance.record import Run
@@ -22,7 +23,6 @@ from refgen.conformance.subjects.protocol import (
     SubjectError,
     TimedOutError,
 )
-from refgen.conformance.verdicts import LEVELS, Check, Finding, Result, Verdict
 from refgen.errors import ConformanceError, RefgenError
 
 

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from refgen.conformance.judge import noise_format
-from refgen.conformance.lab import Lab, Reference
+from refgen.conformance.judging.judge import noise_format
+from refgen.conformance.judging.lab import Lab, Reference
+from refgen.conformance.judging.token_law import Rows, Sampler
+from refgen.conformance.judging.trial import CopyTrial, Terms, Trial
+from refgen.conformance.judging.verdicts import Check, Finding, Verdict
 from refgen.conformance.subjects.protocol import RefusedError, SkippedError
-from refgen.conformance.token_law import Rows, Sampler
-from refgen.conformance.trial import CopyTrial, Terms, Trial
-from refgen.conformance.verdicts import Check, Finding, Verdict
 from refgen.model import forward
 from refgen.oracle.noise import expected_error
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from refgen.conformance.lab import Lab
-from refgen.conformance.verdicts import Finding, LabCheck, Verdict
+from refgen.conformance.judging.lab import Lab
+from refgen.conformance.judging.verdicts import Finding, LabCheck, Verdict
 from refgen.errors import TokenizerError
 
 

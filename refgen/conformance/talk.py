@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from refgen.conformance.judge import around, end_ids, first_difference, noise_format
-from refgen.conformance.lab import Lab, Reference
+from refgen.conformance.judging.judge import around, end_ids, first_difference, noise_format
+from refgen.conformance.judging.lab import Lab, Reference
+from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.subjects.protocol import GarbledError
-from refgen.conformance.verdicts import Finding, Verdict
 from refgen.oracle.margins import judge_tokens
 from refgen.oracle.noise import POSITION, expected_error, ratio
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from refgen.conformance.lab import Lab
+from refgen.conformance.judging.lab import Lab
+from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.sampling import checks
 from refgen.conformance.subjects import transformers as adapter
 from refgen.conformance.subjects.protocol import About, RefusedError, SkippedError, checked
-from refgen.conformance.verdicts import Finding, Verdict
 from tests.sampled import dice_models
 
 

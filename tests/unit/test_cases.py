@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from refgen.conformance import faults
 from refgen.conformance.cases import (
     CHOICE,
     MUST_REJECT,
@@ -23,10 +22,11 @@ from refgen.conformance.cases import (
     suites,
     write,
 )
-from refgen.conformance.lab import Lab
+from refgen.conformance.judging.lab import Lab
 from refgen.conformance.models import Models
+from refgen.conformance.planted import subject_faults as faults
+from refgen.conformance.planted.sampler_faults import FAULTS as SAMPLER_FAULTS
 from refgen.conformance.probes import PROBES, cases_of
-from refgen.conformance.sampler_faults import FAULTS as SAMPLER_FAULTS
 from refgen.conformance.subjects.protocol import About
 from refgen.conformance.subjects.python import PythonSubject
 from refgen.errors import ConformanceError

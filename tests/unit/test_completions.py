@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from refgen.conformance.completions import (
+from refgen.conformance.judging.completions import (
     changed,
     cut,
     finish_reason,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from refgen.conformance.judging.verdicts import LEVELS, Finding, Result, Verdict
 from refgen.conformance.record import Run, overall, plain, read_jsonl, suspects, write_jsonl
 from refgen.conformance.subjects.protocol import OPERATIONS, About
-from refgen.conformance.verdicts import LEVELS, Finding, Result, Verdict
 from refgen.errors import ConformanceError
 from tests.strategies import abouts, results, runs
 

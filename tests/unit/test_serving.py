@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from refgen.conformance.lab import Lab
+from refgen.conformance.judging.lab import Lab
+from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.serving import checks
 from refgen.conformance.serving.talk import Material
 from refgen.conformance.subjects.http import HttpSubject, connect
@@ -15,7 +16,6 @@ from refgen.conformance.subjects.protocol import SkippedError
 from refgen.conformance.subjects.python import PythonSubject, describe
 from refgen.conformance.subjects.reference import ReferenceSubject
 from refgen.conformance.subjects.wire import Wire
-from refgen.conformance.verdicts import Finding, Verdict
 from refgen.shipped import find_model
 from refgen.spec import rules
 from tests.openai_server import FAULTS, Server

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from refgen.conformance.formats.page import render
+from refgen.conformance.judging.verdicts import LEVELS, Result, Verdict
 from refgen.conformance.record import Run, by_level, place
 from refgen.conformance.report import aligned, line, title, who
-from refgen.conformance.verdicts import LEVELS, Result, Verdict
 
 NOTHING = "-"
 

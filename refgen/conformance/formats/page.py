@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from refgen import spec
 from refgen.conformance import report
 from refgen.conformance.formats import pictures
+from refgen.conformance.judging.verdicts import LEVELS, Result, Verdict
 from refgen.conformance.record import Run, by_level
-from refgen.conformance.verdicts import LEVELS, Result, Verdict
 from refgen.errors import ConformanceError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from refgen.conformance.judging.verdicts import Result
 from refgen.conformance.record import by_level
-from refgen.conformance.verdicts import Result
 from refgen.oracle.compare import part_of
 from refgen.oracle.margins import NEAR
 

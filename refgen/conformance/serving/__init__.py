@@ -7,7 +7,7 @@ itself where that is enough. A fault shows in the first question that fails: wha
 
 from dataclasses import replace
 
-from refgen.conformance.lab import Lab
+from refgen.conformance.judging.lab import Lab
 from refgen.conformance.serving import chance, length, limits, numbers, state, text
 from refgen.conformance.serving.question import QUESTIONS, ServingCheck
 from refgen.conformance.serving.talk import Material, Talk

@@ -4,12 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from refgen.conformance.completions import (
+from refgen.conformance.judging.completions import (
     wrong_in_choices,
 )
+from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.serving.question import COUNT, asks, compared, failed, passed, skipped
 from refgen.conformance.serving.talk import Talk
-from refgen.conformance.verdicts import Finding, Verdict
 from refgen.oracle.margins import ODDS
 
 WARM = 1.0  # the temperature of chance

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from refgen.conformance.completions import (
+from refgen.conformance.judging.completions import (
     finish_reason,
     usage,
 )
+from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.serving.question import COUNT, asks, chosen, compared, failed, passed, skipped
 from refgen.conformance.serving.state import unsteady
 from refgen.conformance.serving.talk import Talk, Walk
-from refgen.conformance.verdicts import Finding, Verdict
 
 
 @asks("greedy", "GREEDY-01", why="a server that does not say the likeliest token at temperature 0 serves another model")

@@ -1,9 +1,9 @@
 """Requests that cannot be served as asked. Rules SERVE-10, LEN-04 and FWD-23."""
 
+from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.serving.question import asks, chosen, failed, passed
 from refgen.conformance.serving.talk import Talk
 from refgen.conformance.subjects.protocol import CrashedError, RefusedError
-from refgen.conformance.verdicts import Finding, Verdict
 
 
 @asks("context.over", "SERVE-10", "FWD-23", why="a prompt cut in silence is answered as if it were whole")

@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from refgen.conformance.completions import (
+from refgen.conformance.judging.completions import (
     wrong_in_echo,
     wrong_in_logprobs,
     wrong_in_tokens,
 )
+from refgen.conformance.judging.verdicts import Finding
 from refgen.conformance.serving.chance import drawn
 from refgen.conformance.serving.question import COUNT, asks, chosen, compared, failed, passed, skipped
 from refgen.conformance.serving.talk import Talk, off
 from refgen.conformance.serving.text import across, inside, plain_text
-from refgen.conformance.verdicts import Finding
 from refgen.oracle.noise import LOGIT
 
 

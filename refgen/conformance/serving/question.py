@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from refgen.conformance.lab import Lab
+from refgen.conformance.judging.lab import Lab
+from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.serving.talk import Talk
-from refgen.conformance.verdicts import Finding, Verdict
 
 Question = Callable[[Talk], Finding]
 COUNT = 16  # tokens of most answers

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from refgen.conformance.completions import (
+from refgen.conformance.judging.completions import (
     changed,
 )
+from refgen.conformance.judging.verdicts import Finding
 from refgen.conformance.serving.question import COUNT, asks, failed, passed, skipped
 from refgen.conformance.serving.talk import Talk
-from refgen.conformance.verdicts import Finding
 
 AT_ONCE = 8
 UNUSUAL = 19  # tokens of a prompt

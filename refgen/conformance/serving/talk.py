@@ -17,8 +17,8 @@ import numpy as np
 from numpy import ndarray
 
 from refgen.cache import Cache
-from refgen.conformance.completions import visible_text
-from refgen.conformance.lab import Lab, Reference
+from refgen.conformance.judging.completions import visible_text
+from refgen.conformance.judging.lab import Lab, Reference
 from refgen.errors import TokenizerError
 from refgen.oracle.margins import Flip, Judgement, judge_tokens
 from refgen.oracle.noise import Noise, expected_error, ratio

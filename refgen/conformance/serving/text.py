@@ -4,16 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from refgen.conformance.completions import (
+from refgen.conformance.judging.completions import (
     cut,
     finish_reason,
     wrong_in_stream,
 )
+from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.serving.length import ended
 from refgen.conformance.serving.question import COUNT, asks, chosen, failed, passed, skipped
 from refgen.conformance.serving.talk import Talk, Walk
 from refgen.conformance.subjects.protocol import SkippedError
-from refgen.conformance.verdicts import Finding, Verdict
 
 NEVER = "\u2603 never said"
 ENOUGH = 8  # characters of a text to cut

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from refgen.conformance.completions import meaning
+from refgen.conformance.judging.completions import meaning
 from refgen.conformance.subjects.protocol import (
     CrashedError,
     GarbledError,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from refgen.conformance.evidence import (
+from refgen.conformance.judging.evidence import (
     SURE,
     Evidence,
     Law,
@@ -21,9 +21,9 @@ from refgen.conformance.evidence import (
     threshold,
     tokens_to_be_sure,
 )
-from refgen.conformance.sampler_faults import NUMBERS, NumbersFault, SamplerFault
-from refgen.conformance.token_law import Rows, Sampler
-from refgen.conformance.verdicts import Finding, Verdict
+from refgen.conformance.judging.token_law import Rows, Sampler
+from refgen.conformance.judging.verdicts import Finding, Verdict
+from refgen.conformance.planted.sampler_faults import NUMBERS, NumbersFault, SamplerFault
 
 SHARED = ("one-number-for-all-steps", "one-number-for-all-rows", "seed-without-effect")  # in the order of `copied`
 

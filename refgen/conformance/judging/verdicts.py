@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from refgen.conformance.lab import Lab
+    from refgen.conformance.judging.lab import Lab
 
 LEVELS: Mapping[str, str] = MappingProxyType(
     {

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from refgen.conformance.evidence import Law
-from refgen.conformance.sampler_faults import (
+from refgen.conformance.judging.evidence import Law
+from refgen.conformance.planted.sampler_faults import (
     FAULTS,
     Chain,
     SamplerFault,

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from refgen.conformance import sampler_faults
-from refgen.conformance.sampler_faults import SamplerFault
+from refgen.conformance.planted import sampler_faults
+from refgen.conformance.planted.sampler_faults import SamplerFault
 from refgen.conformance.subjects.reference import ReferenceSubject
 from refgen.errors import GenerationError
 from refgen.generation.next_logits import NextLogits

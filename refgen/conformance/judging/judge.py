@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from refgen.conformance.lab import Lab, Reference
-from refgen.conformance.verdicts import Finding, Verdict
+from refgen.conformance.judging.lab import Lab, Reference
+from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.oracle.diagnose import View, diagnose
 from refgen.oracle.faults import FAULTS, Pass
 from refgen.oracle.formats import FORMATS
