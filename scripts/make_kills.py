@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from refgen.auto import GPT2LMHeadModel  # noqa: E402
-from refgen.conformance.models import Models  # noqa: E402
 from refgen.conformance.planted.subject_faults import FAULTS, FaultyNetwork, SubjectFault  # noqa: E402
+from refgen.conformance.questions.models import Models  # noqa: E402
 from refgen.conformance.runner import check  # noqa: E402
 from refgen.conformance.subjects.python import Factory, PythonSubject, describe  # noqa: E402
 from refgen.generation.next_logits import NextLogits  # noqa: E402

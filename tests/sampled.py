@@ -9,7 +9,7 @@ from refgen import checkpoints
 from refgen.cache import Cache
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.planted.sampler_faults import SamplerFault, conventions, independent
-from refgen.conformance.probes import PROBES, write
+from refgen.conformance.questions.probes import PROBES, write
 from refgen.conformance.subjects.protocol import About, SkippedError, checked
 from refgen.model import forward, softmax
 

@@ -10,7 +10,7 @@ from refgen import GPT2Config, GPT2LMHeadModel
 from refgen.activations import ACTIVATIONS
 from refgen.checkpoints import assemble, tensor_shapes
 from refgen.conformance.judging.verdicts import LEVELS, Finding, Result, Verdict
-from refgen.conformance.record import Run
+from refgen.conformance.reports.record import Run
 from refgen.conformance.subjects.protocol import DTYPES, OPERATIONS, About
 
 

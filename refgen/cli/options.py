@@ -9,7 +9,7 @@ from refgen.errors import ConformanceError, RefgenError
 from refgen.shipped import BUILT_IN
 
 if TYPE_CHECKING:
-    from refgen.conformance.record import Run
+    from refgen.conformance.reports.record import Run
 
 
 def add_model(command: Any) -> None:
@@ -54,15 +54,15 @@ def check_reports(options: argparse.Namespace) -> None:
     for path in (options.record, options.html, options.junit, options.badge):
         check_output(path, ConformanceError)
     if options.html is not None:
-        from refgen.conformance.formats import page  # noqa: PLC0415 - only with this option
+        from refgen.conformance.reports import page  # noqa: PLC0415 - only with this option
 
         page.environment()
 
 
 def write_reports(run: "Run", options: argparse.Namespace) -> int:
     """Prints the report, writes the files; the exit code is the verdict."""
-    from refgen.conformance import record, report  # noqa: PLC0415 - only for these commands
-    from refgen.conformance.formats import badge, junit, page  # noqa: PLC0415
+    from refgen.conformance.reports import badge, junit, page, record  # noqa: PLC0415 - only for these commands  # noqa: PLC0415
+    from refgen.conformance.reports import terminal as report
 
     writers = {
         "record": record.write_jsonl,

@@ -21,7 +21,7 @@ def check(subject: Any, **options: Any) -> Any:
 
 def assert_conformant(subject: Any, **options: Any) -> None:
     """Raises an `AssertionError` with the report, unless the subject is conformant."""
-    from refgen.conformance.report import lines  # noqa: PLC0415
+    from refgen.conformance.reports.terminal import lines  # noqa: PLC0415
 
     run = check(subject, **options)
     if run.overall.code:

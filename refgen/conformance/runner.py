@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from refgen.conformance import cases, fresh, relations, sampling, serving, smoke
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import LEVELS, Check, Finding, Result, Verdict
-from refgen.conformance.models import Models
-from refgen.conformance.probes import PROBES
-from refgen.conformance.record import Run
+from refgen.conformance.questions import cases, fresh, relations, sampling, serving, smoke
+from refgen.conformance.questions.models import Models
+from refgen.conformance.questions.probes import PROBES
+from refgen.conformance.reports.record import Run
 from refgen.conformance.subjects.protocol import (
     CrashedError,
     RefusedError,

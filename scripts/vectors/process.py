@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from refgen.conformance.cases import CHOICE, Case
+from refgen.conformance.questions.cases import CHOICE, Case
 from refgen.conformance.subjects.reference import ReferenceSubject
 
 MODEL = "net-plain"  # the network does not matter here

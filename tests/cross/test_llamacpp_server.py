@@ -12,7 +12,7 @@ import pytest
 
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Verdict
-from refgen.conformance.serving import checks
+from refgen.conformance.questions.serving import checks
 from refgen.conformance.subjects.http import connect
 from refgen.conformance.subjects.protocol import CrashedError
 from refgen.shipped import find_model

@@ -4,7 +4,7 @@ import pytest
 
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, Verdict
-from refgen.conformance.sampling import checks
+from refgen.conformance.questions.sampling import checks
 from refgen.conformance.subjects import transformers as adapter
 from refgen.conformance.subjects.protocol import About, RefusedError, SkippedError, checked
 from tests.sampled import dice_models

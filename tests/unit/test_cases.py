@@ -1,4 +1,4 @@
-"""conformance/cases.py and its files: their form, where they come from, and how an answer to a case is judged."""
+"""conformance/questions/cases.py and its files: their form, where they come from, and how an answer to a case is judged."""
 
 import json
 from dataclasses import replace
@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from refgen.conformance.cases import (
+from refgen.conformance.judging.lab import Lab
+from refgen.conformance.planted import subject_faults as faults
+from refgen.conformance.planted.sampler_faults import FAULTS as SAMPLER_FAULTS
+from refgen.conformance.questions.cases import (
     CHOICE,
     MUST_REJECT,
     VECTORS,
@@ -22,11 +25,8 @@ from refgen.conformance.cases import (
     suites,
     write,
 )
-from refgen.conformance.judging.lab import Lab
-from refgen.conformance.models import Models
-from refgen.conformance.planted import subject_faults as faults
-from refgen.conformance.planted.sampler_faults import FAULTS as SAMPLER_FAULTS
-from refgen.conformance.probes import PROBES, cases_of
+from refgen.conformance.questions.models import Models
+from refgen.conformance.questions.probes import PROBES, cases_of
 from refgen.conformance.subjects.protocol import About
 from refgen.conformance.subjects.python import PythonSubject
 from refgen.errors import ConformanceError

@@ -2,7 +2,7 @@
 
 import pytest
 
-from refgen.conformance.probes import PROBES, write
+from refgen.conformance.questions.probes import PROBES, write
 from refgen.conformance.runner import check
 from refgen.conformance.subjects.http import connect
 from tests.openai_server import Server

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from refgen.conformance.judging.verdicts import LEVELS, Finding, Result, Verdict
-from refgen.conformance.record import Run, overall, plain, read_jsonl, suspects, write_jsonl
+from refgen.conformance.reports.record import Run, overall, plain, read_jsonl, suspects, write_jsonl
 from refgen.conformance.subjects.protocol import OPERATIONS, About
 from refgen.errors import ConformanceError
 from tests.strategies import abouts, results, runs
@@ -249,7 +249,7 @@ def test_facts_become_json():
 
 def test_levels_and_operations_are_those_of_the_contract():
     """The core levels are levels; a subject that claims nothing has nothing to be asked."""
-    from refgen.conformance.record import CORE
+    from refgen.conformance.reports.record import CORE
 
     assert set(CORE) <= LEVELS.keys()
     assert MINE.can == frozenset(OPERATIONS)

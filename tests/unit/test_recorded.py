@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from refgen.cli import main
 from refgen.conformance import runner
-from refgen.conformance.record import read_jsonl
+from refgen.conformance.reports.record import read_jsonl
 from refgen.conformance.subjects.protocol import OPERATIONS, About, SkippedError
 from refgen.conformance.subjects.python import PythonSubject, describe
 from refgen.conformance.subjects.recorded import ERRORS, Recorded, Replayed, decoded, encoded

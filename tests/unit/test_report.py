@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 
 from refgen.cli import main
-from refgen.conformance import report
-from refgen.conformance.formats import badge, junit, matrix, page, pictures
 from refgen.conformance.judging.verdicts import LEVELS, Finding, Result, Verdict
-from refgen.conformance.record import Run, write_jsonl
+from refgen.conformance.reports import badge, junit, matrix, page, pictures
+from refgen.conformance.reports import terminal as report
+from refgen.conformance.reports.record import Run, write_jsonl
 from refgen.conformance.subjects.protocol import About
 from refgen.errors import ConformanceError
 from tests.strategies import runs

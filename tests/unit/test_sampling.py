@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refgen import checkpoints
-from refgen.conformance.designed import designed
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.token_law import REACH, Rows, Sampler
 from refgen.conformance.judging.verdicts import Finding, Verdict
@@ -21,7 +20,8 @@ from refgen.conformance.planted.sampler_faults import (
     find_fault,
     independent,
 )
-from refgen.conformance.sampling import ALPHA, LawCheck, checks
+from refgen.conformance.questions.designed import designed
+from refgen.conformance.questions.sampling import ALPHA, LawCheck, checks
 from refgen.conformance.subjects.protocol import RefusedError
 from refgen.conformance.subjects.python import PythonSubject, describe
 from refgen.conformance.subjects.reference import ReferenceSubject

@@ -9,8 +9,8 @@ import pytest
 
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, Verdict
-from refgen.conformance.serving import checks
-from refgen.conformance.serving.talk import Material
+from refgen.conformance.questions.serving import checks
+from refgen.conformance.questions.serving.talk import Material
 from refgen.conformance.subjects.http import HttpSubject, connect
 from refgen.conformance.subjects.protocol import SkippedError
 from refgen.conformance.subjects.python import PythonSubject, describe

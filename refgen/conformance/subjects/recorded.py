@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import refgen
-from refgen.conformance.record import about_of, read_lines
+from refgen.conformance.reports.record import about_of, read_lines
 from refgen.conformance.subjects.protocol import About, SkippedError, Subject, SubjectError
 from refgen.errors import ConformanceError
 

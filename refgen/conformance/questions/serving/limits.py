@@ -1,8 +1,8 @@
 """Requests that cannot be served as asked. Rules SERVE-10, LEN-04 and FWD-23."""
 
 from refgen.conformance.judging.verdicts import Finding, Verdict
-from refgen.conformance.serving.question import asks, chosen, failed, passed
-from refgen.conformance.serving.talk import Talk
+from refgen.conformance.questions.serving.question import asks, chosen, failed, passed
+from refgen.conformance.questions.serving.talk import Talk
 from refgen.conformance.subjects.protocol import CrashedError, RefusedError
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from refgen.conformance.cases import Case
-from refgen.conformance.probes.probe import (
+from refgen.conformance.questions.cases import Case
+from refgen.conformance.questions.probes.probe import (
     LETTERS,
     Probe,
     balance,

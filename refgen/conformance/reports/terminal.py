@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from refgen import spec
 from refgen.conformance.judging.verdicts import LEVELS, Result, Verdict
-from refgen.conformance.record import Run, by_level
+from refgen.conformance.reports.record import Run, by_level
 from refgen.oracle.faults import FAULTS
 
 WIDTH = 110

@@ -4,9 +4,9 @@ import difflib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from refgen.conformance.cases import Case
-from refgen.conformance.probes import chance, known, memory, rulers, structure, tables
-from refgen.conformance.probes.probe import Probe, expectations, write
+from refgen.conformance.questions.cases import Case
+from refgen.conformance.questions.probes import chance, known, memory, rulers, structure, tables
+from refgen.conformance.questions.probes.probe import Probe, expectations, write
 from refgen.errors import ConformanceError
 
 __all__ = ["PROBES", "Probe", "cases_of", "expectations", "find", "write"]

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refgen import spec
-from refgen.conformance import report
-from refgen.conformance.formats import pictures
 from refgen.conformance.judging.verdicts import LEVELS, Result, Verdict
-from refgen.conformance.record import Run, by_level
+from refgen.conformance.reports import pictures
+from refgen.conformance.reports import terminal as report
+from refgen.conformance.reports.record import Run, by_level
 from refgen.errors import ConformanceError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def environment() -> "Environment":
     except ImportError:
         raise ConformanceError("--html", "needs jinja2", remedy="pip install 'refgen[report]'") from None
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

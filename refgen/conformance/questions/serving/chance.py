@@ -8,8 +8,8 @@ from refgen.conformance.judging.completions import (
     wrong_in_choices,
 )
 from refgen.conformance.judging.verdicts import Finding, Verdict
-from refgen.conformance.serving.question import COUNT, asks, compared, failed, passed, skipped
-from refgen.conformance.serving.talk import Talk
+from refgen.conformance.questions.serving.question import COUNT, asks, compared, failed, passed, skipped
+from refgen.conformance.questions.serving.talk import Talk
 from refgen.oracle.margins import ODDS
 
 WARM = 1.0  # the temperature of chance

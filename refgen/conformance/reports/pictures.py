@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from refgen.conformance.judging.verdicts import Result
-from refgen.conformance.record import by_level
+from refgen.conformance.reports.record import by_level
 from refgen.oracle.compare import part_of
 from refgen.oracle.margins import NEAR
 

@@ -7,9 +7,9 @@ from refgen.conformance.judging.completions import (
     usage,
 )
 from refgen.conformance.judging.verdicts import Finding, Verdict
-from refgen.conformance.serving.question import COUNT, asks, chosen, compared, failed, passed, skipped
-from refgen.conformance.serving.state import unsteady
-from refgen.conformance.serving.talk import Talk, Walk
+from refgen.conformance.questions.serving.question import COUNT, asks, chosen, compared, failed, passed, skipped
+from refgen.conformance.questions.serving.state import unsteady
+from refgen.conformance.questions.serving.talk import Talk, Walk
 
 
 @asks("greedy", "GREEDY-01", why="a server that does not say the likeliest token at temperature 0 serves another model")

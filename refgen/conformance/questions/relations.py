@@ -13,7 +13,7 @@ import numpy as np
 from refgen.conformance.judging.judge import around, noise_format
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, LabCheck, Verdict, together
-from refgen.conformance.talk import Talk, must, tokens
+from refgen.conformance.questions.talk import Talk, must, tokens
 from refgen.generation.processors import log_softmax
 from refgen.oracle.noise import LOGIT, expected_error, logit_scale
 

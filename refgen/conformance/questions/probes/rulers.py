@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from refgen.conformance.cases import Case
-from refgen.conformance.probes.probe import (
+from refgen.conformance.questions.cases import Case
+from refgen.conformance.questions.probes.probe import (
     Probe,
     balance,
     biases_of,

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from refgen.conformance.cases import Case
-from refgen.conformance.probes.probe import Probe
+from refgen.conformance.questions.cases import Case
+from refgen.conformance.questions.probes.probe import Probe
 from refgen.errors import ConformanceError
 from refgen.vocabulary import BYTE_OF, END
 

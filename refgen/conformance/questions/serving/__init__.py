@@ -8,9 +8,9 @@ itself where that is enough. A fault shows in the first question that fails: wha
 from dataclasses import replace
 
 from refgen.conformance.judging.lab import Lab
-from refgen.conformance.serving import chance, length, limits, numbers, state, text
-from refgen.conformance.serving.question import QUESTIONS, ServingCheck
-from refgen.conformance.serving.talk import Material, Talk
+from refgen.conformance.questions.serving import chance, length, limits, numbers, state, text
+from refgen.conformance.questions.serving.question import QUESTIONS, ServingCheck
+from refgen.conformance.questions.serving.talk import Material, Talk
 
 ORDER = [module.__name__ for module in (state, length, chance, text, numbers, limits)]
 

@@ -10,9 +10,9 @@ from refgen.conformance.judging.completions import (
     wrong_in_stream,
 )
 from refgen.conformance.judging.verdicts import Finding, Verdict
-from refgen.conformance.serving.length import ended
-from refgen.conformance.serving.question import COUNT, asks, chosen, failed, passed, skipped
-from refgen.conformance.serving.talk import Talk, Walk
+from refgen.conformance.questions.serving.length import ended
+from refgen.conformance.questions.serving.question import COUNT, asks, chosen, failed, passed, skipped
+from refgen.conformance.questions.serving.talk import Talk, Walk
 from refgen.conformance.subjects.protocol import SkippedError
 
 NEVER = "\u2603 never said"

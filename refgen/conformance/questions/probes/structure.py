@@ -5,8 +5,8 @@ Axes    V tokens, N positions, C = n_embd.
 
 import numpy as np
 
-from refgen.conformance.probes.memory import LOUD, finished, looking
-from refgen.conformance.probes.probe import (
+from refgen.conformance.questions.probes.memory import LOUD, finished, looking
+from refgen.conformance.questions.probes.probe import (
     LETTERS,
     Probe,
     balance,
@@ -18,7 +18,7 @@ from refgen.conformance.probes.probe import (
     special,
     words,
 )
-from refgen.conformance.probes.tables import looked_up
+from refgen.conformance.questions.probes.tables import looked_up
 
 
 def successor() -> Probe:

@@ -8,10 +8,10 @@ from refgen.conformance.judging.completions import (
     wrong_in_tokens,
 )
 from refgen.conformance.judging.verdicts import Finding
-from refgen.conformance.serving.chance import drawn
-from refgen.conformance.serving.question import COUNT, asks, chosen, compared, failed, passed, skipped
-from refgen.conformance.serving.talk import Talk, off
-from refgen.conformance.serving.text import across, inside, plain_text
+from refgen.conformance.questions.serving.chance import drawn
+from refgen.conformance.questions.serving.question import COUNT, asks, chosen, compared, failed, passed, skipped
+from refgen.conformance.questions.serving.talk import Talk, off
+from refgen.conformance.questions.serving.text import across, inside, plain_text
 from refgen.oracle.noise import LOGIT
 
 

@@ -18,7 +18,7 @@ from refgen.config import GPT2Config
 from refgen.conformance.judging.judge import judge_greedy, judge_logits, noise_format
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, LabCheck, Verdict, together
-from refgen.conformance.talk import Talk, must, tokens
+from refgen.conformance.questions.talk import Talk, must, tokens
 from refgen.model import GPT2
 from refgen.oracle.noise import expected_error
 

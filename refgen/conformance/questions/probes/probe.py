@@ -26,7 +26,7 @@ from safetensors.numpy import save_file
 
 from refgen.checkpoints import WEIGHTS, tensor_shapes
 from refgen.config import GPT2Config
-from refgen.conformance.cases import Case
+from refgen.conformance.questions.cases import Case
 from refgen.conformance.subjects.protocol import DTYPES
 from refgen.vocabulary import END, byte_characters
 

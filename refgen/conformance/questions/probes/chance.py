@@ -2,8 +2,8 @@
 
 import math
 
-from refgen.conformance.probes.known import dice, drawn
-from refgen.conformance.probes.probe import LETTERS, Probe
+from refgen.conformance.questions.probes.known import dice, drawn
+from refgen.conformance.questions.probes.probe import LETTERS, Probe
 
 
 def dice_loaded() -> Probe:

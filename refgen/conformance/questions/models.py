@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from refgen import checkpoints
-from refgen.conformance.designed import DESIGNED, designed
-from refgen.conformance.probes import PROBES, Probe, write
+from refgen.conformance.questions.designed import DESIGNED, designed
+from refgen.conformance.questions.probes import PROBES, Probe, write
 from refgen.shipped import BUILT_IN, find_model
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from refgen.conformance.formats.page import render
 from refgen.conformance.judging.verdicts import LEVELS, Result, Verdict
-from refgen.conformance.record import Run, by_level, place
-from refgen.conformance.report import aligned, line, title, who
+from refgen.conformance.reports.page import render
+from refgen.conformance.reports.record import Run, by_level, place
+from refgen.conformance.reports.terminal import aligned, line, title, who
 
 NOTHING = "-"
 

@@ -7,8 +7,8 @@ from refgen.conformance.judging.completions import (
     changed,
 )
 from refgen.conformance.judging.verdicts import Finding
-from refgen.conformance.serving.question import COUNT, asks, failed, passed, skipped
-from refgen.conformance.serving.talk import Talk
+from refgen.conformance.questions.serving.question import COUNT, asks, failed, passed, skipped
+from refgen.conformance.questions.serving.talk import Talk
 
 AT_ONCE = 8
 UNUSUAL = 19  # tokens of a prompt

@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 from numpy import ndarray
 
-from refgen.conformance.cases import Case
-from refgen.conformance.probes.probe import (
+from refgen.conformance.questions.cases import Case
+from refgen.conformance.questions.probes.probe import (
     LETTERS,
     Probe,
     balance,

@@ -6,7 +6,7 @@ from typing import Any
 
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, Verdict
-from refgen.conformance.serving.talk import Talk
+from refgen.conformance.questions.serving.talk import Talk
 
 Question = Callable[[Talk], Finding]
 COUNT = 16  # tokens of most answers
