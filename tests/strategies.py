@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from refgen import GPT2Config, GPT2LMHeadModel
 from refgen.activations import ACTIVATIONS
 from refgen.checkpoints import assemble, tensor_shapes
+from refgen.conformance.judging.run import Run
 from refgen.conformance.judging.verdicts import LEVELS, Finding, Result, Verdict
-from refgen.conformance.reports.record import Run
 from refgen.conformance.subjects.protocol import DTYPES, OPERATIONS, About
 
 

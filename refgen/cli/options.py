@@ -9,7 +9,7 @@ from refgen.errors import ConformanceError, RefgenError
 from refgen.shipped import BUILT_IN
 
 if TYPE_CHECKING:
-    from refgen.conformance.reports.record import Run
+    from refgen.conformance.judging.run import Run
 
 
 def add_model(command: Any) -> None:
@@ -61,8 +61,7 @@ def check_reports(options: argparse.Namespace) -> None:
 
 def write_reports(run: "Run", options: argparse.Namespace) -> int:
     """Prints the report, writes the files; the exit code is the verdict."""
-    from refgen.conformance.reports import badge, junit, page, record  # noqa: PLC0415 - only for these commands  # noqa: PLC0415
-    from refgen.conformance.reports import terminal as report
+    from refgen.conformance.reports import badge, junit, page, record, terminal  # noqa: PLC0415 - only for these commands
 
     writers = {
         "record": record.write_jsonl,
@@ -74,6 +73,6 @@ def write_reports(run: "Run", options: argparse.Namespace) -> int:
         path = getattr(options, name)
         if path is not None:
             write(run, path)
-    told = map(json.dumps, record.entries(run)) if options.json else report.lines(run)
+    told = map(json.dumps, record.entries(run)) if options.json else terminal.lines(run)
     print(run.overall.sentence if options.quiet else "\n".join(told))
     return run.overall.code

@@ -12,7 +12,7 @@ from refgen.progress import tell
 from refgen.shipped import find_model
 
 if TYPE_CHECKING:
-    from refgen.conformance.reports.record import Run
+    from refgen.conformance.judging.run import Run
 
 BROKEN = 2  # the recording, or how it was called
 

@@ -6,7 +6,7 @@ __all__ = ["assert_conformant", "check"]
 
 
 def check(subject: Any, **options: Any) -> Any:
-    """The `Run` (record.py) of a subject: a factory that makes an object of a model folder, or a `Subject`.
+    """The `Run` (judging/run.py) of a subject: a factory that makes an object of a model folder, or a `Subject`.
 
     `options` are those of `runner.check`: levels, only, seed, models, progress. Raises `ConformanceError`.
     """

@@ -535,7 +535,7 @@ FAULTS = [
           "if first.setdefault(len(prompt), text) == '':", COMPLETIONS + "test_the_first_changed_answer"),
     Fault("SERVE-09", "conformance/judging/completions.py", "skip_special_tokens=True), stop_strings)", "skip_special_tokens=False), stop_strings)",
           COMPLETIONS + "test_special_tokens_are_hidden"),
-    Fault("SERVE-10", "conformance/judging/completions.py", "if 400 <= code < 500 else", "if 400 <= code <= 500 else",
+    Fault("SERVE-10", "conformance/subjects/wire.py", "if 400 <= code < 500 else", "if 400 <= code <= 500 else",
           COMPLETIONS + "test_what_status_codes_mean"),
 ]  # fmt: skip
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from refgen.conformance.judging.lab import Lab
-from refgen.conformance.planted import subject_faults as faults
+from refgen.conformance.planted import subject_faults
 from refgen.conformance.planted.sampler_faults import FAULTS as SAMPLER_FAULTS
 from refgen.conformance.questions.cases import (
     CHOICE,
@@ -38,7 +38,9 @@ from tests.docs.test_spec import RULES
 
 FILED = [case for path in suites() for case in read(path)]
 ALL = [*FILED, *(case for name in PROBES for case in cases_of(name))]
-FAULT_NAMES = {fault.name for family in (faults.FAULTS, forward_faults.FAULTS, SAMPLER_FAULTS) for fault in family}
+FAULT_NAMES = {
+    fault.name for family in (subject_faults.FAULTS, forward_faults.FAULTS, SAMPLER_FAULTS) for fault in family
+}
 
 
 @pytest.mark.parametrize("path", suites(), ids=lambda path: path.stem)

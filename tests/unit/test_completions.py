@@ -8,7 +8,6 @@ from refgen.conformance.judging.completions import (
     changed,
     cut,
     finish_reason,
-    meaning,
     releasable,
     usage,
     visible_text,
@@ -18,6 +17,7 @@ from refgen.conformance.judging.completions import (
     wrong_in_stream,
     wrong_in_tokens,
 )
+from refgen.conformance.subjects.wire import meaning
 
 TEXT = st.text("ab", max_size=20)
 STOPS = st.lists(st.text("ab", min_size=1, max_size=4), max_size=3)

@@ -1,4 +1,4 @@
-"""What the answer of a server must say of a text, as functions of plain data. Rules SERVE-01 to SERVE-10 of SPEC.md.
+"""What the answer of a server must say of a text, as functions of plain data. Rules SERVE-01 to SERVE-09 of SPEC.md.
 
 A server says more than a model: counts, why it stopped, a text without end tokens and stop strings, pieces of it as they come, and
 logprobs beside. Each function here gives what is right, or the first thing that is wrong as a sentence, "" if nothing is.
@@ -133,12 +133,3 @@ def changed(asked: Sequence[tuple[Sequence[int], str]]) -> int | None:
         if first.setdefault(tuple(prompt), text) != text:
             return number
     return None
-
-
-def meaning(code: int) -> str:
-    """SERVE-10. What a status code says: an answer, a refusal, that the server cannot do this, that it failed."""
-    if code == 200:
-        return "answer"
-    if code == 501:
-        return "cannot"
-    return "refusal" if 400 <= code < 500 else "failure"

@@ -5,6 +5,7 @@ a relation between two answers. All have a stable dotted id, a level, the rules 
 they exist; `run(lab)` asks and answers with a Finding. A new kind of check is a class with these names, and nothing else changes.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -137,3 +138,25 @@ def together(findings: Iterable[Finding]) -> Finding:
         found.append(finding)
     ties = [finding for finding in found if finding.verdict is Verdict.TIE]
     return next(iter(ties or found), Finding(Verdict.INCONCLUSIVE, "there was nothing to compare"))
+
+
+# --- Results together ---------------------------------------------------------------------------------------
+
+
+def by_level(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Results by level, in the order of LEVELS; levels without any are not there."""
+    found = defaultdict(list)
+    for each in sorted(results, key=lambda result: place(result.level)):
+        found[each.level].append(each)
+    return dict(found)
+
+
+def place(level: str) -> int:
+    """The number of a level; those of later versions come last."""
+    return list(LEVELS).index(level) if level in LEVELS else len(LEVELS)
+
+
+def counts(results: Iterable[Result]) -> dict[str, dict[str, int]]:
+    """How many results of each verdict, by level; verdicts in their order, those that are not there left out."""
+    found = {level: Counter(each.verdict for each in own) for level, own in by_level(results).items()}
+    return {level: {str(each): number[each] for each in Verdict if number[each]} for level, number in found.items()}

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from refgen.conformance.judging.verdicts import LEVELS, Verdict
-from refgen.conformance.reports.record import BROKEN, CONFORMANT, INCONCLUSIVE, NOT_CONFORMANT, Run, by_level
+from refgen.conformance.judging.run import BROKEN, CONFORMANT, INCONCLUSIVE, NOT_CONFORMANT, Run
+from refgen.conformance.judging.verdicts import LEVELS, Verdict, by_level
 
 COLORS = {CONFORMANT: "brightgreen", NOT_CONFORMANT: "red", BROKEN: "lightgrey", INCONCLUSIVE: "yellow"}
 SIGNS = {"relations": "R", "probes": "P"}  # levels that have no number

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from refgen.conformance.judging.verdicts import Result, Verdict
-from refgen.conformance.reports.record import Run, by_level
-from refgen.conformance.reports.terminal import failure, line, who
+from refgen.conformance.judging.run import Run
+from refgen.conformance.judging.verdicts import Result, Verdict, by_level
+from refgen.conformance.reports.contents import failure, line, who
 
 ERRORS, UNSHOWN = (Verdict.CRASH, Verdict.TIMEOUT), (Verdict.SKIP, Verdict.INCONCLUSIVE)
 

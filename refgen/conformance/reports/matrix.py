@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from refgen.conformance.judging.verdicts import LEVELS, Result, Verdict
+from refgen.conformance.judging.run import Run
+from refgen.conformance.judging.verdicts import LEVELS, Result, Verdict, by_level, place
+from refgen.conformance.reports.contents import line, title, who
 from refgen.conformance.reports.page import render
-from refgen.conformance.reports.record import Run, by_level, place
-from refgen.conformance.reports.terminal import aligned, line, title, who
+from refgen.conformance.reports.terminal import aligned
 
 NOTHING = "-"
 

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refgen import spec
-from refgen.conformance.judging.verdicts import LEVELS, Result, Verdict
-from refgen.conformance.reports import pictures
-from refgen.conformance.reports import terminal as report
-from refgen.conformance.reports.record import Run, by_level
+from refgen.conformance.judging.run import Run
+from refgen.conformance.judging.verdicts import LEVELS, Result, Verdict, by_level
+from refgen.conformance.reports import contents, pictures
 from refgen.errors import ConformanceError
 
 if TYPE_CHECKING:
@@ -24,19 +23,19 @@ KINDS = {  # how a verdict is coloured
 def write_html(run: Run, path: Path) -> None:
     """The run as a page. Raises `ConformanceError` without jinja2."""
     levels = by_level(run.results)
-    coverage = report.coverage(run.results)
+    coverage = contents.coverage(run.results)
     page = render(
         "run.html.j2",
         run=run,
-        who=report.who(run),
-        head=report.head(run),
-        sentence=report.line(run.overall.sentence.removeprefix(run.overall.verdict.upper()).lstrip(": ")),
+        who=contents.who(run),
+        head=contents.head(run),
+        sentence=contents.line(run.overall.sentence.removeprefix(run.overall.verdict.upper()).lstrip(": ")),
         levels={level: (LEVELS.get(level, ""), shares(own)) for level, own in levels.items()},
         verdicts=[str(each) for each in Verdict if any(str(each) in own for own in run.counts.values())],
-        failures=report.grouped(report.failures(run)),
-        untested=report.untested(run),
-        suspects=run.suspects[: report.SUSPECTS],
-        title=report.title,
+        failures=contents.grouped(contents.failures(run)),
+        untested=contents.untested(run),
+        suspects=run.suspects[: contents.SUSPECTS],
+        title=contents.title,
         coverage={rule: {verdict: len(own) for verdict, own in checks.items()} for rule, checks in coverage.items()},
         unchecked=[rule for rule in spec.rules() if rule not in coverage],
         timelines=pictures.timelines(run.results),
@@ -59,7 +58,7 @@ def shares(results: list[Result]) -> list[tuple[str, int, float]]:
 
 def render(template: str, **values: Any) -> str:
     """A page from its template."""
-    return environment().get_template(template).render(kinds=KINDS, line=report.line, **values)
+    return environment().get_template(template).render(kinds=KINDS, line=contents.line, **values)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What the page draws, from the facts of findings (report.py): heights and shades between 0 and 1, and the words beside them."""
+"""What the page draws, from the facts of findings (contents.py): heights and shades between 0 and 1, and the words beside them."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from refgen.conformance.judging.verdicts import Result
-from refgen.conformance.reports.record import by_level
+from refgen.conformance.judging.verdicts import Result, by_level
 from refgen.oracle.compare import part_of
 from refgen.oracle.margins import NEAR
 

@@ -5,12 +5,11 @@ max_new_tokens=5)`; any of them may be missing, and a NotImplementedError says t
 """
 
 import inspect
-import queue
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from refgen.conformance.subjects.deadline import within
 from refgen.conformance.subjects.protocol import OPERATIONS, About, RefusedError, SkippedError, TimedOutError, checked
 
 Factory = Callable[[Path], Any]
@@ -18,7 +17,7 @@ KEY = {"encode": "ids", "decode": "text", "forward": "logits", "process": "score
 
 
 class PythonSubject:
-    """Asks in a thread, so that a method that hangs is given up after `timeout` seconds."""
+    """Asks by calling methods; one that takes longer than `timeout` seconds is given up."""
 
     def __init__(self, factory: Factory, about: About, timeout: float = 60.0) -> None:
         self.about = about
@@ -26,41 +25,38 @@ class PythonSubject:
         self._loaded: tuple[Path, Any] | None = None
 
     def ask(self, op: str, model: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Calls the method in a thread of its own."""
-        answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-
-        def call() -> None:
-            try:
-                answers.put((self._call(op, model, request), None))
-            except BaseException as error:  # noqa: BLE001 - whatever the subject raises is its answer
-                answers.put((None, error))
-
-        threading.Thread(target=call, daemon=True).start()
+        """What the method returns."""
         try:
-            value, error = answers.get(timeout=self._timeout)
-        except queue.Empty:
+            value, error = within(self._timeout, lambda: self._call(op, model, request))
+        except TimeoutError:
             self._loaded = None
             raise TimedOutError(f"no answer to {op} after {self._timeout:g} s") from None
         if isinstance(error, NotImplementedError):
             raise SkippedError(str(error) or f"no {op} yet")
         if error is not None:
             raise RefusedError(f"{type(error).__name__}: {error}") from error
-        return checked(op, request, value if isinstance(value, Mapping) else {KEY[op]: value})
+        return checked(op, request, value)
 
     def _call(self, op: str, model: Path, request: Mapping[str, Any]) -> Any:
         """The method's own answer."""
         if self._loaded is None or self._loaded[0] != model:
             self._loaded = model, self._factory(model)
-        method = getattr(self._loaded[1], op, None)
-        if method is None:
-            raise NotImplementedError(f"has no {op}")
-        if foreign := [name for name in request if not takes(method, name)]:
-            raise NotImplementedError(f"{op} takes no {foreign[0]}")
-        return method(**request)
+        return call(self._loaded[1], op, request)
 
     def close(self) -> None:
         """Forgets the object."""
         self._loaded = None
+
+
+def call(thing: Any, op: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer of the object's method `op`. Raises `NotImplementedError` for a method or an argument that it does not have."""
+    method = getattr(thing, op, None)
+    if method is None:
+        raise NotImplementedError(f"has no {op}")
+    if foreign := [name for name in request if not takes(method, name)]:
+        raise NotImplementedError(f"{op} takes no {foreign[0]}")
+    value = method(**request)
+    return dict(value) if isinstance(value, Mapping) else {KEY[op]: value}
 
 
 def takes(method: Callable[..., Any], name: str) -> bool:

@@ -12,14 +12,13 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import refgen
-from refgen.conformance.reports.record import about_of, read_lines
+from refgen.conformance.subjects.json_lines import about_entry, about_of, read_lines
 from refgen.conformance.subjects.protocol import About, SkippedError, Subject, SubjectError
 from refgen.errors import ConformanceError
 
@@ -38,9 +37,16 @@ class Recorded:
     ) -> None:
         self._subject, self._lock = subject, threading.Lock()
         self._file = path.open("w", encoding="utf-8")
-        about = asdict(subject.about) | {"can": sorted(subject.about.can), "choices": dict(subject.about.choices)}
         asked = {"seed": seed, "levels": [*levels], "only": [*only]}
-        self._write({"kind": "header", "format": FORMAT, "refgen": refgen.__version__, "subject": about, **asked})
+        self._write(
+            {
+                "kind": "header",
+                "format": FORMAT,
+                "refgen": refgen.__version__,
+                "subject": about_entry(subject.about),
+                **asked,
+            }
+        )
 
     @property
     def about(self) -> About:
@@ -79,9 +85,7 @@ class Replayed:
     """
 
     def __init__(self, path: Path) -> None:
-        header, *exchanges = read_lines(path, "a recording of refgen check")
-        if header.get("format") != FORMAT:
-            raise ConformanceError(f"{path}: format {header.get('format')}", f"is not known, must be {FORMAT}")
+        header, *exchanges = read_lines(path, "a recording of refgen check", FORMAT)
         self._outcomes: defaultdict[str, deque[dict[str, Any]]] = defaultdict(deque)
         self._lock = threading.Lock()
         try:

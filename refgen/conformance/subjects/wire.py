@@ -1,13 +1,11 @@
-"""The wire: one HTTP request, one answer, or one of the exceptions of subject.py. Needs httpx2, the extra `http`."""
+"""The wire: one HTTP request, one answer, or one of the exceptions of protocol.py. Needs httpx2, the extra `http`."""
 
 import json
-import queue
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from refgen.conformance.judging.completions import meaning
+from refgen.conformance.subjects.deadline import within
 from refgen.conformance.subjects.protocol import (
     CrashedError,
     GarbledError,
@@ -60,19 +58,11 @@ class Wire:
         self._client.close()
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], T]) -> T:
-        """In a thread of its own, so that a server that never ends its answer is given up."""
-        answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
-
-        def exchange() -> None:
-            try:
-                answers.put((self._exchange(method, path, body, read), None))
-            except BaseException as error:  # noqa: BLE001 - raised again by whoever asked
-                answers.put((None, error))
-
-        threading.Thread(target=exchange, daemon=True).start()
+        """The answer as `read` understands it; a server that never ends its answer is given up."""
         try:
-            value, error = answers.get(timeout=self.timeout + 1)  # a silent one is named by the client before
-        except queue.Empty:
+            seconds = self.timeout + 1  # a silent server is named by the client before
+            value, error = within(seconds, lambda: self._exchange(method, path, body, read))
+        except TimeoutError:
             raise TimedOutError(f"no end of the answer after {self.timeout:g} s") from None
         if error is not None:
             raise error
@@ -111,13 +101,22 @@ def waiting(asked: str | None) -> float:
 
 
 def refuse_errors(response: Any) -> None:
-    """SERVE-10. An error of ours that says what the server's means; one that is still busy has crashed."""
+    """An exception of protocol.py for an error of the server; one that is still busy has crashed."""
     code = response.status_code
     said = "failure" if code in BUSY else meaning(code)
     if said != "answer":
         response.read()
         kinds = {"refusal": RefusedError, "cannot": SkippedError, "failure": CrashedError}
         raise kinds[said](f"{code}: {told(response.text)}")
+
+
+def meaning(code: int) -> str:
+    """SERVE-10. What a status code says: an answer, a refusal, that the server cannot do this, that it failed."""
+    if code == 200:
+        return "answer"
+    if code == 501:
+        return "cannot"
+    return "refusal" if 400 <= code < 500 else "failure"
 
 
 def told(text: str) -> str:

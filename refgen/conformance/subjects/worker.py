@@ -8,14 +8,13 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
 from refgen.conformance.subjects.process import PROTOCOL
-from refgen.conformance.subjects.python import KEY, Factory, describe, takes
+from refgen.conformance.subjects.python import Factory, call, describe
 from refgen.errors import ConformanceError
 from refgen.shipped import BUILT_IN, find_model
 
@@ -63,17 +62,6 @@ def hello(factory: Factory) -> dict[str, Any]:
         "can": sorted(about.can),
         "choices": dict(about.choices),
     }
-
-
-def call(thing: Any, op: str, request: dict[str, Any]) -> dict[str, Any]:
-    """One method of the object."""
-    method = getattr(thing, op, None)
-    if method is None:
-        raise NotImplementedError(f"has no {op}")
-    if foreign := [name for name in request if not takes(method, name)]:
-        raise NotImplementedError(f"{op} takes no {foreign[0]}")
-    value = method(**request)
-    return dict(value) if isinstance(value, Mapping) else {KEY[op]: value}
 
 
 def packed(value: Any) -> Any:
