@@ -1,4 +1,15 @@
-"""The conformance kit: verdicts on other implementations. In a test of yours: `refgen.conformance.assert_conformant(MyGPT2)`."""
+"""The conformance kit: verdicts on other implementations. In a test of yours: `refgen.conformance.assert_conformant(MyGPT2)`.
+
+Its rooms, each of which imports only from those above it:
+
+    subjects/   the implementations under test: the protocol, and one file for each way to reach them
+    planted/    subjects and samplers with one real mistake each
+    judging/    answers to verdicts: comparison, evidence, the verdict on a whole run, suspects
+    questions/  what subjects are asked: stored cases, drawn questions, laws of sampling, servers, relations, probes
+    reports/    a run for people and programs, one file a format
+
+runner.py is above all of them: it takes the questions, asks the subject, and gives the run that reports show.
+"""
 
 from typing import Any
 

@@ -17,7 +17,7 @@ class Direct:
         self.about, self.loaded = About("transformers", dtype=dtype, choices=choices), {}
 
     def ask(self, op, model, request):
-        """The answer, or the errors of subject.py."""
+        """The answer, or the errors of protocol.py."""
         thing = self.loaded.setdefault(model, adapter.TransformersSubject(model, self.about.dtype))
         try:
             return checked(op, request, {"rows": getattr(thing, op)(**request)})

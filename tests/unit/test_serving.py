@@ -10,7 +10,7 @@ import pytest
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.questions.serving import checks
-from refgen.conformance.questions.serving.talk import Material
+from refgen.conformance.questions.serving.material import Material
 from refgen.conformance.subjects.http import HttpSubject, connect
 from refgen.conformance.subjects.protocol import SkippedError
 from refgen.conformance.subjects.python import PythonSubject, describe

@@ -92,7 +92,7 @@ class Check(Protocol):
         """Operations, such as `generate`."""
 
     def run(self, lab: "Lab") -> Finding:
-        """Asks the subject through `lab`. Failures of the subject (subject.py) may be left to the runner."""
+        """Asks the subject through `lab`. Failures of the subject (subjects/protocol.py) may be left to the runner."""
 
 
 @dataclass(frozen=True)

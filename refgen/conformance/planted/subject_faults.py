@@ -686,7 +686,7 @@ def special_spelled(folder: Path) -> Planted:
 
 
 def samplers() -> Iterator[tuple[str, str, tuple[str, ...], Factory]]:
-    """Of what makes scores of logits; the law of sampled text shows them too (sampling.py)."""
+    """Of what makes scores of logits; the law of sampled text shows them too (questions/sampling.py)."""
     for fault in sampler_faults.FAULTS:
         yield fault.name, f"{fault.sentence[0].upper()}{fault.sentence[1:]}.", fault.rules, in_sampler(fault)
 

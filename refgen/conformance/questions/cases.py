@@ -1,6 +1,6 @@
 """Cases: questions with stored answers, as JSON that any language can read. docs/cases.md describes the files.
 
-A case names a model folder, an operation of subject.py and its request, and what must come back. What `expected` holds
+A case names a model folder, an operation of subjects/protocol.py and its request, and what must come back. What `expected` holds
 goes by the operation:
 
     encode    {ids}
@@ -38,7 +38,7 @@ BUGS = ("BASIC", "EDGE_CASE", "MISSING_STEP", "MODIFIED_PARAMETER", "CONVENTION"
 
 @dataclass(frozen=True)
 class Case:
-    """One question, as data. `kills` are the planted faults (faults.py) that must not survive it."""
+    """One question, as data. `kills` are the planted faults (planted/) that must not survive it."""
 
     id: str  # dotted, such as stop.eos.first; never used again for something else
     level: str  # of verdicts.LEVELS

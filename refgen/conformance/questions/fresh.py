@@ -18,7 +18,7 @@ from refgen.config import GPT2Config
 from refgen.conformance.judging.judge import judge_greedy, judge_logits, noise_format
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, LabCheck, Verdict, together
-from refgen.conformance.questions.talk import Talk, must, tokens
+from refgen.conformance.questions.model_talk import ModelTalk, must, tokens
 from refgen.model import GPT2
 from refgen.oracle.noise import expected_error
 
@@ -48,13 +48,13 @@ def checks(lab: Lab) -> list[LabCheck]:
 
 def own_logits(lab: Lab) -> Finding:
     """Some words."""
-    talk = Talk(lab, "forward.own")
+    talk = ModelTalk(lab, "forward.own")
     return judged(lab, talk.model, {"input_ids": [(talk.prompt(30) * 9)[: min(talk.limit, 48)]]})
 
 
 def own_padded(lab: Lab) -> Finding:
     """Two rows, one of them padded."""
-    talk = Talk(lab, "forward.own.padded")
+    talk = ModelTalk(lab, "forward.own.padded")
     long, short = talk.prompt(20)[:16], talk.prompt(6)[:10]
     gap = len(long) - len(short)
     mask = [[1] * len(long), [0] * gap + [1] * len(short)]
@@ -63,7 +63,7 @@ def own_padded(lab: Lab) -> Finding:
 
 def own_text(lab: Lab) -> Finding:
     """Some prompts, forty tokens each."""
-    talk = Talk(lab, "loop.own")
+    talk = ModelTalk(lab, "loop.own")
     return together(judged_text(talk, talk.prompt(), 40) for _ in range(3))
 
 
@@ -89,7 +89,7 @@ def drawn_ids(lab: Lab, number: int) -> tuple[str, ndarray]:
 
 def fresh_text(number: int, lab: Lab) -> Finding:
     """Random ids, half the context."""
-    talk = Talk(lab, f"loop.fresh.{number}", network(lab, number))
+    talk = ModelTalk(lab, f"loop.fresh.{number}", network(lab, number))
     config = talk.reference.gpt2.config
     prompt = talk.chance.integers(0, config.vocab_size, config.n_positions // 2).tolist()
     return judged_text(talk, prompt, config.n_positions // 2)
@@ -105,7 +105,7 @@ def judged(lab: Lab, model: str, request: dict[str, Any]) -> Finding:
     return judge_logits(lab, model, request, lab.ask("forward", model, **request)["logits"], exact, scale)
 
 
-def judged_text(talk: Talk, prompt: list[int], count: int) -> Finding:
+def judged_text(talk: ModelTalk, prompt: list[int], count: int) -> Finding:
     """The subject's greedy text behind one prompt."""
     request: dict[str, Any] = {"input_ids": [prompt], "max_new_tokens": count}
     request |= {"eos_token_id": None} if talk.lab.about.loads else {}

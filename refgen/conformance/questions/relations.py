@@ -1,6 +1,6 @@
 """Level "relations": answers of the subject against each other. Any model will do, and no right answer need be known.
 
-A relation is a function of a Talk that yields findings, one for each comparison; the first bad one counts. Two greedy answers that
+A relation is a function of a ModelTalk that yields findings, one for each comparison; the first bad one counts. Two greedy answers that
 differ by a tie that rounding explains are the same.
 """
 
@@ -13,11 +13,11 @@ import numpy as np
 from refgen.conformance.judging.judge import around, noise_format
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, LabCheck, Verdict, together
-from refgen.conformance.questions.talk import Talk, must, tokens
+from refgen.conformance.questions.model_talk import ModelTalk, must, tokens
 from refgen.generation.processors import log_softmax
 from refgen.oracle.noise import LOGIT, expected_error, logit_scale
 
-Relation = Callable[[Talk], Iterable[Finding]]
+Relation = Callable[[ModelTalk], Iterable[Finding]]
 RELATIONS: list[tuple[str, tuple[str, ...], str, frozenset[str], Relation]] = []
 SHORT, LONG = 6, 20  # new tokens
 
@@ -42,14 +42,14 @@ def checks(lab: Lab) -> list[LabCheck]:  # noqa: ARG001 - levels have one signat
 
 def found(name: str, find: Relation, lab: Lab) -> Finding:
     """What one relation finds in the lab's own model."""
-    return together(find(Talk(lab, name)))
+    return together(find(ModelTalk(lab, name)))
 
 
 # --- The same question ------------------------------------------------------------------------------------
 
 
 @relation("repeat", "GREEDY-04", why="a question asked again has the same greedy answer")
-def repeat(talk: Talk) -> Iterator[Finding]:
+def repeat(talk: ModelTalk) -> Iterator[Finding]:
     """Twice, one after the other."""
     for prompt in talk.prompts(3):
         first, second = (talk.say(prompt, max_new_tokens=LONG) for _ in range(2))
@@ -57,7 +57,7 @@ def repeat(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("forgets", "CACHE-01", "GREEDY-04", why="an answer does not depend on the question before")
-def forgets(talk: Talk) -> Iterator[Finding]:
+def forgets(talk: ModelTalk) -> Iterator[Finding]:
     """A, a longer prompt that begins with A, another of A's length, then A again."""
     for prompt in talk.prompts(2):
         first = talk.say(prompt)
@@ -67,7 +67,7 @@ def forgets(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("batch", "BATCH-01", why="a row does not depend on its neighbours")
-def batch(talk: Talk) -> Iterator[Finding]:
+def batch(talk: ModelTalk) -> Iterator[Finding]:
     """Rows of one width together and alone."""
     width = 8
     prompts = [talk.prompt(20)[:width] for _ in range(5)]
@@ -78,7 +78,7 @@ def batch(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("padded", "PAD-05", "PAD-04", why="a prompt that is padded on the left has the answer it has alone")
-def padded(talk: Talk) -> Iterator[Finding]:
+def padded(talk: ModelTalk) -> Iterator[Finding]:
     """Prompts of different lengths together, with the mask that says so."""
     prompts = talk.prompts(4)
     for number, (prompt, row) in enumerate(zip(prompts, talk.rows(prompts), strict=True)):
@@ -86,7 +86,7 @@ def padded(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("padded-alone", "PAD-05", "PAD-04", why="padding alone changes nothing, neither in the first step nor later")
-def padded_alone(talk: Talk) -> Iterator[Finding]:
+def padded_alone(talk: ModelTalk) -> Iterator[Finding]:
     """One prompt, with seven columns of padding and without."""
     for prompt in talk.prompts(2):
         ids, mask = [[0] * 7 + prompt], [[0] * 7 + [1] * len(prompt)]
@@ -96,7 +96,7 @@ def padded_alone(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("order", "BATCH-01", why="rows come back in the order in which they were sent")
-def order(talk: Talk) -> Iterator[Finding]:
+def order(talk: ModelTalk) -> Iterator[Finding]:
     """A batch forwards and backwards."""
     prompts = [talk.prompt(20)[:9] for _ in range(4)]
     forwards, backwards = talk.rows(prompts), talk.rows(prompts[::-1])[::-1]
@@ -105,7 +105,7 @@ def order(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("cache", "CACHE-02", why="with a cache and without, the text is the same")
-def cache(talk: Talk) -> Iterator[Finding]:
+def cache(talk: ModelTalk) -> Iterator[Finding]:
     """use_cache on and off."""
     for prompt in talk.prompts(2):
         yield talk.same(
@@ -117,14 +117,14 @@ def cache(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("chunks", "CACHE-03", why="a prompt read in pieces gives the same text")
-def chunks(talk: Talk) -> Iterator[Finding]:
+def chunks(talk: ModelTalk) -> Iterator[Finding]:
     """Chunks of three tokens."""
     prompt = talk.prompt(12)
     yield talk.same(prompt, talk.say(prompt), talk.say(prompt, prefill_chunk_size=3), "the prompt whole and in chunks")
 
 
 @relation("lookup", "ASSIST-01", why="drafts never change greedy text")
-def lookup(talk: Talk) -> Iterator[Finding]:
+def lookup(talk: ModelTalk) -> Iterator[Finding]:
     """Prompt lookup on a prompt that repeats itself."""
     prompt = talk.prompt(5) * 3
     yield talk.same(
@@ -133,7 +133,7 @@ def lookup(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("room", "LEN-01", "CACHE-02", why="how much text is asked for does not change how it begins")
-def room(talk: Talk) -> Iterator[Finding]:
+def room(talk: ModelTalk) -> Iterator[Finding]:
     """A few tokens are the beginning of more."""
     for prompt in talk.prompts(2):
         few, many = talk.say(prompt, max_new_tokens=SHORT), talk.say(prompt, max_new_tokens=LONG)
@@ -148,7 +148,7 @@ def room(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("one", "LEN-01", why="one token is one token")
-def one(talk: Talk) -> Iterator[Finding]:
+def one(talk: ModelTalk) -> Iterator[Finding]:
     """The least that can be asked for."""
     prompt = talk.prompt()
     row = talk.say(prompt, max_new_tokens=1)
@@ -158,7 +158,7 @@ def one(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("going-on", "LOOP-01", "CACHE-02", why="text that is continued goes on as if it had not stopped")
-def going_on(talk: Talk) -> Iterator[Finding]:
+def going_on(talk: ModelTalk) -> Iterator[Finding]:
     """Some tokens, then more behind them, and all at once."""
     for prompt in talk.prompts(2):
         first = talk.say(prompt, max_new_tokens=SHORT).get("new_ids")
@@ -173,7 +173,7 @@ def going_on(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("temperature-greedy", "GREEDY-05", why="temperature, top-k and top-p do nothing to greedy text")
-def temperature_greedy(talk: Talk) -> Iterator[Finding]:
+def temperature_greedy(talk: ModelTalk) -> Iterator[Finding]:
     """Settings that shape chance, without chance."""
     prompt = talk.prompt()
     plain = talk.say(prompt)
@@ -183,7 +183,7 @@ def temperature_greedy(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("temperature-zero", "TEMP-02", why="temperature 0 is greedy")
-def temperature_zero(talk: Talk) -> Iterator[Finding]:
+def temperature_zero(talk: ModelTalk) -> Iterator[Finding]:
     """Sampling at temperature 0."""
     if talk.lab.about.choices.get("temperature_zero", "greedy") != "greedy":
         yield Finding(Verdict.SKIP, "the subject declares temperature_zero to be something else")
@@ -194,7 +194,7 @@ def temperature_zero(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("top-k-one", "TOPK-03", why="the best token alone is greedy")
-def top_k_one(talk: Talk) -> Iterator[Finding]:
+def top_k_one(talk: ModelTalk) -> Iterator[Finding]:
     """Sampling with top_k=1."""
     for seed, prompt in enumerate(talk.prompts(2)):
         yield talk.same(
@@ -203,7 +203,7 @@ def top_k_one(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("top-p-tiny", "TOPP-04", why="a tiny top_p leaves the best token, not none")
-def top_p_tiny(talk: Talk) -> Iterator[Finding]:
+def top_p_tiny(talk: ModelTalk) -> Iterator[Finding]:
     """Sampling with top_p next to nothing."""
     for seed, prompt in enumerate(talk.prompts(2)):
         tiny = talk.say(prompt, do_sample=True, top_k=0, top_p=1e-6, seed=seed)
@@ -214,7 +214,7 @@ def top_p_tiny(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("seed", "SAMP-05", why="a seed repeats what it gave")
-def seed(talk: Talk) -> Iterator[Finding]:
+def seed(talk: ModelTalk) -> Iterator[Finding]:
     """The same twice, with others between."""
     prompt = talk.prompt()
     say = partial(talk.say, prompt, do_sample=True, top_k=0, max_new_tokens=LONG)
@@ -224,7 +224,7 @@ def seed(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("seeds", "SAMP-05", why="another seed gives another text")
-def seeds(talk: Talk) -> Iterator[Finding]:
+def seeds(talk: ModelTalk) -> Iterator[Finding]:
     """Eight seeds. That all agree by chance is out of the question where the model leaves any choice."""
     prompt = talk.prompt()
     said = [
@@ -235,7 +235,7 @@ def seeds(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("neutral", "PROC-05", why="a setting at its neutral value changes nothing")
-def neutral(talk: Talk) -> Iterator[Finding]:
+def neutral(talk: ModelTalk) -> Iterator[Finding]:
     """Sampling with a seed, with settings at their neutral values and without."""
     prompt = talk.prompt()
     say = partial(talk.say, prompt, do_sample=True, seed=3, max_new_tokens=LONG)
@@ -249,7 +249,7 @@ def neutral(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("several", "SAMP-07", why="as many answers as asked for, each its own")
-def several(talk: Talk) -> Iterator[Finding]:
+def several(talk: ModelTalk) -> Iterator[Finding]:
     """Six texts of one prompt; the adapter has counted them."""
     rows = talk.rows(
         [talk.prompt()], do_sample=True, top_k=0, temperature=1.5, num_return_sequences=6, seed=1, max_new_tokens=LONG
@@ -258,7 +258,7 @@ def several(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("several-prompts", "SAMP-07", "BATCH-01", why="answers of one prompt stand together: a a b b")
-def several_prompts(talk: Talk) -> Iterator[Finding]:
+def several_prompts(talk: ModelTalk) -> Iterator[Finding]:
     """Two prompts, three answers each, of which only the best token is left to say."""
     prompts = [talk.prompt(20)[:8] for _ in range(2)]
     alone = [talk.say(prompt) for prompt in prompts]
@@ -273,7 +273,7 @@ def several_prompts(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("end", "STOP-02", why="an end token ends the text, and changes nothing before it")
-def end(talk: Talk) -> Iterator[Finding]:
+def end(talk: ModelTalk) -> Iterator[Finding]:
     """A token that the text has anyway is made the end."""
     for prompt in talk.prompts(3):
         plain = talk.say(prompt, max_new_tokens=LONG).get("new_ids")
@@ -290,7 +290,7 @@ def end(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("ends", "STOP-03", why="of several end tokens each ends the text")
-def ends(talk: Talk) -> Iterator[Finding]:
+def ends(talk: ModelTalk) -> Iterator[Finding]:
     """Two tokens that the text has, in either order."""
     prompt = talk.prompt()
     plain = talk.say(prompt, max_new_tokens=LONG).get("new_ids")
@@ -304,7 +304,7 @@ def ends(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("end-in-batch", "STOP-06", "STOP-05", why="a row that ends early leaves the others as they are")
-def end_in_batch(talk: Talk) -> Iterator[Finding]:
+def end_in_batch(talk: ModelTalk) -> Iterator[Finding]:
     """The end token is one that some rows say early."""
     prompts = [talk.prompt(20)[:8] for _ in range(4)]
     alone = [talk.say(prompt, max_new_tokens=LONG).get("new_ids", []) for prompt in prompts]
@@ -320,7 +320,7 @@ def end_in_batch(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("minimum", "LEN-07", why="text does not end before its minimum")
-def minimum(talk: Talk) -> Iterator[Finding]:
+def minimum(talk: ModelTalk) -> Iterator[Finding]:
     """An end token that would come first is held back, and only until then."""
     prompt = talk.prompt()
     first = talk.say(prompt, max_new_tokens=1).get("new_ids")
@@ -333,7 +333,7 @@ def minimum(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("stop-string", "SSTR-01", why="a stop string ends the text where it is whole, and not before")
-def stop_string(talk: Talk) -> Iterator[Finding]:
+def stop_string(talk: ModelTalk) -> Iterator[Finding]:
     """Four characters that the text has anyway, wherever tokens end."""
     decode = partial(talk.reference.tokenizer.decode, skip_special_tokens=True)
     for prompt in talk.prompts(3):
@@ -354,7 +354,7 @@ def stop_string(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("ban", "SUP-01", why="a banned token never comes")
-def ban(talk: Talk) -> Iterator[Finding]:
+def ban(talk: ModelTalk) -> Iterator[Finding]:
     """The first tokens of the text are suppressed."""
     prompt = talk.prompt()
     first = talk.say(prompt).get("new_ids")
@@ -365,7 +365,7 @@ def ban(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("bias", "BIAS-01", why="a bias makes a token likelier or rules it out")
-def bias(talk: Talk) -> Iterator[Finding]:
+def bias(talk: ModelTalk) -> Iterator[Finding]:
     """Far up, far down."""
     prompt = talk.prompt()
     first = talk.say(prompt, max_new_tokens=1).get("new_ids")
@@ -379,7 +379,7 @@ def bias(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("ban-of-others", "SUP-01", "PROC-06", why="to ban what would not come changes nothing")
-def ban_of_others(talk: Talk) -> Iterator[Finding]:
+def ban_of_others(talk: ModelTalk) -> Iterator[Finding]:
     """Twenty tokens that the text does not have."""
     prompt = talk.prompt()
     plain = talk.say(prompt)
@@ -391,7 +391,7 @@ def ban_of_others(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("ngram", "NGRAM-01", why="no pair of tokens comes twice")
-def ngram(talk: Talk) -> Iterator[Finding]:
+def ngram(talk: ModelTalk) -> Iterator[Finding]:
     """The prompt counts."""
     prompt = talk.prompt(3) * 3
     row = talk.say(prompt, max_new_tokens=LONG, no_repeat_ngram_size=2).get("new_ids")
@@ -403,7 +403,7 @@ def ngram(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("repetition", "REP-01", why="a penalty makes repeated tokens rarer, not commoner")
-def repetition(talk: Talk) -> Iterator[Finding]:
+def repetition(talk: ModelTalk) -> Iterator[Finding]:
     """A hundred times as dear, a token does not come again while others are left."""
     prompt = talk.prompt()
     row = talk.say(prompt, max_new_tokens=LONG, repetition_penalty=100.0).get("new_ids")
@@ -415,7 +415,7 @@ def repetition(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("stream", "STREAM-03", why="text that is streamed is the text")
-def stream(talk: Talk) -> Iterator[Finding]:
+def stream(talk: ModelTalk) -> Iterator[Finding]:
     """Pieces joined, and against the request that is not streamed."""
     for prompt in talk.prompts(2):
         plain, row = talk.say(prompt, max_new_tokens=LONG), talk.say(prompt, max_new_tokens=LONG, stream=True)
@@ -428,7 +428,7 @@ def stream(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("logprobs", "OUT-08", why="log-probabilities are no more than 0, one for each token")
-def logprobs(talk: Talk) -> Iterator[Finding]:
+def logprobs(talk: ModelTalk) -> Iterator[Finding]:
     """Of greedy text."""
     row = talk.say(talk.prompt(), max_new_tokens=LONG)
     if row.get("logprobs") is None or "new_ids" not in row:
@@ -440,7 +440,7 @@ def logprobs(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("logprobs-forward", "OUT-08", why="log-probabilities are those of the logits", needs="generate forward")
-def logprobs_forward(talk: Talk) -> Iterator[Finding]:
+def logprobs_forward(talk: ModelTalk) -> Iterator[Finding]:
     """Of greedy text, against the subject's own forward pass over it."""
     for prompt in talk.prompts(2):
         row = talk.say(prompt, max_new_tokens=LONG)
@@ -461,7 +461,7 @@ def logprobs_forward(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("greedy-is-best", "GREEDY-01", why="greedy takes the best token of its own logits", needs="generate forward")
-def greedy_is_best(talk: Talk) -> Iterator[Finding]:
+def greedy_is_best(talk: ModelTalk) -> Iterator[Finding]:
     """Greedy text against the subject's own forward pass over it."""
     for prompt in talk.prompts(2):
         row = talk.say(prompt, max_new_tokens=LONG)
@@ -475,7 +475,7 @@ def greedy_is_best(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("causal", "FWD-09", why="what comes later changes nothing before", needs="forward")
-def causal(talk: Talk) -> Iterator[Finding]:
+def causal(talk: ModelTalk) -> Iterator[Finding]:
     """A text and its beginning, with two ends."""
     beginning = talk.prompt(12)
     one_end, other_end = ([*beginning, *talk.prompt(6)] for _ in range(2))
@@ -486,7 +486,7 @@ def causal(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("forward-batch", "BATCH-01", why="a row's logits do not depend on its neighbours", needs="forward")
-def forward_batch(talk: Talk) -> Iterator[Finding]:
+def forward_batch(talk: ModelTalk) -> Iterator[Finding]:
     """Rows of one width together and alone."""
     prompts = [talk.prompt(20)[:9] for _ in range(4)]
     together_ = talk.logits(prompts)
@@ -497,7 +497,7 @@ def forward_batch(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("forward-padded", "PAD-05", "PAD-04", why="padding changes no logit", needs="forward")
-def forward_padded(talk: Talk) -> Iterator[Finding]:
+def forward_padded(talk: ModelTalk) -> Iterator[Finding]:
     """Padded on the left, with the mask that says so."""
     prompt = talk.prompt(12)
     ids, mask = [[0] * 5 + prompt], [[0] * 5 + [1] * len(prompt)]
@@ -506,7 +506,7 @@ def forward_padded(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("forward-cached", "CACHE-02", "FWD-02", why="logits through a cache are those without", needs="forward")
-def forward_cached(talk: Talk) -> Iterator[Finding]:
+def forward_cached(talk: ModelTalk) -> Iterator[Finding]:
     """The second half one by one."""
     prompt = talk.prompt(16)
     yield talk.near(
@@ -518,7 +518,7 @@ def forward_cached(talk: Talk) -> Iterator[Finding]:
 
 
 @relation("round-trip", "TOK-11", "TOK-04", why="every text comes back as it was", needs="encode decode")
-def round_trip(talk: Talk) -> Iterator[Finding]:
+def round_trip(talk: ModelTalk) -> Iterator[Finding]:
     """Random characters of all planes."""
     ranges = ((32, 127), (0, 32), (0xA0, 0x600), (0x3000, 0x3100), (0x4E00, 0x5000), (0x1F300, 0x1F650))
     for _ in range(20):

@@ -1,7 +1,7 @@
 """Checks of sampled text: whether tokens are drawn by the law that the settings name, each by a number of its own. docs/sampling-law.md.
 
-What a token's law is, token_law.py says; trial.py weighs the tokens by evidence.py, and sampler_faults.py has the faults that are
-bet on. Dice (probes/) have the same logits at every step, so the law is known exactly and any number
+judging/ has the law of a token (token_law.py) and weighs the tokens (trial.py, evidence.py); planted/sampler_faults.py has the
+faults that are bet on. Dice (probes/) have the same logits at every step, so the law is known exactly and any number
 of tokens can be had; of other models each token is judged by the law of the text before it, with room for rounding.
 
 All checks of a run share one chance of a false alarm, ALPHA. A check asks until every known fault that it can see within its

@@ -29,7 +29,7 @@ class ReferenceSubject:
 
     name = "refgen"
     dtype = "float32"
-    logits_processor: Sequence[Processor] = ()  # faults.py has some
+    logits_processor: Sequence[Processor] = ()  # planted/subject_faults.py has some
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -104,7 +104,7 @@ class ReferenceSubject:
             result: Any = generate(prepare_run(self.model.gpt2, self.model.generation_config, call))
         return result
 
-    def next_logits(self, P: int) -> NextLogits | None:  # noqa: ARG002 - faults.py has another
+    def next_logits(self, P: int) -> NextLogits | None:  # noqa: ARG002 - planted/subject_faults.py has another
         """The model as the loop sees it, behind a prompt of `P` columns; None for the network itself."""
         return None
 

@@ -9,14 +9,14 @@ from refgen.conformance.judging.completions import (
 )
 from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.questions.serving.question import COUNT, asks, compared, failed, passed, skipped
-from refgen.conformance.questions.serving.talk import Talk
+from refgen.conformance.questions.serving.server_talk import ServerTalk
 from refgen.oracle.margins import ODDS
 
 WARM = 1.0  # the temperature of chance
 
 
 @asks("bias.up", "BIAS-01", why="a bias that does nothing is a promise broken", needs=["logit_bias"])
-def biased_up(talk: Talk) -> Finding:
+def biased_up(talk: ServerTalk) -> Finding:
     """100 more makes a token the only one."""
     walk = talk.known.best
     token = next(i for i in talk.known.walks[1].ids if i not in talk.known.ends and i not in walk.ids[:1])
@@ -25,7 +25,7 @@ def biased_up(talk: Talk) -> Finding:
 
 
 @asks("bias.down", "BIAS-01", why="forbidden words are said", needs=["logit_bias"])
-def biased_down(talk: Talk) -> Finding:
+def biased_down(talk: ServerTalk) -> Finding:
     """100 less makes the second best the best."""
     for walk in talk.known.walks:
         biased = talk.known.walk(walk.prompt, 1, {walk.ids[0]: -100.0})
@@ -36,7 +36,7 @@ def biased_down(talk: Talk) -> Finding:
 
 
 @asks("bias.some", "BIAS-01", why="a bias is added to the logit, not to anything else", needs=["logit_bias"])
-def biased_a_little(talk: Talk) -> Finding:
+def biased_a_little(talk: ServerTalk) -> Finding:
     """A bias just short of what is needed changes nothing, one just beyond it changes the token."""
     for walk in talk.known.walks:
         other = talk.known.walk(walk.prompt, 1, {walk.ids[0]: -100.0})
@@ -56,14 +56,14 @@ def biased_a_little(talk: Talk) -> Finding:
 
 
 @asks("seed.same", "SAMP-05", why="a run that cannot be repeated cannot be debugged", needs=["seed"])
-def same_seed(talk: Talk) -> Finding:
+def same_seed(talk: ServerTalk) -> Finding:
     """The same seed, the same text."""
     texts = [talk.choice(talk.known.best.prompt, max_tokens=COUNT, **drawn(talk, 7))["text"] for _ in range(2)]
     return compared(texts[1], texts[0], "the second answer with a seed")
 
 
 @asks("seed.other", "SAMP-05", "TEMP-01", why="chance that never changes is none", needs=["seed"])
-def other_seeds(talk: Talk) -> Finding:
+def other_seeds(talk: ServerTalk) -> Finding:
     """Other seeds, other texts, unless that is likely not to happen."""
     choices = [
         talk.choice(talk.known.best.prompt, ids=True, max_tokens=COUNT, **drawn(talk, seed)) for seed in (1, 2, 3)
@@ -75,7 +75,7 @@ def other_seeds(talk: Talk) -> Finding:
 
 
 @asks("seed.greedy", "GREEDY-05", "TEMP-02", why="temperature 0 is for answers that do not change", needs=["seed"])
-def seeds_at_temperature_zero(talk: Talk) -> Finding:
+def seeds_at_temperature_zero(talk: ServerTalk) -> Finding:
     """No seed changes greedy text."""
     for walk in talk.known.walks[:2]:
         count = min(COUNT, walk.clear(talk.known.least))
@@ -86,7 +86,7 @@ def seeds_at_temperature_zero(talk: Talk) -> Finding:
 
 
 @asks("top_p", "TOPP-01", why="a setting that is accepted and has no effect misleads", needs=["top_p"])
-def top_p_near_zero(talk: Talk) -> Finding:
+def top_p_near_zero(talk: ServerTalk) -> Finding:
     """At a top_p that only the best token reaches, warm text is greedy."""
     walk = talk.known.best
     count = min(8, walk.clear(talk.known.least))
@@ -95,7 +95,7 @@ def top_p_near_zero(talk: Talk) -> Finding:
 
 
 @asks("n.greedy", "SERVE-07", why="a client that asks for three answers reads three", needs=["n"])
-def several_greedy_choices(talk: Talk) -> Finding:
+def several_greedy_choices(talk: ServerTalk) -> Finding:
     """n choices, numbered from 0, all the same at temperature 0."""
     choices = talk.ask(talk.known.best.prompt, max_tokens=5, n=3, temperature=0)["choices"]
     if problem := wrong_in_choices(choices, 3):
@@ -105,7 +105,7 @@ def several_greedy_choices(talk: Talk) -> Finding:
 
 
 @asks("n.sampled", "SERVE-07", "SAMP-07", why="three times the same answer is no choice", needs=["n"])
-def several_sampled_choices(talk: Talk) -> Finding:
+def several_sampled_choices(talk: ServerTalk) -> Finding:
     """With chance they differ, unless that is likely not to happen."""
     answer = talk.ask(talk.known.best.prompt, ids=True, max_tokens=COUNT, n=3, **drawn(talk, 1))
     if len(answer["choices"]) != 3:
@@ -113,12 +113,12 @@ def several_sampled_choices(talk: Talk) -> Finding:
     return differing(talk, answer["choices"], "choices", "SERVE-07")
 
 
-def drawn(talk: Talk, seed: int, temperature: float = WARM) -> dict[str, Any]:
+def drawn(talk: ServerTalk, seed: int, temperature: float = WARM) -> dict[str, Any]:
     """Chance that can be repeated, if the server can repeat it."""
     return {"temperature": temperature} | ({"seed": seed} if "seed" in talk.lab.about.can else {})
 
 
-def differing(talk: Talk, choices: Sequence[Mapping[str, Any]], what: str, rule: str) -> Finding:
+def differing(talk: ServerTalk, choices: Sequence[Mapping[str, Any]], what: str, rule: str) -> Finding:
     """Texts drawn by chance that are all the same are wrong if they would be with less than one chance in a million."""
     if len({choice["text"] for choice in choices}) > 1:
         return passed()

@@ -7,13 +7,14 @@ from refgen.conformance.judging.completions import (
     usage,
 )
 from refgen.conformance.judging.verdicts import Finding, Verdict
+from refgen.conformance.questions.serving.material import Walk
 from refgen.conformance.questions.serving.question import COUNT, asks, chosen, compared, failed, passed, skipped
+from refgen.conformance.questions.serving.server_talk import ServerTalk
 from refgen.conformance.questions.serving.state import unsteady
-from refgen.conformance.questions.serving.talk import Talk, Walk
 
 
 @asks("greedy", "GREEDY-01", why="a server that does not say the likeliest token at temperature 0 serves another model")
-def greedy(talk: Talk) -> Finding:
+def greedy(talk: ServerTalk) -> Finding:
     """Every token of four answers is the best, or a tie."""
     flips = 0
     for walk in talk.known.walks[:4]:
@@ -30,7 +31,7 @@ def greedy(talk: Talk) -> Finding:
 
 
 @asks("max_tokens", "LEN-01", why="an answer of another length than asked for is cut, or costs what nobody wanted")
-def max_tokens(talk: Talk) -> Finding:
+def max_tokens(talk: ServerTalk) -> Finding:
     """1, 2 and 5 tokens, no more and no less."""
     walk = talk.known.best
     for count in (1, 2, 5):
@@ -48,14 +49,14 @@ def max_tokens(talk: Talk) -> Finding:
 
 
 @asks("finish.length", "SERVE-02", why="without it a client cannot tell a cut answer from a whole one")
-def finish_length(talk: Talk) -> Finding:
+def finish_length(talk: ServerTalk) -> Finding:
     """An answer cut by max_tokens says so."""
     choice = talk.choice(talk.known.best.prompt, max_tokens=3)
     return compared(choice["finish_reason"], finish_reason("length"), "finish_reason after max_tokens")
 
 
 @asks("finish.eos", "SERVE-02", "STOP-02", why="an answer that ends by itself is whole")
-def finish_eos(talk: Talk) -> Finding:
+def finish_eos(talk: ServerTalk) -> Finding:
     """An answer that ends by the end token says so, and ends there."""
     walk = ended(talk)
     if walk is None:
@@ -74,7 +75,7 @@ def finish_eos(talk: Talk) -> Finding:
 
 
 @asks("finish.eos.limit", "SERVE-02", "STOP-01", why="an answer that is whole at the very last token is whole")
-def finish_eos_at_the_limit(talk: Talk) -> Finding:
+def finish_eos_at_the_limit(talk: ServerTalk) -> Finding:
     """The end token as the last one allowed: "stop", or "length" where a server counts so."""
     walk = ended(talk)
     if walk is None:
@@ -86,7 +87,7 @@ def finish_eos_at_the_limit(talk: Talk) -> Finding:
 
 
 @asks("eos.hidden", "SERVE-09", why="<|endoftext|> at the end of an answer is shown to users")
-def end_token_is_hidden(talk: Talk) -> Finding:
+def end_token_is_hidden(talk: ServerTalk) -> Finding:
     """The end token's text is not in the text."""
     walk = ended(talk)
     if walk is None:
@@ -101,7 +102,7 @@ def end_token_is_hidden(talk: Talk) -> Finding:
 
 
 @asks("usage", "SERVE-01", why="people are billed by these counts, and clients plan by them")
-def counts(talk: Talk) -> Finding:
+def counts(talk: ServerTalk) -> Finding:
     """Of an answer that ends at its limit, of one that ends by the end token, and of two choices."""
     for walk, ending in [(talk.known.best, "length"), (ended(talk), "eos")]:
         if walk is None:
@@ -119,7 +120,7 @@ def counts(talk: Talk) -> Finding:
 
 
 @asks("usage.n", "SERVE-01", why="with several choices every one of them costs", needs=["n"])
-def counts_of_several(talk: Talk) -> Finding:
+def counts_of_several(talk: ServerTalk) -> Finding:
     """The completion's count is that of all choices."""
     walk = talk.known.best
     answer = talk.ask(walk.prompt, max_tokens=4, n=2, temperature=0)
@@ -129,19 +130,19 @@ def counts_of_several(talk: Talk) -> Finding:
 
 
 @asks("usage.stream", "SERVE-01", why="streaming clients are billed too", needs=["stream", "stream_usage"])
-def counts_of_stream(talk: Talk) -> Finding:
+def counts_of_stream(talk: ServerTalk) -> Finding:
     """The same as not streamed."""
     options: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
     plain = talk.ask(talk.known.best.prompt, max_tokens=5)["usage"]
     return compared(talk.ask(talk.known.best.prompt, max_tokens=5, **options)["usage"], plain, "usage of a stream")
 
 
-def clear(talk: Talk, walk: Walk, count: int) -> bool:
+def clear(talk: ServerTalk, walk: Walk, count: int) -> bool:
     """Whether rounding cannot change the first `count` tokens, none of which is an end token."""
     return walk.clear(talk.known.least) >= count and len(walk.ids) - walk.ended >= count
 
 
-def ended(talk: Talk) -> Walk | None:
+def ended(talk: ServerTalk) -> Walk | None:
     """A prompt that the model ends by itself, clearly."""
     return next(
         (walk for walk in talk.known.walks if walk.ended and walk.clear(talk.known.least) == len(walk.ids)), None

@@ -2,12 +2,12 @@
 
 from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.questions.serving.question import asks, chosen, failed, passed
-from refgen.conformance.questions.serving.talk import Talk
+from refgen.conformance.questions.serving.server_talk import ServerTalk
 from refgen.conformance.subjects.protocol import CrashedError, RefusedError
 
 
 @asks("context.over", "SERVE-10", "FWD-23", why="a prompt cut in silence is answered as if it were whole")
-def prompt_too_long(talk: Talk) -> Finding:
+def prompt_too_long(talk: ServerTalk) -> Finding:
     """A prompt longer than the context is refused, and the next one is answered."""
     prompt = long_prompt(talk, talk.config.n_positions + 5)
     try:
@@ -23,7 +23,7 @@ def prompt_too_long(talk: Talk) -> Finding:
 
 
 @asks("context.end", "LEN-04", "SERVE-02", why="at the end of the context a server crashes or goes round in circles")
-def end_of_the_context(talk: Talk) -> Finding:
+def end_of_the_context(talk: ServerTalk) -> Finding:
     """An answer that reaches the end of the context ends there by length, or is refused before."""
     n = talk.config.n_positions
     prompt = long_prompt(talk, n - 2)
@@ -44,7 +44,7 @@ def end_of_the_context(talk: Talk) -> Finding:
 
 
 @asks("request.unknown", "SERVE-10", why="whoever misspells a field should hear of it")
-def unknown_field(talk: Talk) -> Finding:
+def unknown_field(talk: ServerTalk) -> Finding:
     """A field nobody knows is refused or ignored; only told."""
     try:
         talk.choice(talk.known.best.prompt, max_tokens=1, refgen_unknown_field=1)
@@ -56,7 +56,7 @@ def unknown_field(talk: Talk) -> Finding:
 
 
 @asks("request.wrong", "SERVE-10", why="a request that makes no sense must not stop the server")
-def senseless_requests(talk: Talk) -> Finding:
+def senseless_requests(talk: ServerTalk) -> Finding:
     """Fields of the wrong kind are refused with 400 to 499, or ignored; the next request is answered."""
     for body in ({"max_tokens": "many"}, {"temperature": "warm"}, {"prompt": {"no": "prompt"}}):
         try:
@@ -71,7 +71,7 @@ def senseless_requests(talk: Talk) -> Finding:
 
 
 @asks("logprobs.too_many", "SERVE-10", why="one careless request stops the server for everybody", needs=["logprobs"])
-def too_many_logprobs(talk: Talk) -> Finding:
+def too_many_logprobs(talk: ServerTalk) -> Finding:
     """A million alternatives are refused, or as many given as there are; the next request is answered."""
     try:
         choice = talk.choice(talk.known.best.prompt, max_tokens=1, logprobs=10**6)
@@ -87,7 +87,7 @@ def too_many_logprobs(talk: Talk) -> Finding:
     return alive(talk, said)
 
 
-def long_prompt(talk: Talk, length: int) -> list[int]:
+def long_prompt(talk: ServerTalk, length: int) -> list[int]:
     """A prompt of exactly so many tokens, which a text gives back."""
     word = talk.known.best.prompt
     repeated = (word * (length // len(word) + 1))[:length]
@@ -102,7 +102,7 @@ def long_prompt(talk: Talk, length: int) -> list[int]:
     return [letters[0]] * length if letters else repeated
 
 
-def alive(talk: Talk, said: str) -> Finding:
+def alive(talk: ServerTalk, said: str) -> Finding:
     """PASS with what was said, if the server still answers."""
     try:
         choice = talk.choice(talk.known.best.prompt, max_tokens=2)

@@ -9,14 +9,15 @@ from refgen.conformance.judging.completions import (
 )
 from refgen.conformance.judging.verdicts import Finding
 from refgen.conformance.questions.serving.chance import drawn
+from refgen.conformance.questions.serving.material import off
 from refgen.conformance.questions.serving.question import COUNT, asks, chosen, compared, failed, passed, skipped
-from refgen.conformance.questions.serving.talk import Talk, off
+from refgen.conformance.questions.serving.server_talk import ServerTalk
 from refgen.conformance.questions.serving.text import across, inside, plain_text
 from refgen.oracle.noise import LOGIT
 
 
 @asks("logprobs.lists", "SERVE-05", why="numbers beside the wrong token mislead whoever uses them", needs=["logprobs"])
-def logprobs_are_aligned(talk: Talk) -> Finding:
+def logprobs_are_aligned(talk: ServerTalk) -> Finding:
     """One logprob a token, none positive, the best one for each token of greedy text."""
     walk = talk.known.best
     count = min(COUNT, max(4, walk.clear(talk.known.least)))
@@ -31,7 +32,7 @@ def logprobs_are_aligned(talk: Talk) -> Finding:
 @asks(
     "logprobs.stop", "SERVE-05", why="behind a stop string the lists no longer fit the text", needs=["logprobs", "stop"]
 )
-def logprobs_to_a_stop(talk: Talk) -> Finding:
+def logprobs_to_a_stop(talk: ServerTalk) -> Finding:
     """The lists are as long as each other, and their tokens hold the text, where a stop string cuts it."""
     walk, text = plain_text(talk)
     if talk.choice(walk.prompt, max_tokens=1, logprobs=1).get("logprobs") is None:
@@ -48,7 +49,7 @@ def logprobs_to_a_stop(talk: Talk) -> Finding:
 
 
 @asks("logprobs.values", "OUT-08", why="wrong numbers look like right ones", needs=["logprobs"])
-def logprobs_are_right(talk: Talk) -> Finding:
+def logprobs_are_right(talk: ServerTalk) -> Finding:
     """Of greedy text they are those of the model, within the rounding of its dtype; alternatives too."""
     walk = talk.known.best
     choice = talk.choice(walk.prompt, max_tokens=COUNT, logprobs=2)
@@ -85,7 +86,7 @@ def wrong_numbers(numbers: list[float], exact: np.ndarray, sigma: np.ndarray, di
     why="logprobs before or after temperature are two different numbers",
     needs=["logprobs"],
 )
-def logprobs_are_raw_or_processed(talk: Talk) -> Finding:
+def logprobs_are_raw_or_processed(talk: ServerTalk) -> Finding:
     """At a temperature of 0.5 they are the model's own, or those it drew from: a choice, which a server is held to."""
     walk = talk.known.best
     choice = talk.choice(walk.prompt, max_tokens=8, logprobs=2, **drawn(talk, 3, 0.5))
@@ -101,7 +102,7 @@ def logprobs_are_raw_or_processed(talk: Talk) -> Finding:
 
 
 @asks("echo.text", "SERVE-06", why="scoring programs cut the prompt off by its length", needs=["echo"])
-def echo_of_the_text(talk: Talk) -> Finding:
+def echo_of_the_text(talk: ServerTalk) -> Finding:
     """The prompt, then what comes without echo."""
     walk = talk.known.best
     plain = talk.choice(walk.prompt, max_tokens=5)["text"]
@@ -112,7 +113,7 @@ def echo_of_the_text(talk: Talk) -> Finding:
 
 
 @asks("echo.logprobs", "SERVE-06", "OUT-08", why="perplexities are computed from these", needs=["echo", "logprobs"])
-def echo_of_logprobs(talk: Talk) -> Finding:
+def echo_of_logprobs(talk: ServerTalk) -> Finding:
     """Every token of the prompt has its logprob, by the tokens before it; the first has none."""
     walk = max(talk.known.walks, key=lambda each: len(each.prompt))
     text = talk.tokenizer.decode(walk.prompt)

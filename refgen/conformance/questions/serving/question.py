@@ -6,9 +6,9 @@ from typing import Any
 
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, Verdict
-from refgen.conformance.questions.serving.talk import Talk
+from refgen.conformance.questions.serving.server_talk import ServerTalk
 
-Question = Callable[[Talk], Finding]
+Question = Callable[[ServerTalk], Finding]
 COUNT = 16  # tokens of most answers
 
 
@@ -21,12 +21,12 @@ class ServingCheck:
     why: str
     needs: frozenset[str]
     question: Question
-    talk: Talk | None = None
+    talk: ServerTalk | None = None
     level: str = "serving"
 
     def run(self, lab: Lab) -> Finding:
         """Asks it."""
-        talk = self.talk if self.talk is not None and self.talk.lab is lab else Talk(lab)
+        talk = self.talk if self.talk is not None and self.talk.lab is lab else ServerTalk(lab)
         return self.question(talk)
 
 
@@ -65,7 +65,7 @@ def compared(observed: Any, expected: Any, what: str, *rules: str) -> Finding:
     return failed(f"{what}: observed {observed!r}, expected {expected!r}", *rules)
 
 
-def chosen(talk: Talk, name: str, option: str) -> Finding:
+def chosen(talk: ServerTalk, name: str, option: str) -> Finding:
     """CHOICE: one of several right answers; FAIL if the subject has declared another."""
     declared = talk.lab.about.choices.get(name)
     if declared is not None and declared != option:

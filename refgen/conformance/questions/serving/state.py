@@ -8,14 +8,14 @@ from refgen.conformance.judging.completions import (
 )
 from refgen.conformance.judging.verdicts import Finding
 from refgen.conformance.questions.serving.question import COUNT, asks, failed, passed, skipped
-from refgen.conformance.questions.serving.talk import Talk
+from refgen.conformance.questions.serving.server_talk import ServerTalk
 
 AT_ONCE = 8
 UNUSUAL = 19  # tokens of a prompt
 
 
 @asks("state.twice", "SERVE-08", why="a prompt that is wholly in the cache leaves nothing to compute")
-def the_same_twice(talk: Talk) -> Finding:
+def the_same_twice(talk: ServerTalk) -> Finding:
     """The same request twice gives the same text."""
     for walk in talk.known.walks[:2]:
         one, other = (talk.choice(walk.prompt, ids=True, max_tokens=COUNT, fresh=False) for _ in range(2))
@@ -25,7 +25,7 @@ def the_same_twice(talk: Talk) -> Finding:
 
 
 @asks("state.prefix", "SERVE-08", "CACHE-02", why="what one user asked changes what another is told")
-def prefixes_of_each_other(talk: Talk) -> Finding:
+def prefixes_of_each_other(talk: ServerTalk) -> Finding:
     """A, AB, A, AC, AB, A: prompts that begin alike, one after the other."""
     walks = talk.known.walks
     a = max((walk.prompt for walk in walks), key=len)
@@ -34,7 +34,7 @@ def prefixes_of_each_other(talk: Talk) -> Finding:
 
 
 @asks("state.length", "SERVE-08", "CACHE-02", why="a cache found by length or hash belongs to somebody else")
-def unlike_prompts_of_one_length(talk: Talk) -> Finding:
+def unlike_prompts_of_one_length(talk: ServerTalk) -> Finding:
     """Different prompts of the same length, one after the other; a length that nothing else has."""
     walks = talk.known.walks[:6]
     joined = [[token for walk in [*walks[i:], *walks[:i]] for token in walk.prompt] for i in range(len(walks))]
@@ -44,7 +44,7 @@ def unlike_prompts_of_one_length(talk: Talk) -> Finding:
 
 
 @asks("state.together", "SERVE-08", "BATCH-01", why="answers depend on who else is asking")
-def at_the_same_time(talk: Talk) -> Finding:
+def at_the_same_time(talk: ServerTalk) -> Finding:
     """Eight requests at once get what each would alone."""
     walks = [talk.known.walks[i % len(talk.known.walks)] for i in range(AT_ONCE)]
     bodies = [{"prompt": walk.prompt, "max_tokens": 4 + i % 5} for i, walk in enumerate(walks)]
@@ -59,7 +59,7 @@ def at_the_same_time(talk: Talk) -> Finding:
 
 
 def unlike(
-    talk: Talk,
+    talk: ServerTalk,
     prompt: Sequence[int],
     limit: int,
     one: Mapping[str, Any],
@@ -77,12 +77,12 @@ def unlike(
     return failed(f"{where}: observed {other['text']!r}, alone {one['text']!r}")
 
 
-def unsteady(talk: Talk, prompt: Sequence[int], limit: int) -> bool:
+def unsteady(talk: ServerTalk, prompt: Sequence[int], limit: int) -> bool:
     """Whether the same request gives several texts one after the other, so that chance is at work and no cache."""
     return len({talk.choice(prompt, max_tokens=limit, temperature=0)["text"] for _ in range(3)}) > 1
 
 
-def each_as_the_reference(talk: Talk, prompts: Sequence[Sequence[int]]) -> Finding:
+def each_as_the_reference(talk: ServerTalk, prompts: Sequence[Sequence[int]]) -> Finding:
     """Prompts one after the other, with the server's cache; each answer is the reference's, or a tie."""
     asked: list[tuple[Sequence[int], str]] = []
     for number, prompt in enumerate(prompts):
@@ -104,6 +104,6 @@ def each_as_the_reference(talk: Talk, prompts: Sequence[Sequence[int]]) -> Findi
     return passed()
 
 
-def spellable(talk: Talk, prompts: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+def spellable(talk: ServerTalk, prompts: Sequence[Sequence[int]]) -> list[Sequence[int]]:
     """Of prompts those whose text gives their ids, so that every server can be asked."""
     return [prompt for prompt in prompts if talk.tokenizer.encode(talk.tokenizer.decode(list(prompt))) == list(prompt)]

@@ -11,8 +11,9 @@ from refgen.conformance.judging.completions import (
 )
 from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.questions.serving.length import ended
+from refgen.conformance.questions.serving.material import Walk
 from refgen.conformance.questions.serving.question import COUNT, asks, chosen, failed, passed, skipped
-from refgen.conformance.questions.serving.talk import Talk, Walk
+from refgen.conformance.questions.serving.server_talk import ServerTalk
 from refgen.conformance.subjects.protocol import SkippedError
 
 NEVER = "\u2603 never said"
@@ -22,7 +23,7 @@ ENOUGH = 8  # characters of a text to cut
 @asks(
     "stop.across", "SERVE-03", why="a stop string split over tokens is missed, and the answer runs on", needs=["stop"]
 )
-def stop_across_tokens(talk: Talk) -> Finding:
+def stop_across_tokens(talk: ServerTalk) -> Finding:
     """A stop string that begins in one token and ends in another."""
     walk, text = plain_text(talk)
     place = next(across(talk, walk, text), None)
@@ -32,7 +33,7 @@ def stop_across_tokens(talk: Talk) -> Finding:
 
 
 @asks("stop.inside", "SERVE-03", why="what follows the stop string in its token is shown", needs=["stop"])
-def stop_inside_a_token(talk: Talk) -> Finding:
+def stop_inside_a_token(talk: ServerTalk) -> Finding:
     """A stop string in the middle of a token, with letters before and behind it."""
     walk, text = plain_text(talk)
     for stop in inside(talk, walk, text):
@@ -41,7 +42,7 @@ def stop_inside_a_token(talk: Talk) -> Finding:
 
 
 @asks("stop.letter", "SERVE-03", why="single letters break some matchers", needs=["stop"])
-def stop_at_a_letter(talk: Talk) -> Finding:
+def stop_at_a_letter(talk: ServerTalk) -> Finding:
     """One letter, as a text and not in a list."""
     walk, text = plain_text(talk)
     letter = next((each for each in text[len(text) // 3 :] if each.isalpha()), text[-1])
@@ -50,7 +51,7 @@ def stop_at_a_letter(talk: Talk) -> Finding:
 
 
 @asks("stop.several", "SERVE-03", why="of several stop strings the first in the text must win", needs=["stop"])
-def stop_of_several(talk: Talk) -> Finding:
+def stop_of_several(talk: ServerTalk) -> Finding:
     """The one that comes first in the text, which is not the first in the list."""
     walk, text = plain_text(talk)
     stops = [text[i : i + 3] for i in (2 * len(text) // 3, len(text) // 3)]
@@ -63,7 +64,7 @@ def stop_of_several(talk: Talk) -> Finding:
     why="an answer loses its last letter, because nothing was found at place -1",
     needs=["stop"],
 )
-def stop_that_never_comes(talk: Talk) -> Finding:
+def stop_that_never_comes(talk: ServerTalk) -> Finding:
     """A stop string that is not in the text changes nothing."""
     walk, text = plain_text(talk)
     return stopped(talk, walk, text, [NEVER])
@@ -75,7 +76,7 @@ def stop_that_never_comes(talk: Talk) -> Finding:
     why="stop strings of several tokens a character are never found",
     needs=["stop", "logit_bias"],
 )
-def stop_of_a_split_character(talk: Talk) -> Finding:
+def stop_of_a_split_character(talk: ServerTalk) -> Finding:
     """A character that is several tokens stops as any other."""
     split = talk.known.split_character
     if split is None:
@@ -88,7 +89,7 @@ def stop_of_a_split_character(talk: Talk) -> Finding:
 
 
 @asks("stream.same", "SERVE-04", why="what is streamed is what users see", needs=["stream"])
-def stream_is_the_text(talk: Talk) -> Finding:
+def stream_is_the_text(talk: ServerTalk) -> Finding:
     """Four answers, one of them beginning with a space, streamed and not streamed."""
     for walk in [*talk.known.walks[:3], beginning_with_a_space(talk)]:
         if walk is None:
@@ -107,7 +108,7 @@ def stream_is_the_text(talk: Talk) -> Finding:
     why="letters with accents, CJK and emoji turn into question marks",
     needs=["stream", "logit_bias"],
 )
-def stream_of_split_characters(talk: Talk) -> Finding:
+def stream_of_split_characters(talk: ServerTalk) -> Finding:
     """No half characters, where a character is several tokens."""
     split = talk.known.split_character
     if split is None:
@@ -127,7 +128,7 @@ def stream_of_split_characters(talk: Talk) -> Finding:
 
 
 @asks("stream.tail", "STREAM-03", why="what the decoder still holds at the end is lost", needs=["stream", "logit_bias"])
-def stream_of_half_a_character(talk: Talk) -> Finding:
+def stream_of_half_a_character(talk: ServerTalk) -> Finding:
     """An answer cut within a character ends in a stream as it does without."""
     split = talk.known.split_character
     if split is None:
@@ -150,7 +151,7 @@ def stream_of_half_a_character(talk: Talk) -> Finding:
     why="the beginning of a stop string flashes up before it is complete",
     needs=["stream", "stop"],
 )
-def stream_to_a_stop(talk: Talk) -> Finding:
+def stream_to_a_stop(talk: ServerTalk) -> Finding:
     """Nothing of the stop string is streamed, nor anything behind it."""
     walk, text = plain_text(talk)
     stops = [*list(across(talk, walk, text))[:2], *list(inside(talk, walk, text))[:1]]
@@ -169,7 +170,7 @@ def stream_to_a_stop(talk: Talk) -> Finding:
     why="what looked like a stop string and was none is never shown",
     needs=["stream", "stop"],
 )
-def stream_of_what_was_held_back(talk: Talk) -> Finding:
+def stream_of_what_was_held_back(talk: ServerTalk) -> Finding:
     """A text that ends with the beginning of a stop string is streamed to its end."""
     walk, text = plain_text(talk)
     for kept in (1, 3):
@@ -183,7 +184,7 @@ def stream_of_what_was_held_back(talk: Talk) -> Finding:
 @asks(
     "stream.finish", "SERVE-02", why="a stream that does not say why it ended might have broken off", needs=["stream"]
 )
-def stream_says_why(talk: Talk) -> Finding:
+def stream_says_why(talk: ServerTalk) -> Finding:
     """finish_reason comes in a stream too, the same as without."""
     for walk, most in [(talk.known.best, 3), (ended(talk), 10**6)]:
         if walk is not None:
@@ -194,12 +195,12 @@ def stream_says_why(talk: Talk) -> Finding:
     return passed()
 
 
-def beginning_with_a_space(talk: Talk) -> Walk | None:
+def beginning_with_a_space(talk: ServerTalk) -> Walk | None:
     """A prompt whose answer begins with a space."""
     return next((walk for walk in talk.known.walks if talk.known.text_of(walk, 4).startswith(" ")), None)
 
 
-def plain_text(talk: Talk) -> tuple[Walk, str]:
+def plain_text(talk: ServerTalk) -> tuple[Walk, str]:
     """The prompt with the longest clear text, and what the server itself says behind it without stop strings."""
     walk = talk.known.best
     text = talk.choice(walk.prompt, max_tokens=COUNT)["text"]
@@ -208,13 +209,13 @@ def plain_text(talk: Talk) -> tuple[Walk, str]:
     return walk, text
 
 
-def borders(talk: Talk, walk: Walk, text: str) -> list[int]:
+def borders(talk: ServerTalk, walk: Walk, text: str) -> list[int]:
     """Where tokens of the text end, in characters, as far as the reference has the same text."""
     ends = [len(talk.known.text_of(walk, t)) for t in range(len(walk.ids) + 1)]
     return [end for t, end in enumerate(ends) if text.startswith(talk.known.text_of(walk, t))]
 
 
-def across(talk: Talk, walk: Walk, text: str) -> Iterator[str]:
+def across(talk: ServerTalk, walk: Walk, text: str) -> Iterator[str]:
     """Strings that begin in one token and end in another, and stand nowhere before."""
     for end in borders(talk, walk, text)[2:]:
         for before, behind in ((1, 1), (2, 1), (2, 2)):
@@ -224,7 +225,7 @@ def across(talk: Talk, walk: Walk, text: str) -> Iterator[str]:
                 break
 
 
-def inside(talk: Talk, walk: Walk, text: str) -> Iterator[str]:
+def inside(talk: ServerTalk, walk: Walk, text: str) -> Iterator[str]:
     """Strings inside a token, with characters before and behind them, that stand nowhere before."""
     ends = borders(talk, walk, text)
     for start, end in pairwise(ends[1:]):
@@ -233,7 +234,7 @@ def inside(talk: Talk, walk: Walk, text: str) -> Iterator[str]:
             yield stop
 
 
-def stopped(talk: Talk, walk: Walk, text: str, stops: Sequence[str]) -> Finding:
+def stopped(talk: ServerTalk, walk: Walk, text: str, stops: Sequence[str]) -> Finding:
     """The answer with stop strings, judged by the text without."""
     return judged_stop(talk.choice(walk.prompt, max_tokens=COUNT, stop=list(stops)), text, stops)
 

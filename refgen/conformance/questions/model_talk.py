@@ -1,4 +1,4 @@
-"""Talking to a subject about one model: prompts, answers, and whether two answers are the same but for rounding.
+"""Asking any subject for rows and logits of one model, and whether two answers are the same but for rounding.
 
 Where refgen can compute the model, two different greedy answers are both judged by it, and may be a tie. Where it cannot, two
 answers that differ are counted, and only most of them together say anything.
@@ -27,7 +27,7 @@ SENTENCE = (
 TWO = 2**0.5  # the difference of two runs errs by the root of two as much as one
 
 
-class Talk:
+class ModelTalk:
     """A model of the lab's, by default its own; `name` makes the prompts."""
 
     def __init__(self, lab: Lab, name: str, model: str | None = None) -> None:

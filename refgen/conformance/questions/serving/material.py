@@ -1,4 +1,4 @@
-"""A talk with a server, and its material: prompts whose answers the reference knows, and judgement of what comes back.
+"""What the reference of a server's model knows: prompts with their right answers, and judgement of what comes back.
 
 The reference says which token is best at every step and by how much, so that prompts can be chosen at which rounding cannot change
 the text, and texts be steered by `logit_bias` to where a character is split over two tokens.
@@ -18,8 +18,10 @@ from numpy import ndarray
 
 from refgen.cache import Cache
 from refgen.conformance.judging.completions import visible_text
-from refgen.conformance.judging.lab import Lab, Reference
+from refgen.conformance.judging.judge import noise_format
+from refgen.conformance.judging.lab import Reference
 from refgen.errors import TokenizerError
+from refgen.generation.processors import log_softmax
 from refgen.oracle.margins import Flip, Judgement, judge_tokens
 from refgen.oracle.noise import Noise, expected_error, ratio
 
@@ -64,7 +66,7 @@ class Material:
     def __init__(self, reference: Reference) -> None:
         self.reference, self.tokenizer = reference, reference.tokenizer
         self.config = reference.gpt2.config
-        self.dtype = "float32" if reference.dtype == "float64" else reference.dtype
+        self.dtype = noise_format(reference.dtype)
         self.ends = list(reference.model.generation_config.eos_ids)
 
     # --- Prompts ---
@@ -203,39 +205,9 @@ class Material:
         return expected_error(self.reference.gpt2, np.array([ids]), dtype=self.dtype)
 
 
-class Talk:
-    """What all questions of the level share: a server, and what its model would say."""
-
-    def __init__(self, lab: Lab, material: Material | None = None) -> None:
-        self.lab = lab
-        self.model = next(iter(lab.models))  # a server has one
-        self.known = Material(lab.reference(self.model)) if material is None else material
-        self.tokenizer, self.config = self.known.tokenizer, self.known.config
-
-    # --- Asking ---
-
-    def ask(self, prompt: Sequence[int], ids: bool = False, **body: Any) -> dict[str, Any]:
-        """One completion, greedy unless the body says more."""
-        return self.lab.ask("complete", self.model, body={"prompt": list(prompt), **body}, ids=ids)
-
-    def choice(self, prompt: Sequence[int], ids: bool = False, **body: Any) -> dict[str, Any]:
-        """Its first choice."""
-        choices = self.ask(prompt, ids, **body)["choices"]
-        return choices[0] if choices else {"text": "", "finish_reason": None, "ids": None, "ids_from": "text"}
-
-    def together(self, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The answers to several bodies at the same time."""
-        answers: list[dict[str, Any]] = self.lab.ask("complete_together", self.model, bodies=bodies, ids=True)[
-            "answers"
-        ]
-        return answers
-
-
 def logprobs(z: Float[ndarray, "T V"], chosen: Sequence[int]) -> Float[ndarray, "T"]:
     """log softmax of each row at its chosen token."""
-    shifted = z - z.max(axis=-1, keepdims=True)
-    numbers = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return numbers[np.arange(len(chosen)), list(chosen)]
+    return log_softmax(z)[np.arange(len(chosen)), list(chosen)]
 
 
 def off(numbers: Iterable[float], exact: ndarray, sigma: ndarray) -> ndarray:
