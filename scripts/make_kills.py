@@ -19,10 +19,10 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from refgen.auto import GPT2LMHeadModel  # noqa: E402
-from refgen.conformance.adapters.python import Factory, PythonSubject, describe  # noqa: E402
-from refgen.conformance.faults import FAULTS, FaultyNetwork, SubjectFault  # noqa: E402
-from refgen.conformance.models import Models  # noqa: E402
+from refgen.conformance.planted.subject_faults import FAULTS, FaultyNetwork, SubjectFault  # noqa: E402
+from refgen.conformance.questions.models import Models  # noqa: E402
 from refgen.conformance.runner import check  # noqa: E402
+from refgen.conformance.subjects.python import Factory, PythonSubject, describe  # noqa: E402
 from refgen.generation.next_logits import NextLogits  # noqa: E402
 from refgen.oracle import faults as forward_faults  # noqa: E402
 from refgen.oracle.counterfactual import Pass  # noqa: E402
@@ -38,7 +38,7 @@ LEVELS = {
 }
 HEAD = """# What the kit catches
 
-Every fault of `refgen/conformance/faults.py` planted in refgen, and what `refgen check` said: how many checks failed, and the rule
+Every fault of `refgen/conformance/planted/subject_faults.py` planted in refgen, and what `refgen check` said: how many checks failed, and the rule
 and known fault it suspects first. `scripts/make_kills.py` writes this page; a * marks a first suspect that is not a rule of the fault. In the last column the same
 faults of forward passes in bfloat16, every operation rounded, where the declared dtype is bfloat16 too.
 

@@ -3,7 +3,7 @@
 tests/golden/proved_logits.json
     for the shipped model and the designed networks: the ids, the greedy tokens that are proved to follow and the least margin among
     them, and the float64 logits behind the last of the ids, proved and correctly rounded, as hexadecimal text
-refgen/conformance/vectors/
+refgen/conformance/questions/vectors/
     the cases of the conformance kit, a file a level, and the tensors of the forward ones; vectors/ beside this has their makers
 """
 
@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from refgen import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
-from refgen.conformance.cases import VECTORS, write  # noqa: E402
-from refgen.conformance.designed import DESIGNED, designed  # noqa: E402
+from refgen.conformance.questions.cases import VECTORS, write  # noqa: E402
+from refgen.conformance.questions.designed import DESIGNED, designed  # noqa: E402
 from refgen.errors import IgnoredSettingWarning  # noqa: E402
 from refgen.oracle.prove import Prover, continuation, network_of  # noqa: E402
 from scripts.vectors import forward, loop, process, tokenizer  # noqa: E402

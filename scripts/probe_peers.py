@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from refgen.conformance.cases import MUST, Case
-from refgen.conformance.probes import PROBES, Probe, find, write
-from refgen.conformance.probes.show import spelled
+from refgen.conformance.questions.cases import MUST, Case
+from refgen.conformance.questions.probes import PROBES, Probe, find, write
+from refgen.conformance.questions.probes.show import spelled
 
 PLAIN = {"input_ids", "attention_mask", "max_new_tokens", "do_sample", "eos_token_id"}
 Rows = Sequence[Sequence[int]]

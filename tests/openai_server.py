@@ -84,7 +84,7 @@ FAULTS = {
     "prompt_crash": Fault("500 on a prompt too long", ("SERVE-10",), "context.over"),
     "wrong_crash": Fault("500 on a field of the wrong kind", ("SERVE-10",), "request.wrong"),
 }  # fmt: skip
-# What is no answer at all: the exception of subject.py that must come.
+# What is no answer at all: the exception of protocol.py that must come.
 BROKEN = {"hangs": "TimedOutError", "drips": "TimedOutError", "garbage": "GarbledError", "dies": "CrashedError",
           "no_choices": "GarbledError", "no_text": "GarbledError", "garbage_stream": "GarbledError"}  # fmt: skip
 LIMIT, MOST, MOST_CHOICES = 16, 1024, 4  # default max_tokens, most alternatives, most choices

@@ -7,10 +7,10 @@ import numpy as np
 
 from refgen import checkpoints
 from refgen.cache import Cache
-from refgen.conformance.lab import Lab
-from refgen.conformance.probes import PROBES, write
-from refgen.conformance.sampler_faults import SamplerFault, conventions, independent
-from refgen.conformance.subject import About, SkippedError, checked
+from refgen.conformance.judging.lab import Lab
+from refgen.conformance.planted.sampler_faults import SamplerFault, conventions, independent
+from refgen.conformance.questions.probes import PROBES, write
+from refgen.conformance.subjects.protocol import About, SkippedError, checked
 from refgen.model import forward, softmax
 
 RIGHT = SamplerFault("none", "nothing is wrong", (), lambda chain, settings: chain)

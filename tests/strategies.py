@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from refgen import GPT2Config, GPT2LMHeadModel
 from refgen.activations import ACTIVATIONS
 from refgen.checkpoints import assemble, tensor_shapes
-from refgen.conformance.record import Run
-from refgen.conformance.subject import DTYPES, OPERATIONS, About
-from refgen.conformance.verdicts import LEVELS, Finding, Result, Verdict
+from refgen.conformance.judging.run import Run
+from refgen.conformance.judging.verdicts import LEVELS, Finding, Result, Verdict
+from refgen.conformance.subjects.protocol import DTYPES, OPERATIONS, About
 
 
 @st.composite

@@ -10,8 +10,8 @@ from functools import cache
 import numpy as np
 
 from refgen.checkpoints import assemble
-from refgen.conformance.cases import MUST
-from refgen.conformance.probes import PROBES
+from refgen.conformance.questions.cases import MUST
+from refgen.conformance.questions.probes import PROBES
 from refgen.oracle.counterfactual import Pass
 from refgen.oracle.faults import FAULTS
 from refgen.oracle.formats import FORMATS, nearest

@@ -15,7 +15,7 @@ from refgen.progress import tell
 from refgen.shipped import find_model
 
 if TYPE_CHECKING:
-    from refgen.conformance.subject import About, Subject
+    from refgen.conformance.subjects.protocol import About, Subject
 
 PYTHON = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 BROKEN = 2  # of the adapter or of how it was called
@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
         "1 for not, 2 for a broken adapter, 3 if too little was shown either way.",
         epilog="SUBJECT is pkg.module:factory for a Python factory, a URL such as http://127.0.0.1:8000/v1 for a server, or a command "
         "for any program that speaks the protocol of docs/subjects.md. refgen itself: "
-        "refgen check refgen.conformance.adapters.reference:ReferenceSubject",
+        "refgen check refgen.conformance.subjects.reference:ReferenceSubject",
     )
     command.set_defaults(run=run)
     command.add_argument("subject", metavar="SUBJECT", help="factory, URL or command")
@@ -65,8 +65,8 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """A subject in, a report out; the exit code is the verdict."""
     from refgen.conformance import runner  # noqa: PLC0415 - only for this command
-    from refgen.conformance.adapters.recorded import Recorded  # noqa: PLC0415
-    from refgen.conformance.subject import SubjectError  # noqa: PLC0415
+    from refgen.conformance.subjects.protocol import SubjectError  # noqa: PLC0415
+    from refgen.conformance.subjects.recorded import Recorded  # noqa: PLC0415
 
     check_reports(options)
     check_output(options.traffic, ConformanceError)
@@ -91,17 +91,17 @@ def run(options: argparse.Namespace) -> int:
 def connected(options: argparse.Namespace) -> "tuple[Subject, Mapping[str, Path] | None]":
     """The subject, and the models it may be asked about; None for those of the kit."""
     if options.subject.startswith(("http://", "https://")):
-        from refgen.conformance.adapters.http import connect  # noqa: PLC0415 - an extra
+        from refgen.conformance.subjects.http import connect  # noqa: PLC0415 - an extra
 
         folder = find_model(options.model or "shakespeare")
         dtype = options.dtype or "float32"
         return connect(options.subject, folder, dtype=dtype, timeout=options.timeout), {folder.name: folder}
-    from refgen.conformance.adapters.process import ProcessSubject  # noqa: PLC0415 - only for this command
+    from refgen.conformance.subjects.process import ProcessSubject  # noqa: PLC0415 - only for this command
 
     if options.model is not None:
         raise ConformanceError("--model", "is for a server; other subjects load the models of the kit")
     if PYTHON.fullmatch(options.subject):
-        command = [sys.executable, "-m", "refgen.conformance.adapters.worker", options.subject]
+        command = [sys.executable, "-m", "refgen.conformance.subjects.worker", options.subject]
     else:
         command = shlex.split(options.subject)
     return ProcessSubject(command, options.timeout), None
@@ -124,7 +124,7 @@ class Declared:
 
 def settled(about: "About", options: argparse.Namespace) -> "About":
     """What it says of itself, and what the options say of it."""
-    from refgen.conformance.subject import DTYPES  # noqa: PLC0415 - only for this command
+    from refgen.conformance.subjects.protocol import DTYPES  # noqa: PLC0415 - only for this command
 
     if options.dtype is not None and options.dtype not in DTYPES:
         raise ConformanceError(f"--dtype {options.dtype}", f"must be one of {', '.join(DTYPES)}")

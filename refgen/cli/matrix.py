@@ -26,8 +26,8 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Records in, one table out."""
-    from refgen.conformance.formats import matrix  # noqa: PLC0415 - only for this command
-    from refgen.conformance.record import read_jsonl  # noqa: PLC0415
+    from refgen.conformance.reports import matrix  # noqa: PLC0415 - only for this command
+    from refgen.conformance.reports.record import read_jsonl  # noqa: PLC0415
 
     check_output(options.html, ConformanceError)
     runs = [read_jsonl(path) for path in options.records]

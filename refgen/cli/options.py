@@ -10,7 +10,7 @@ from refgen.errors import ConformanceError, RefgenError
 from refgen.shipped import BUILT_IN
 
 if TYPE_CHECKING:
-    from refgen.conformance.record import Run
+    from refgen.conformance.judging.run import Run
 
 
 def add_model(command: Any) -> None:
@@ -63,15 +63,14 @@ def check_reports(options: argparse.Namespace) -> None:
     for path in (options.record, options.html, options.junit, options.badge):
         check_output(path, ConformanceError)
     if options.html is not None:
-        from refgen.conformance.formats import page  # noqa: PLC0415 - only with this option
+        from refgen.conformance.reports import page  # noqa: PLC0415 - only with this option
 
         page.environment()
 
 
 def write_reports(run: "Run", options: argparse.Namespace) -> int:
     """Prints the report, writes the files; the exit code is the verdict."""
-    from refgen.conformance import record, report  # noqa: PLC0415 - only for these commands
-    from refgen.conformance.formats import badge, junit, page  # noqa: PLC0415
+    from refgen.conformance.reports import badge, junit, page, record, terminal  # noqa: PLC0415 - only for these commands
 
     writers = {
         "record": record.write_jsonl,
@@ -83,6 +82,6 @@ def write_reports(run: "Run", options: argparse.Namespace) -> int:
         path = getattr(options, name)
         if path is not None:
             write(run, path)
-    told = map(json.dumps, record.entries(run)) if options.json else report.lines(run)
+    told = map(json.dumps, record.entries(run)) if options.json else terminal.lines(run)
     print(run.overall.sentence if options.quiet else "\n".join(told))
     return run.overall.code

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from refgen.cli.options import check_picture
-from refgen.conformance import probes
-from refgen.conformance.probes import show
+from refgen.conformance.questions import probes
+from refgen.conformance.questions.probes import show
 from refgen.errors import ConformanceError
 
 

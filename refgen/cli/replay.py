@@ -12,7 +12,7 @@ from refgen.progress import tell
 from refgen.shipped import find_model
 
 if TYPE_CHECKING:
-    from refgen.conformance.record import Run
+    from refgen.conformance.judging.run import Run
 
 BROKEN = 2  # the recording, or how it was called
 
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 def judged(options: argparse.Namespace) -> "Run":
     """The run that the recording makes."""
     from refgen.conformance import runner  # noqa: PLC0415 - only for this command
-    from refgen.conformance.adapters.recorded import Replayed  # noqa: PLC0415
+    from refgen.conformance.subjects.recorded import Replayed  # noqa: PLC0415
 
     subject = Replayed(options.traffic)
     if options.model is None and not subject.about.loads:

@@ -24,9 +24,9 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Files out, one line that counts them."""
-    from refgen.conformance.cases import VECTORS, read, suites  # noqa: PLC0415 - only for this command
-    from refgen.conformance.designed import DESIGNED  # noqa: PLC0415
-    from refgen.conformance.models import WRITERS  # noqa: PLC0415
+    from refgen.conformance.questions.cases import VECTORS, read, suites  # noqa: PLC0415 - only for this command
+    from refgen.conformance.questions.designed import DESIGNED  # noqa: PLC0415
+    from refgen.conformance.questions.models import WRITERS  # noqa: PLC0415
 
     if options.folder.is_file():
         raise ConformanceError(str(options.folder), "is a file, not a folder")

@@ -9,13 +9,20 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from refgen.conformance import cases, fresh, relations, sampling, serving, smoke
-from refgen.conformance.lab import Lab
-from refgen.conformance.models import Models
-from refgen.conformance.probes import PROBES
-from refgen.conformance.record import Run
-from refgen.conformance.subject import CrashedError, RefusedError, SkippedError, Subject, SubjectError, TimedOutError
-from refgen.conformance.verdicts import LEVELS, Check, Finding, Result, Verdict
+from refgen.conformance.judging.lab import Lab
+from refgen.conformance.judging.run import Run
+from refgen.conformance.judging.verdicts import LEVELS, Check, Finding, Result, Verdict
+from refgen.conformance.questions import cases, fresh, relations, sampling, serving, smoke
+from refgen.conformance.questions.models import Models
+from refgen.conformance.questions.probes import PROBES
+from refgen.conformance.subjects.protocol import (
+    CrashedError,
+    RefusedError,
+    SkippedError,
+    Subject,
+    SubjectError,
+    TimedOutError,
+)
 from refgen.errors import ConformanceError, RefgenError
 
 
@@ -112,7 +119,7 @@ def make(lab: Lab, check: Check) -> Result:
     missing = sorted(check.needs - lab.about.can)
     finding = Finding(Verdict.SKIP, f"the subject does not {missing[0]}") if missing else guarded(lab, check)
     rules = tuple(dict.fromkeys((*finding.rules, *check.rules)))
-    asked = () if finding.verdict.good else tuple(lab.asked)  # record.py looks at what was asked and skipped
+    asked = () if finding.verdict.good else tuple(lab.asked)  # judging/run.py looks at what was asked and skipped
     return Result(check.id, check.level, rules, check.why, finding, round(time.monotonic() - start, 4), asked)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from refgen.conformance.cases import MUST_REJECT, Case
-from refgen.conformance.designed import DESIGNED, designed
+from refgen.conformance.questions.cases import MUST_REJECT, Case
+from refgen.conformance.questions.designed import DESIGNED, designed
 from refgen.oracle.formats import FORMATS
 from refgen.oracle.noise import expected_error
 from refgen.oracle.prove import Prover, network_of

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from refgen.conformance.cases import MUST_REJECT, Case
-from refgen.conformance.designed import DESIGNED, designed
+from refgen.conformance.questions.cases import MUST_REJECT, Case
+from refgen.conformance.questions.designed import DESIGNED, designed
 from refgen.oracle.prove import Prover, continuation, network_of
 
 PROMPT = [3, 14, 15, 9, 26]

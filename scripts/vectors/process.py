@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from refgen.conformance.adapters.reference import ReferenceSubject
-from refgen.conformance.cases import CHOICE, Case
+from refgen.conformance.questions.cases import CHOICE, Case
+from refgen.conformance.subjects.reference import ReferenceSubject
 
 MODEL = "net-plain"  # the network does not matter here
 LOGITS = [2.0, -1.0, 3.5, 0.5, 3.0, -2.5, 1.0, 0.0]  # no order, both signs

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from refgen.conformance.cases import Case
+from refgen.conformance.questions.cases import Case
 
 SEEN_IN: Mapping[str, tuple[str, ...]] = {
     "tokenizer.decode.spaced-marks": ("huggingface/transformers#21119", "huggingface/tokenizers#1164"),

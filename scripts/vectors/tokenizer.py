@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from refgen import AutoTokenizer
-from refgen.conformance.cases import Case
+from refgen.conformance.questions.cases import Case
 from refgen.tokenizer import Tokenizer
 
 MODEL = "shakespeare"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from refgen.conformance.adapters.http import connect
-from refgen.conformance.lab import Lab
-from refgen.conformance.serving import checks
-from refgen.conformance.subject import CrashedError
-from refgen.conformance.verdicts import Verdict
+from refgen.conformance.judging.lab import Lab
+from refgen.conformance.judging.verdicts import Verdict
+from refgen.conformance.questions.serving import checks
+from refgen.conformance.subjects.http import connect
+from refgen.conformance.subjects.protocol import CrashedError
 from refgen.shipped import find_model
 
 pytest.importorskip("xllamacpp", reason="the server comes with xllamacpp: pip install '.[bench]'")

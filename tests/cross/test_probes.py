@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from refgen.conformance.cases import MUST
-from refgen.conformance.probes import PROBES, write
+from refgen.conformance.questions.cases import MUST
+from refgen.conformance.questions.probes import PROBES, write
 from tests.teacher import probe
 
 DTYPES = ("float32", "bfloat16", "float16")

@@ -2,11 +2,11 @@
 
 import pytest
 
-from refgen.conformance.adapters import transformers as adapter
-from refgen.conformance.lab import Lab
-from refgen.conformance.sampling import checks
-from refgen.conformance.subject import About, RefusedError, SkippedError, checked
-from refgen.conformance.verdicts import Finding, Verdict
+from refgen.conformance.judging.lab import Lab
+from refgen.conformance.judging.verdicts import Finding, Verdict
+from refgen.conformance.questions.sampling import checks
+from refgen.conformance.subjects import transformers as adapter
+from refgen.conformance.subjects.protocol import About, RefusedError, SkippedError, checked
 from tests.sampled import dice_models
 
 
@@ -17,7 +17,7 @@ class Direct:
         self.about, self.loaded = About("transformers", dtype=dtype, choices=choices), {}
 
     def ask(self, op, model, request):
-        """The answer, or the errors of subject.py."""
+        """The answer, or the errors of protocol.py."""
         thing = self.loaded.setdefault(model, adapter.TransformersSubject(model, self.about.dtype))
         try:
             return checked(op, request, {"rows": getattr(thing, op)(**request)})

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from refgen.conformance import check
-from refgen.conformance.adapters.process import ProcessSubject
-from refgen.conformance.adapters.transformers import TransformersSubject
+from refgen.conformance.subjects.process import ProcessSubject
+from refgen.conformance.subjects.transformers import TransformersSubject
 from tests.docs.test_documents import ROOT
 
 VARIANTS = [("float32", "sdpa"), ("bfloat16", "sdpa"), ("float16", "eager")]

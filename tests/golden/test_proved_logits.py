@@ -7,7 +7,7 @@ import pytest
 
 from refgen import AutoModelForCausalLM
 from refgen.checkpoints import assemble, disassemble
-from refgen.conformance.designed import DESIGNED, designed
+from refgen.conformance.questions.designed import DESIGNED, designed
 from refgen.model import forward
 from scripts import make_vectors
 

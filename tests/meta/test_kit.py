@@ -9,13 +9,13 @@ import pytest
 from hypothesis import settings
 
 from refgen import GPT2LMHeadModel
-from refgen.conformance.adapters.python import PythonSubject, describe
-from refgen.conformance.adapters.reference import ReferenceSubject
-from refgen.conformance.cases import CaseCheck, read, suites
-from refgen.conformance.faults import FAULTS, FaultyNetwork, in_network
-from refgen.conformance.lab import Lab
-from refgen.conformance.models import Models
+from refgen.conformance.judging.lab import Lab
+from refgen.conformance.planted.subject_faults import FAULTS, FaultyNetwork, in_network
+from refgen.conformance.questions.cases import CaseCheck, read, suites
+from refgen.conformance.questions.models import Models
 from refgen.conformance.runner import check
+from refgen.conformance.subjects.python import PythonSubject, describe
+from refgen.conformance.subjects.reference import ReferenceSubject
 from refgen.model import gelu_new
 from refgen.oracle.counterfactual import Pass
 from refgen.oracle.faults import activated, normed

@@ -1,4 +1,4 @@
-"""conformance/cases.py and its files: their form, where they come from, and how an answer to a case is judged."""
+"""conformance/questions/cases.py and its files: their form, where they come from, and how an answer to a case is judged."""
 
 import json
 from dataclasses import replace
@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from refgen.conformance import faults
-from refgen.conformance.adapters.python import PythonSubject
-from refgen.conformance.cases import (
+from refgen.conformance.judging.lab import Lab
+from refgen.conformance.planted import subject_faults
+from refgen.conformance.planted.sampler_faults import FAULTS as SAMPLER_FAULTS
+from refgen.conformance.questions.cases import (
     CHOICE,
     MUST_REJECT,
     VECTORS,
@@ -24,11 +25,10 @@ from refgen.conformance.cases import (
     suites,
     write,
 )
-from refgen.conformance.lab import Lab
-from refgen.conformance.models import Models
-from refgen.conformance.probes import PROBES, cases_of
-from refgen.conformance.sampler_faults import FAULTS as SAMPLER_FAULTS
-from refgen.conformance.subject import About
+from refgen.conformance.questions.models import Models
+from refgen.conformance.questions.probes import PROBES, cases_of
+from refgen.conformance.subjects.protocol import About
+from refgen.conformance.subjects.python import PythonSubject
 from refgen.errors import ConformanceError
 from refgen.oracle import faults as forward_faults
 from scripts import make_vectors
@@ -38,7 +38,9 @@ from tests.docs.test_spec import RULES
 
 FILED = [case for path in suites() for case in read(path)]
 ALL = [*FILED, *(case for name in PROBES for case in cases_of(name))]
-FAULT_NAMES = {fault.name for family in (faults.FAULTS, forward_faults.FAULTS, SAMPLER_FAULTS) for fault in family}
+FAULT_NAMES = {
+    fault.name for family in (subject_faults.FAULTS, forward_faults.FAULTS, SAMPLER_FAULTS) for fault in family
+}
 
 
 @pytest.mark.parametrize("path", suites(), ids=lambda path: path.stem)

@@ -4,11 +4,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from refgen.conformance.completions import (
+from refgen.conformance.judging.completions import (
     changed,
     cut,
     finish_reason,
-    meaning,
     releasable,
     usage,
     visible_text,
@@ -18,6 +17,7 @@ from refgen.conformance.completions import (
     wrong_in_stream,
     wrong_in_tokens,
 )
+from refgen.conformance.subjects.wire import meaning
 
 TEXT = st.text("ab", max_size=20)
 STOPS = st.lists(st.text("ab", min_size=1, max_size=4), max_size=3)

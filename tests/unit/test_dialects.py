@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from refgen.conformance.adapters.dialects import Vocabulary, join_stream, read_completion
-from refgen.conformance.subject import GarbledError
+from refgen.conformance.subjects.dialects import Vocabulary, join_stream, read_completion
+from refgen.conformance.subjects.protocol import GarbledError
 
 
 @pytest.fixture(scope="module")

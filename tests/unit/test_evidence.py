@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refgen.conformance.evidence import (
+from refgen.conformance.judging.evidence import (
     Evidence,
     Law,
     by_copy,

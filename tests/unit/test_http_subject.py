@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from refgen.conformance.adapters.dialects import DIALECTS
-from refgen.conformance.adapters.http import HttpSubject, connect
-from refgen.conformance.adapters.wire import Wire
-from refgen.conformance.subject import CrashedError, GarbledError, RefusedError, SkippedError, TimedOutError
+from refgen.conformance.subjects.dialects import DIALECTS
+from refgen.conformance.subjects.http import HttpSubject, connect
+from refgen.conformance.subjects.protocol import CrashedError, GarbledError, RefusedError, SkippedError, TimedOutError
+from refgen.conformance.subjects.wire import Wire
 from refgen.shipped import find_model
 from tests.openai_server import BROKEN, Server
 

@@ -1,10 +1,12 @@
 """Imports go down: what a reader has read of a layer never sends him to one above it."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import refgen
+import refgen.conformance
 
 ROOT = Path(refgen.__file__).parent
 LAYERS = (
@@ -52,3 +54,22 @@ def test_imports_go_down():
     upward = [(name, target) for name, targets in graph.items() for target in targets if layer(target) > layer(name)]
     assert not upward
     list(TopologicalSorter(graph).static_order())
+
+
+def test_rooms_of_the_kit_import_one_way():
+    """A room of conformance/ imports only from those that its docstring lists above it, and from nothing at the top."""
+    rooms = re.findall(r"^    (\w+)/", refgen.conformance.__doc__ or "", re.MULTILINE)
+    assert sorted(rooms) == sorted(each.parent.name for each in (ROOT / "conformance").glob("*/__init__.py"))
+    pairs = [
+        (name.split(".")[1:], target.split(".")[1:])
+        for name, targets in imports().items()
+        for target in targets
+        if name.startswith("conformance.") and target.startswith("conformance")
+    ]
+    height = {room: number for number, room in enumerate(rooms)}
+    inside = [(name, target) for name, target in pairs if name[0] in height]
+    assert len(inside) > 100
+    wrong = [
+        (name, target) for name, target in inside if not target or height.get(target[0], len(rooms)) > height[name[0]]
+    ]
+    assert not wrong

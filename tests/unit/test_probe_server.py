@@ -2,9 +2,9 @@
 
 import pytest
 
-from refgen.conformance.adapters.http import connect
-from refgen.conformance.probes import PROBES, write
+from refgen.conformance.questions.probes import PROBES, write
 from refgen.conformance.runner import check
+from refgen.conformance.subjects.http import connect
 from tests.openai_server import Server
 
 

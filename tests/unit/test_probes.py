@@ -13,10 +13,10 @@ from hypothesis import settings
 from refgen import AutoModelForCausalLM, AutoTokenizer
 from refgen.cache import Cache
 from refgen.cli import main
-from refgen.conformance.cases import CHOICE
-from refgen.conformance.probes import PROBES, cases_of, find, write
-from refgen.conformance.probes.show import spelled
-from refgen.conformance.subject import DTYPES
+from refgen.conformance.questions.cases import CHOICE
+from refgen.conformance.questions.probes import PROBES, cases_of, find, write
+from refgen.conformance.questions.probes.show import spelled
+from refgen.conformance.subjects.protocol import DTYPES
 from refgen.model import forward
 from refgen.oracle.faults import FAULTS
 from refgen.spec import find as find_rules

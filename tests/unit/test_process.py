@@ -1,13 +1,13 @@
-"""conformance/adapters/process.py and worker.py: programs that answer, and programs that lie, die, hang or babble."""
+"""conformance/subjects/process.py and worker.py: programs that answer, and programs that lie, die, hang or babble."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-from refgen.conformance.adapters.process import ProcessSubject
 from refgen.conformance.runner import check
-from refgen.conformance.subject import CrashedError, GarbledError, RefusedError, SkippedError, TimedOutError
+from refgen.conformance.subjects.process import ProcessSubject
+from refgen.conformance.subjects.protocol import CrashedError, GarbledError, RefusedError, SkippedError, TimedOutError
 
 PROGRAM = """
 import json, os, sys, time
@@ -128,8 +128,8 @@ def test_who_skips_everything_is_not_conformant(program):
 @pytest.fixture(scope="module")
 def worker():
     """refgen itself through the pipe."""
-    name = "refgen.conformance.adapters.reference:ReferenceSubject"
-    subject = ProcessSubject([sys.executable, "-m", "refgen.conformance.adapters.worker", name])
+    name = "refgen.conformance.subjects.reference:ReferenceSubject"
+    subject = ProcessSubject([sys.executable, "-m", "refgen.conformance.subjects.worker", name])
     yield subject
     subject.close()
 
@@ -153,7 +153,7 @@ def test_what_a_factory_prints_is_no_answer(tmp_path, monkeypatch):
         "    def encode(self, text):\n        print('hm')\n        return [1]\n"
     )
     monkeypatch.chdir(tmp_path)
-    subject = ProcessSubject([sys.executable, "-m", "refgen.conformance.adapters.worker", "chatty:Chatty"])
+    subject = ProcessSubject([sys.executable, "-m", "refgen.conformance.subjects.worker", "chatty:Chatty"])
     try:
         assert subject.about.can == {"encode"}
         assert subject.ask(*ASKED) == {"ids": [1]}
@@ -168,7 +168,7 @@ def test_a_function_is_a_factory_too(tmp_path, monkeypatch):
         "def thing(folder):\n    return Thing()\n"
     )
     monkeypatch.chdir(tmp_path)
-    subject = ProcessSubject([sys.executable, "-m", "refgen.conformance.adapters.worker", "made:thing"])
+    subject = ProcessSubject([sys.executable, "-m", "refgen.conformance.subjects.worker", "made:thing"])
     try:
         assert (subject.about.name, subject.about.can) == ("thing", {"encode"})
     finally:
@@ -178,4 +178,4 @@ def test_a_function_is_a_factory_too(tmp_path, monkeypatch):
 def test_a_factory_that_is_not_there():
     """Is said by the worker, and is a crash to the kit."""
     with pytest.raises(CrashedError, match="exit code 2"):
-        _ = ProcessSubject([sys.executable, "-m", "refgen.conformance.adapters.worker", "no.such:thing"]).about
+        _ = ProcessSubject([sys.executable, "-m", "refgen.conformance.subjects.worker", "no.such:thing"]).about

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from refgen.conformance.record import Run, overall, plain, read_jsonl, suspects, write_jsonl
-from refgen.conformance.subject import OPERATIONS, About
-from refgen.conformance.verdicts import LEVELS, Finding, Result, Verdict
+from refgen.conformance.judging.run import Run, overall
+from refgen.conformance.judging.suspects import suspects
+from refgen.conformance.judging.verdicts import LEVELS, Finding, Result, Verdict
+from refgen.conformance.reports.record import plain, read_jsonl, write_jsonl
+from refgen.conformance.subjects.protocol import OPERATIONS, About
 from refgen.errors import ConformanceError
 from tests.strategies import abouts, results, runs
 
@@ -249,7 +251,7 @@ def test_facts_become_json():
 
 def test_levels_and_operations_are_those_of_the_contract():
     """The core levels are levels; a subject that claims nothing has nothing to be asked."""
-    from refgen.conformance.record import CORE
+    from refgen.conformance.judging.run import CORE
 
     assert set(CORE) <= LEVELS.keys()
     assert MINE.can == frozenset(OPERATIONS)

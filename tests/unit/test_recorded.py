@@ -12,11 +12,11 @@ from hypothesis.extra.numpy import arrays
 
 from refgen.cli import main
 from refgen.conformance import runner
-from refgen.conformance.adapters.python import PythonSubject, describe
-from refgen.conformance.adapters.recorded import ERRORS, Recorded, Replayed, decoded, encoded
-from refgen.conformance.adapters.reference import ReferenceSubject
-from refgen.conformance.record import read_jsonl
-from refgen.conformance.subject import OPERATIONS, About, SkippedError
+from refgen.conformance.reports.record import read_jsonl
+from refgen.conformance.subjects.protocol import OPERATIONS, About, SkippedError
+from refgen.conformance.subjects.python import PythonSubject, describe
+from refgen.conformance.subjects.recorded import ERRORS, Recorded, Replayed, decoded, encoded
+from refgen.conformance.subjects.reference import ReferenceSubject
 from refgen.errors import ConformanceError
 from refgen.shipped import find_model
 from tests.strategies import JSON, abouts

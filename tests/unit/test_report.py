@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 
 from refgen.cli import main
-from refgen.conformance import report
-from refgen.conformance.formats import badge, junit, matrix, page, pictures
-from refgen.conformance.record import Run, write_jsonl
-from refgen.conformance.subject import About
-from refgen.conformance.verdicts import LEVELS, Finding, Result, Verdict
+from refgen.conformance.judging.run import Run
+from refgen.conformance.judging.verdicts import LEVELS, Finding, Result, Verdict
+from refgen.conformance.reports import badge, junit, matrix, page, pictures, terminal
+from refgen.conformance.reports.record import write_jsonl
+from refgen.conformance.subjects.protocol import About
 from refgen.errors import ConformanceError
 from tests.strategies import runs
 
@@ -104,19 +104,19 @@ Not tested:
 
 def test_the_terminal():
     """A line a level, a paragraph a kind of failure, the verdict, whom to suspect, what was not tested and why."""
-    assert "\n".join(report.lines(RUN)).replace(RUN.version, "VERSION") == TEXT
+    assert "\n".join(terminal.lines(RUN)).replace(RUN.version, "VERSION") == TEXT
 
 
 def test_a_good_run_is_short():
     """Without failures there are neither paragraphs nor suspects."""
-    told = report.lines(GOOD)
+    told = terminal.lines(GOOD)
     assert "CONFORMANT in float32 at levels smoke 1/1, forward 1/1, loop 1/1. Not tested:" in " ".join(told)
     assert not [line for line in told if "Suspects" in line or line.startswith(("FAIL", "  $"))]
 
 
 def test_only_so_many_failures_are_shown():
     """Behind the limit there are their number and some names."""
-    told = report.lines(RUN, shown=1)
+    told = terminal.lines(RUN, shown=1)
     assert "… and 1 more failures: loop.end" in told
     assert sum(line.startswith("  $") for line in told) == 1
 
@@ -124,7 +124,7 @@ def test_only_so_many_failures_are_shown():
 @given(runs())
 def test_nothing_is_written_to_the_terminal_but_text(run):
     """Whatever a subject says, every line is printable."""
-    assert all(line.isprintable() for line in report.lines(run))
+    assert all(line.isprintable() for line in terminal.lines(run))
 
 
 # --- JUnit ------------------------------------------------------------------------------------------------

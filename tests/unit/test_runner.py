@@ -7,10 +7,10 @@ import pytest
 
 import refgen
 from refgen.conformance import assert_conformant, check
-from refgen.conformance.adapters.python import PythonSubject, describe
-from refgen.conformance.adapters.reference import ReferenceSubject
-from refgen.conformance.subject import About
-from refgen.conformance.verdicts import LEVELS, Verdict
+from refgen.conformance.judging.verdicts import LEVELS, Verdict
+from refgen.conformance.subjects.protocol import About
+from refgen.conformance.subjects.python import PythonSubject, describe
+from refgen.conformance.subjects.reference import ReferenceSubject
 from refgen.errors import ConformanceError
 from refgen.oracle.formats import FORMATS, cast
 from refgen.shipped import find_model
@@ -192,7 +192,7 @@ def test_a_broken_adapter():
 def test_a_fault_of_the_kit_accuses_nobody(monkeypatch):
     """What the kit cannot do is inconclusive, never a failure of the subject."""
     from refgen.conformance import runner
-    from refgen.conformance.verdicts import LabCheck
+    from refgen.conformance.judging.verdicts import LabCheck
 
     def breaks(lab):
         raise KeyError("oops")

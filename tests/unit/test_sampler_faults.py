@@ -3,8 +3,17 @@
 import numpy as np
 import pytest
 
-from refgen.conformance import sampler_faults
-from refgen.conformance.sampler_faults import FAULTS, NUMBERS, conventions, find_fault, independent, meant, right, run
+from refgen.conformance.planted import sampler_faults
+from refgen.conformance.planted.sampler_faults import (
+    FAULTS,
+    NUMBERS,
+    conventions,
+    find_fault,
+    independent,
+    meant,
+    right,
+    run,
+)
 from refgen.generation.prompt import Prompt
 from refgen.spec import rules
 

@@ -9,15 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refgen import checkpoints
-from refgen.conformance.adapters.python import PythonSubject, describe
-from refgen.conformance.adapters.reference import ReferenceSubject
-from refgen.conformance.designed import designed
-from refgen.conformance.lab import Lab
-from refgen.conformance.sampler_faults import FAULTS, NUMBERS, NumbersFault, SamplerFault, find_fault, independent
-from refgen.conformance.sampling import ALPHA, LawCheck, checks
-from refgen.conformance.subject import RefusedError
-from refgen.conformance.token_law import REACH, Rows, Sampler
-from refgen.conformance.verdicts import Finding, Verdict
+from refgen.conformance.judging.lab import Lab
+from refgen.conformance.judging.token_law import REACH, Rows, Sampler
+from refgen.conformance.judging.verdicts import Finding, Verdict
+from refgen.conformance.planted.sampler_faults import (
+    FAULTS,
+    NUMBERS,
+    NumbersFault,
+    SamplerFault,
+    find_fault,
+    independent,
+)
+from refgen.conformance.questions.designed import designed
+from refgen.conformance.questions.sampling import ALPHA, LawCheck, checks
+from refgen.conformance.subjects.protocol import RefusedError
+from refgen.conformance.subjects.python import PythonSubject, describe
+from refgen.conformance.subjects.reference import ReferenceSubject
 from refgen.spec import rules
 from tests.sampled import RIGHT, Sampled, by_convention, dice_models, lab_of
 

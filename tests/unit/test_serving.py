@@ -7,15 +7,15 @@ import os
 
 import pytest
 
-from refgen.conformance.adapters.http import HttpSubject, connect
-from refgen.conformance.adapters.python import PythonSubject, describe
-from refgen.conformance.adapters.reference import ReferenceSubject
-from refgen.conformance.adapters.wire import Wire
-from refgen.conformance.lab import Lab
-from refgen.conformance.serving import checks
-from refgen.conformance.serving.talk import Material
-from refgen.conformance.subject import SkippedError
-from refgen.conformance.verdicts import Finding, Verdict
+from refgen.conformance.judging.lab import Lab
+from refgen.conformance.judging.verdicts import Finding, Verdict
+from refgen.conformance.questions.serving import checks
+from refgen.conformance.questions.serving.material import Material
+from refgen.conformance.subjects.http import HttpSubject, connect
+from refgen.conformance.subjects.protocol import SkippedError
+from refgen.conformance.subjects.python import PythonSubject, describe
+from refgen.conformance.subjects.reference import ReferenceSubject
+from refgen.conformance.subjects.wire import Wire
 from refgen.shipped import find_model
 from refgen.spec import rules
 from tests.openai_server import FAULTS, Server

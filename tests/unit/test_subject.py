@@ -1,4 +1,4 @@
-"""conformance/subject.py: what counts as an answer."""
+"""conformance/subjects/protocol.py: what counts as an answer."""
 
 import base64
 import contextlib
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refgen.conformance.subject import OPERATIONS, GarbledError, checked
+from refgen.conformance.subjects.protocol import OPERATIONS, GarbledError, checked
 
 KEYS = ("ids", "text", "logits", "scores", "rows", "new_ids", "finish", "logprobs", "dtype", "shape", "b64")
 JSON = st.recursive(

@@ -1,1 +1,0 @@
-"""Adapters: our side of the wire to a subject, one file a kind. Each is a `Subject` of subject.py."""

@@ -1,0 +1,107 @@
+"""The lab: what a check may use. The subject to ask, the reference to compare with, chance that can be repeated.
+
+The reference of a model is refgen's own: `exact` computes in float64 with weights rounded to what the subject stores them
+in, so that its logits are those a correct subject comes near (oracle/noise.py).
+"""
+
+import hashlib
+import shutil
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+
+from refgen import checkpoints
+from refgen.auto import GPT2LMHeadModel
+from refgen.conformance.subjects.protocol import About, Subject
+from refgen.generation.config import GenerationConfig
+from refgen.model import GPT2
+from refgen.oracle.formats import cast
+from refgen.shipped import BUILT_IN
+from refgen.tokenizer import Tokenizer
+
+REMEMBERED = 4  # requests, to show how to reproduce a failure
+
+
+@dataclass(frozen=True)
+class Reference:
+    """refgen's view of one model folder, for a subject that computes in `dtype`."""
+
+    folder: Path
+    dtype: str
+
+    @cached_property
+    def gpt2(self) -> GPT2:
+        """The network, its weights as stored."""
+        return checkpoints.load(self.folder, "float32")
+
+    @cached_property
+    def exact(self) -> GPT2:
+        """The network in float64, its weights rounded to the subject's dtype."""
+        return checkpoints.load(self.folder, "float64") if self.dtype == "float64" else cast(self.gpt2, self.dtype)
+
+    @cached_property
+    def model(self) -> GPT2LMHeadModel:
+        """`exact`, with `generate()`."""
+        own = self.folder / "generation_config.json"
+        return GPT2LMHeadModel(self.exact, GenerationConfig.from_pretrained(self.folder) if own.exists() else None)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The folder's tokenizer."""
+        return Tokenizer.from_pretrained(self.folder)
+
+
+class Lab:
+    """A subject, the folders of the models it may be asked about, and a seed for everything that is drawn."""
+
+    def __init__(self, subject: Subject, models: Mapping[str, Path], seed: int = 0) -> None:
+        self.subject, self.models, self.seed = subject, models, seed
+        self.asked: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
+        self.named: set[str] = set()  # faults of the forward pass that were recognised
+        self._references: dict[str, Reference] = {}
+        self._folder = Path(mkdtemp(prefix="refgen-"))  # of models that are made for this run
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._added: dict[str, Path] = {}
+
+    @property
+    def own(self) -> str:
+        """The model that relations and fresh questions are asked of: the subject's own, or the one that comes with refgen."""
+        return next(iter(self.models)) if not self.about.loads else BUILT_IN[0]
+
+    @property
+    def about(self) -> About:
+        """What the subject says of itself."""
+        return self.subject.about
+
+    def ask(self, op: str, model: str, **request: Any) -> dict[str, Any]:
+        """The subject's answer, with arrays; raises a `SubjectError`. Values must be what JSON can hold."""
+        self.asked.append({"op": op, "model": model, **request})
+        return self.subject.ask(op, self.folder(model), request)
+
+    def add(self, name: str, write: Callable[[Path], None]) -> None:
+        """One more model, that `write` puts into its folder."""
+        if name not in self._added:
+            self._added[name] = self._folder / name
+            write(self._added[name])
+
+    def folder(self, model: str) -> Path:
+        """Where a model lies."""
+        return self._added[model] if model in self._added else self.models[model]
+
+    def reference(self, model: str) -> Reference:
+        """What refgen knows of the model."""
+        if model not in self._references:
+            self._references[model] = Reference(self.folder(model), self.about.dtype)
+        return self._references[model]
+
+    def chance(self, name: str) -> np.random.Generator:
+        """Random numbers for one check, the same in every run with this seed, whatever else is checked."""
+        digest = hashlib.sha256(f"{self.seed} {name}".encode()).digest()
+        return np.random.default_rng(int.from_bytes(digest[:8], "little"))

@@ -1,0 +1,162 @@
+"""Verdicts: what a check found, and what all checks together say of an implementation.
+
+A check is one question to the subject, the implementation under test: a case with its stored answer, a law of sampling,
+a relation between two answers. All have a stable dotted id, a level, the rules of SPEC.md they are about and a sentence that says why
+they exist; `run(lab)` asks and answers with a Finding. A new kind of check is a class with these names, and nothing else changes.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from refgen.conformance.judging.lab import Lab
+
+LEVELS: Mapping[str, str] = MappingProxyType(
+    {
+        "smoke": "the adapter answers sanely; what fails here is the adapter, not the model",
+        "tokenizer": "text to ids and back",
+        "forward": "logits, against their rounding error",
+        "process": "what settings make of logits",
+        "loop": "greedy text: lengths, ends, padding, batches, cache",
+        "sampling": "the law of sampled text, and seeds",
+        "serving": "what a server says beside the text",
+        "relations": "answers against each other, without an oracle",
+        "probes": "networks written by hand, in which a rule decides the token",
+    }
+)
+
+
+class Verdict(StrEnum):
+    """What a check can say."""
+
+    PASS = "PASS"  # noqa: S105 - no password
+    TIE = "TIE"  # another token than the best, which rounding explains
+    CHOICE = "CHOICE"  # one of several right answers, the one the subject declares
+    FAIL = "FAIL"
+    CRASH = "CRASH"  # it died, or closed its end
+    TIMEOUT = "TIMEOUT"
+    SKIP = "SKIP"  # the subject says that it cannot
+    INCONCLUSIVE = "INCONCLUSIVE"  # nothing was shown either way; never a pass
+
+    @property
+    def good(self) -> bool:
+        """Whether the subject has shown that it is right."""
+        return self in (Verdict.PASS, Verdict.TIE, Verdict.CHOICE)
+
+    @property
+    def bad(self) -> bool:
+        """Whether it has shown that it is not."""
+        return self in (Verdict.FAIL, Verdict.CRASH, Verdict.TIMEOUT)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found. `message` is one line, "observed …, expected …"; `facts` are for programs (JSON values).
+
+    `rules` names those that the evidence points at, the likeliest first, where that is more than the check itself knows; `fault`
+    the known fault it looks like.
+    """
+
+    verdict: Verdict
+    message: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    rules: tuple[str, ...] = ()
+    fault: str | None = None
+
+
+class Check(Protocol):
+    """One question. `needs` are operations of the subject without which it cannot be asked."""
+
+    @property
+    def id(self) -> str:
+        """Dotted, such as `stop.eos.first`; never used again for something else."""
+
+    @property
+    def level(self) -> str:
+        """One of LEVELS."""
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Ids of SPEC.md."""
+
+    @property
+    def why(self) -> str:
+        """What goes wrong for a user if this does."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Operations, such as `generate`."""
+
+    def run(self, lab: "Lab") -> Finding:
+        """Asks the subject through `lab`. Failures of the subject (subjects/protocol.py) may be left to the runner."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A check that was made."""
+
+    id: str
+    level: str
+    rules: tuple[str, ...]  # the finding's, if it names any, else the check's
+    why: str
+    finding: Finding
+    seconds: float
+    asked: tuple[Mapping[str, Any], ...] = ()  # the last few requests, to reproduce it: {"op", "model", **request}
+
+    @property
+    def verdict(self) -> Verdict:
+        """The finding's."""
+        return self.finding.verdict
+
+
+@dataclass(frozen=True)
+class LabCheck:
+    """A check that is a function."""
+
+    id: str
+    level: str
+    rules: tuple[str, ...]
+    why: str
+    needs: frozenset[str]
+    find: Callable[["Lab"], Finding]
+
+    def run(self, lab: "Lab") -> Finding:
+        """Calls it."""
+        return self.find(lab)
+
+
+def together(findings: Iterable[Finding]) -> Finding:
+    """One of several: the first bad one, else the first tie, else the first; nothing found is INCONCLUSIVE."""
+    found = []
+    for finding in findings:
+        if finding.verdict.bad:
+            return finding
+        found.append(finding)
+    ties = [finding for finding in found if finding.verdict is Verdict.TIE]
+    return next(iter(ties or found), Finding(Verdict.INCONCLUSIVE, "there was nothing to compare"))
+
+
+# --- Results together ---------------------------------------------------------------------------------------
+
+
+def by_level(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Results by level, in the order of LEVELS; levels without any are not there."""
+    found = defaultdict(list)
+    for each in sorted(results, key=lambda result: place(result.level)):
+        found[each.level].append(each)
+    return dict(found)
+
+
+def place(level: str) -> int:
+    """The number of a level; those of later versions come last."""
+    return list(LEVELS).index(level) if level in LEVELS else len(LEVELS)
+
+
+def counts(results: Iterable[Result]) -> dict[str, dict[str, int]]:
+    """How many results of each verdict, by level; verdicts in their order, those that are not there left out."""
+    found = {level: Counter(each.verdict for each in own) for level, own in by_level(results).items()}
+    return {level: {str(each): number[each] for each in Verdict if number[each]} for level, number in found.items()}

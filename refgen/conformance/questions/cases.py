@@ -1,0 +1,203 @@
+"""Cases: questions with stored answers, as JSON that any language can read. docs/cases.md describes the files.
+
+A case names a model folder, an operation of subjects/protocol.py and its request, and what must come back. What `expected` holds
+goes by the operation:
+
+    encode    {ids}
+    decode    {text}
+    forward   {logits}: a key of the safetensors file beside, with `.scale.float32` and others for the expected rounding errors
+    process   {scores}: [B V], null for what is removed
+    generate  {rows: [{new_ids, finish, text?}]}
+
+With result `must_reject` there is nothing expected: the subject has to refuse. With `choice` there are several answers, by the
+names of the options of that choice in SPEC.md, its own first; a subject that has taken another one declares it, and is held to it.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+from safetensors.numpy import load_file, save_file
+
+from refgen.conformance.judging.judge import judge_equal, judge_logits, judge_rows, judge_scores, noise_format
+from refgen.conformance.judging.lab import Lab
+from refgen.conformance.judging.verdicts import Finding, Verdict
+from refgen.conformance.subjects.protocol import RefusedError, filled, shown
+from refgen.errors import ConformanceError
+from refgen.json_files import read_object
+
+MUST, MUST_REJECT, CHOICE = "must", "must_reject", "choice"
+BUGS = ("BASIC", "EDGE_CASE", "MISSING_STEP", "MODIFIED_PARAMETER", "CONVENTION", "LEGACY")  # classes of faults
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question, as data. `kills` are the planted faults (planted/) that must not survive it."""
+
+    id: str  # dotted, such as stop.eos.first; never used again for something else
+    level: str  # of verdicts.LEVELS
+    rules: tuple[str, ...]  # of SPEC.md, the one it is about first
+    why: str  # what a user sees if it goes wrong
+    model: str  # the name of a model of the kit (models.py)
+    op: str
+    request: Mapping[str, Any]  # JSON values
+    expected: Mapping[str, Any] = field(default_factory=dict)
+    bug: str = "BASIC"
+    result: str = MUST
+    choice: str | None = None  # its name in SPEC.md
+    kills: tuple[str, ...] = ()
+    seen_in: tuple[str, ...] = ()  # public reports of such a fault, owner/project#number
+
+
+# --- Files ------------------------------------------------------------------------------------------------
+
+VECTORS = Path(__file__).parent / "vectors"
+SCHEMA = "refgen-cases-1"
+
+
+def suites() -> list[Path]:
+    """The files of cases that come with refgen."""
+    return sorted(path for path in VECTORS.glob("*.json") if path.name != "schema.json")
+
+
+def read(path: Path) -> list[Case]:
+    """The cases of one file; raises `ConformanceError`."""
+    entries = read_object(path, ConformanceError, "", "docs/cases.md says what a file of cases holds.")
+    if entries.get("schema") != SCHEMA:
+        raise ConformanceError(f"{path}: schema={entries.get('schema')!r}", f"must be {SCHEMA!r}")
+    return [from_dict(case) for case in entries["cases"]]
+
+
+def from_dict(entries: Mapping[str, Any]) -> Case:
+    """A case as a file has it."""
+    tuples = ("rules", "kills", "seen_in")
+    values: dict[str, Any] = {name: tuple(value) if name in tuples else value for name, value in entries.items()}
+    return Case(**values)
+
+
+def as_dict(case: Case) -> dict[str, Any]:
+    """What a file says of a case: nothing that is at its default."""
+    defaults = {field.name: field.default for field in fields(case)}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(case).items()
+        if value != defaults[name] and not (name == "expected" and not value)
+    }
+
+
+def write(path: Path, cases: Sequence[Case], tensors: Mapping[str, ndarray] | None = None) -> None:
+    """One case a line; tensors beside it, under the same name."""
+    head: dict[str, Any] = {"schema": SCHEMA, "suite": path.stem}
+    if tensors is not None:
+        beside = path.with_suffix(".safetensors")
+        save_file(dict(tensors), beside)
+        head["tensors"] = {"file": beside.name, "sha256": hashlib.sha256(beside.read_bytes()).hexdigest()}
+    lines = [json.dumps(as_dict(case), ensure_ascii=False) for case in cases]
+    opening = json.dumps(head)[:-1]
+    path.write_text(f'{opening}, "cases": [\n' + ",\n".join(lines) + "\n]}\n", encoding="utf-8")
+
+
+# --- A case as a check ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CaseCheck:
+    """A case that can be run; `tensors` are those beside its file."""
+
+    case: Case
+    tensors: Mapping[str, ndarray] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """The case's."""
+        return self.case.id
+
+    @property
+    def level(self) -> str:
+        """The case's."""
+        return self.case.level
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The case's."""
+        return self.case.rules
+
+    @property
+    def why(self) -> str:
+        """The case's."""
+        return self.case.why
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Its operation."""
+        return frozenset({self.case.op})
+
+    def run(self, lab: Lab) -> Finding:
+        """Asks, and compares with what is expected."""
+        case = self.case
+        if case.result == CHOICE:
+            return self.chosen(lab)
+        if case.result == MUST_REJECT:
+            return self.rejected(lab)
+        return self.judged(lab, lab.ask(case.op, case.model, **case.request), case.expected)
+
+    def rejected(self, lab: Lab) -> Finding:
+        """An answer is the failure here."""
+        try:
+            answer = lab.ask(self.case.op, self.case.model, **self.case.request)
+        except RefusedError as error:
+            return Finding(Verdict.PASS, f"refused: {error}")
+        return Finding(Verdict.FAIL, f"answered {shown(answer)}, must refuse")
+
+    def chosen(self, lab: Lab) -> Finding:
+        """Right is the option that the subject has declared; a subject that declares none takes SPEC.md's own, the first.
+
+        An option whose answer is null is to refuse.
+        """
+        name, options = str(self.case.choice), self.case.expected
+        declared = lab.about.choices.get(name, next(iter(options)))
+        if declared not in options:
+            return Finding(Verdict.SKIP, f"{name}={declared} leaves nothing to be compared")
+        facts = {"choice": name, "option": declared}
+        if options[declared] is None:
+            return replace(self.rejected(lab), facts=facts)
+        answer = lab.ask(self.case.op, self.case.model, **self.case.request)
+        finding = self.judged(lab, answer, options[declared])
+        if finding.verdict.good:
+            return Finding(Verdict.CHOICE, f"{name}={declared}", facts)
+        others = [option for option, right in options.items() if right and self.judged(lab, answer, right).verdict.good]
+        advice = f"; it is {name}={others[0]}: if that is meant, declare it" if others else ""
+        return replace(finding, message=f"{finding.message} for {name}={declared}{advice}")
+
+    def judged(self, lab: Lab, answer: Mapping[str, Any], right: Mapping[str, Any]) -> Finding:
+        """By operation."""
+        case = self.case
+        if case.op == "encode":
+            return judge_equal("ids", answer["ids"], right["ids"])
+        if case.op == "decode":
+            return judge_equal("text", answer["text"], right["text"])
+        if case.op == "process":
+            return judge_scores(answer["scores"], np.array(filled(right["scores"], -math.inf), dtype=np.float64))
+        if case.op == "generate":
+            return judge_rows(lab, case.model, case.request, answer["rows"], right["rows"], case.level != "probes")
+        key, dtype = right["logits"], noise_format(lab.about.dtype)
+        exact, scale = self.tensors[key], self.tensors[f"{key}.scale.{dtype}"]
+        return judge_logits(lab, case.model, case.request, answer["logits"], exact, scale)
+
+
+def checks(lab: Lab) -> list[CaseCheck]:
+    """All cases that come with refgen, in the order of their files; none for a subject with a model of its own."""
+    if not lab.about.loads:
+        return []
+    found = []
+    for path in suites():
+        beside = path.with_suffix(".safetensors")
+        tensors = load_file(beside) if beside.exists() else {}
+        found += [CaseCheck(case, tensors) for case in read(path)]
+    return found

@@ -1,0 +1,141 @@
+"""Asking any subject for rows and logits of one model, and whether two answers are the same but for rounding.
+
+Where refgen can compute the model, two different greedy answers are both judged by it, and may be a tie. Where it cannot, two
+answers that differ are counted, and only most of them together say anything.
+
+Axes    B rows, T positions, V tokens.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from refgen.conformance.judging.judge import around, end_ids, first_difference, noise_format
+from refgen.conformance.judging.lab import Lab, Reference
+from refgen.conformance.judging.verdicts import Finding, Verdict
+from refgen.conformance.subjects.protocol import GarbledError
+from refgen.oracle.margins import judge_tokens
+from refgen.oracle.noise import POSITION, expected_error, ratio
+
+SENTENCE = (
+    "the king and queen of night speak to a little fool who would not hear what love or death had done with him in this fair "
+    "house where all men go when they are old or sad but she said good morrow my lord come let us see how it is"
+)
+TWO = 2**0.5  # the difference of two runs errs by the root of two as much as one
+
+
+class ModelTalk:
+    """A model of the lab's, by default its own; `name` makes the prompts."""
+
+    def __init__(self, lab: Lab, name: str, model: str | None = None) -> None:
+        self.lab, self.model = lab, model or lab.own
+        self.chance = lab.chance(name)
+
+    @property
+    def reference(self) -> Reference:
+        """refgen's view of the model."""
+        return self.lab.reference(self.model)
+
+    @cached_property
+    def limit(self) -> int:
+        """How many tokens there is room for."""
+        return self.reference.gpt2.config.n_positions
+
+    def prompt(self, words: int = 8) -> list[int]:
+        """Ids of some words in any order."""
+        text = " ".join(str(word) for word in self.chance.choice(SENTENCE.split(), words))
+        return self.reference.tokenizer.encode(text[:1].upper() + text[1:])
+
+    def prompts(self, count: int, words: int = 8) -> list[list[int]]:
+        """Several, most of different lengths."""
+        return [self.prompt(words + number % 4) for number in range(count)]
+
+    def rows(self, prompts: Sequence[Sequence[int]], **settings: Any) -> list[dict[str, Any]]:
+        """One row a prompt, the shorter ones padded on the left; greedy unless `settings` say otherwise.
+
+        Of a subject that loads models, without end token; many servers cannot be told to do without.
+        """
+        width = max(map(len, prompts))
+        padded = [[0] * (width - len(ids)) + list(ids) for ids in prompts]
+        request: dict[str, Any] = {"input_ids": padded, "do_sample": False, "max_new_tokens": 12}
+        request |= {"eos_token_id": None} if self.lab.about.loads else {}
+        if len({len(ids) for ids in prompts}) > 1:
+            request["attention_mask"] = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
+        if len(prompts) > 1:
+            request["pad_token_id"] = 0
+        request |= settings
+        rows: list[dict[str, Any]] = self.lab.ask("generate", self.model, **request)["rows"]
+        endless = request.get("eos_token_id", 0) is None and "stop_strings" not in request
+        for number, row in enumerate(rows if endless else ()):
+            if (count := len(row.get("new_ids", ()))) not in (request["max_new_tokens"], 0 if "text" in row else -1):
+                message = (
+                    f"row {number} has {count} new tokens and no end token, asked were {request['max_new_tokens']}"
+                )
+                raise GarbledError(message, ("LEN-01",))
+        return rows
+
+    def say(self, prompt: Sequence[int], **settings: Any) -> dict[str, Any]:
+        """The only row."""
+        return self.rows([prompt], **settings)[0]
+
+    def logits(self, input_ids: Sequence[Sequence[int]], **request: Any) -> ndarray:
+        """`[B T V]`."""
+        logits: ndarray = self.lab.ask("forward", self.model, input_ids=[list(ids) for ids in input_ids], **request)[
+            "logits"
+        ]
+        return logits
+
+    # --- Comparing ----------------------------------------------------------------------------------------
+
+    def same(self, prompt: Sequence[int], a: dict[str, Any], b: dict[str, Any], what: str) -> Finding:
+        """Two greedy answers to one prompt, `what` they are said in few words."""
+        mine, other = tokens(a), tokens(b)
+        if mine == other:
+            return Finding(Verdict.PASS)
+        step = first_difference(mine, other)
+        message = f"{what}: step {step}, {around(mine, step)} and {around(other, step)}"
+        facts = {"step": step, "observed": list(mine), "expected": list(other), "prompt": list(prompt)}
+        if isinstance(mine, str) or isinstance(other, str) or step == min(len(mine), len(other)):
+            return Finding(Verdict.FAIL, message, facts)
+        judged = [self.judged(prompt, each) for each in (mine, other)]
+        if all(verdict != "FAIL" for verdict, _ in judged):
+            return Finding(Verdict.TIE, f"{message}; rounding explains both", facts)
+        wrong = next(sentence for verdict, sentence in judged if verdict == "FAIL")
+        return Finding(Verdict.FAIL, f"{message}. {wrong}", facts)
+
+    def judged(self, prompt: Sequence[int], new_ids: list[int]) -> tuple[str, str]:
+        """Verdict and sentence of the oracle."""
+        ends = end_ids(self.reference, {"eos_token_id": None} if self.lab.about.loads else {})
+        found = judge_tokens(self.reference.gpt2, prompt, new_ids, noise_format(self.lab.about.dtype), ends, samples=6)
+        return found.verdict, found.sentence
+
+    def near(self, a: ndarray, b: ndarray, ids: Sequence[Sequence[int]], what: str, mask: Any = None) -> Finding:
+        """Two logits `[B T V]` of the same positions, which may each be off by what rounding explains."""
+        real = np.ones(np.shape(ids), dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
+        noise = expected_error(
+            self.reference.gpt2, np.asarray(ids), real.astype(np.int64), noise_format(self.lab.about.dtype), samples=4
+        )
+        off = np.sqrt(
+            (ratio(np.where(real[..., None], a - b, 0), noise.scale["lm_head"][..., None]) ** 2).mean(axis=-1)
+        )
+        if np.isfinite(off).all() and off.max() <= POSITION * TWO:
+            return Finding(Verdict.PASS)
+        row, position = (int(each) for each in np.unravel_index(np.nan_to_num(off, nan=np.inf).argmax(), off.shape))
+        message = (
+            f"{what}: logits at row {row}, position {position} differ by up to {np.abs(a - b)[row, position].max():.3g}, "
+            f"{off[row, position]:.3g} times what rounding explains"
+        )
+        return Finding(Verdict.FAIL, message, {"row": row, "position": position})
+
+
+def tokens(row: dict[str, Any]) -> list[int] | str:
+    """The ids, or the text of a subject that gives no ids."""
+    return row["new_ids"] if "new_ids" in row else row["text"]
+
+
+def must(holds: bool, message: str, **facts: Any) -> Finding:
+    """A finding of something that holds or not."""
+    return Finding(Verdict.PASS) if holds else Finding(Verdict.FAIL, message, facts)

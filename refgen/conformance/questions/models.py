@@ -1,0 +1,54 @@
+"""The models of the kit, by name: the shipped one, the designed networks, the probes. Folders are written when they are asked for."""
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from refgen import checkpoints
+from refgen.conformance.questions.designed import DESIGNED, designed
+from refgen.conformance.questions.probes import PROBES, Probe, write
+from refgen.shipped import BUILT_IN, find_model
+
+
+def write_designed(name: str) -> Callable[[Path], None]:
+    """Writes that designed network."""
+    return lambda folder: checkpoints.save(designed(name), folder)
+
+
+def write_probe(build: Callable[[], Probe]) -> Callable[[Path], None]:
+    """Writes that probe."""
+    return lambda folder: write(build(), folder)
+
+
+WRITERS: Mapping[str, Callable[[Path], None]] = {
+    **{name: write_designed(name) for name in DESIGNED},
+    **{name: write_probe(build) for name, build in PROBES.items()},
+}
+
+
+class Models(Mapping[str, Path]):
+    """Folders by name; those that do not lie somewhere already are written to `folder`, or to one that goes away with this."""
+
+    def __init__(self, folder: Path | None = None, own: Mapping[str, Path] | None = None) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="refgen-")) if folder is None else folder
+        if folder is None:
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._own = dict(own or {})
+
+    def __getitem__(self, name: str) -> Path:
+        if name in self._own:
+            return self._own[name]
+        if name in BUILT_IN:
+            return find_model(name)
+        target = self._folder / name
+        if not target.exists():
+            WRITERS[name](target)
+        return target
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**dict.fromkeys(BUILT_IN), **WRITERS, **self._own})
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))

@@ -1,0 +1,138 @@
+"""What there is to say of a run, in whatever format: failures with their rules, what was not tested, the rules that were checked.
+
+A check puts the numbers behind its verdict into the facts of its finding. Reports know these, whatever check has them:
+
+    margins   of each greedy step, how far the token lies behind the best, in sigmas of rounding: 0 for the best; a list
+    stages    of each stage of a forward pass, its error in units of the expected one: {name, overall, worst, passes}; a list
+    overall, worst
+              the same of the logits alone: two numbers
+    power     of each known sampler fault, whether it would have been seen: {fault, tokens, detected}; a list. `tokens` is how
+              many it takes on average, `detected` the chance with those that were drawn, 0 to 1
+
+Numbers that are not finite are the texts inf, -inf and nan (record.py).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from refgen import spec
+from refgen.conformance.judging.run import Run
+from refgen.conformance.judging.verdicts import LEVELS, Result, Verdict, by_level
+from refgen.oracle.faults import FAULTS
+
+SUSPECTS = 5  # at most
+FAULT_SENTENCES = {fault.name: fault.sentence for fault in FAULTS}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A check that went bad, for a person."""
+
+    result: Result
+    message: str
+    why: str
+    rules: tuple[tuple[str, str], ...]  # ids with their titles
+    sentence: str  # of the first rule
+    looks_like: str  # a fault and what it is; empty if none is known or the message says it
+    repeat: str  # the command that asks it again
+
+
+@dataclass(frozen=True)
+class Untested:
+    """Checks that showed nothing, for the same reason."""
+
+    reason: str
+    levels: tuple[str, ...]
+    ids: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """How many, where, and why."""
+        number = len(self.ids)
+        return f"{number} check{'s' * (number != 1)} of {', '.join(self.levels)}: {self.reason}"
+
+
+def failures(run: Run) -> list[Failure]:
+    """Everything that went bad, by level."""
+    return [failure(run, each) for own in by_level(run.results).values() for each in own if each.verdict.bad]
+
+
+def grouped(several: Iterable[Failure]) -> list[list[Failure]]:
+    """Failures of the same level and verdict that point at the same rule and fault; one of them is enough to read."""
+    groups = defaultdict(list)
+    for each in several:
+        result = each.result
+        groups[result.level, result.verdict, result.rules[:1], result.finding.fault].append(each)
+    return list(groups.values())
+
+
+def failure(run: Run, result: Result) -> Failure:
+    """What there is to say about one."""
+    finding = result.finding
+    known = FAULT_SENTENCES.get(finding.fault or "", "")
+    looks = f"{finding.fault}: {known}".rstrip(": ") if finding.fault and finding.fault not in finding.message else ""
+    return Failure(
+        result,
+        message=line(finding.message) or "nothing was said",
+        why=line(result.why),
+        rules=tuple((rule, title(rule)) for rule in result.rules),
+        sentence=spec.rules()[result.rules[0]].sentence if result.rules and result.rules[0] in spec.rules() else "",
+        looks_like=line(looks),
+        repeat=f"{run.command or 'refgen check SUBJECT'} --only {result.id} --seed {run.seed}",
+    )
+
+
+def title(rule: str) -> str:
+    """A rule's, empty for one that this version does not have."""
+    return spec.rules()[rule].title if rule in spec.rules() else ""
+
+
+def untested(run: Run) -> list[Untested]:
+    """Skipped and inconclusive checks by their reason, and levels that were not asked for or had none."""
+    groups = defaultdict(list)
+    for each in run.results:
+        if each.verdict in (Verdict.SKIP, Verdict.INCONCLUSIVE):
+            reason = line(each.finding.message) or ("skipped" if each.verdict is Verdict.SKIP else "nothing was shown")
+            groups[reason if each.verdict is Verdict.SKIP else f"inconclusive: {reason}"].append(each)
+    found = [
+        Untested(reason, tuple(by_level(own)), tuple(each.id for each in own))
+        for reason, own in sorted(groups.items(), key=lambda group: -len(group[1]))
+    ]
+    there = by_level(run.results)
+    left = tuple(level for level in LEVELS if level not in run.levels and level not in there)
+    empty = tuple(level for level in run.levels if level not in there)
+    found += [Untested("not asked for", left, ())] * bool(left)
+    return found + [Untested("no check fits the subject", empty, ())] * bool(empty)
+
+
+def line(text: str) -> str:
+    """A text on one line; what cannot be printed is escaped, so that no subject writes to the terminal."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def head(run: Run) -> str:
+    """Who was checked, and by what."""
+    parts = [f"{who(run)} in {run.about.dtype}", f"refgen {run.version}", f"seed {run.seed}"]
+    parts += [f"choices {', '.join(f'{name}={option}' for name, option in run.about.choices.items())}"] * bool(
+        run.about.choices
+    )
+    parts += [f"models {', '.join(run.models)}" if len(run.models) <= 3 else f"{len(run.models)} models"] * bool(
+        run.models
+    )
+    return line(" · ".join([*parts, f"{run.seconds:.1f} s"]))
+
+
+def who(run: Run) -> str:
+    """Name and version."""
+    return line(f"{run.about.name} {run.about.version}".strip())
+
+
+def coverage(results: Iterable[Result]) -> dict[str, dict[str, list[Result]]]:
+    """Of each rule, in the order of SPEC.md, its checks by verdict; rules without a check are not there."""
+    found: defaultdict[str, defaultdict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    for each in results:
+        for rule in each.rules:
+            found[rule][str(each.verdict)].append(each)
+    order: Mapping[str, int] = {rule: number for number, rule in enumerate(spec.rules())}
+    return {rule: dict(found[rule]) for rule in sorted(found, key=lambda rule: (order.get(rule, len(order)), rule))}

@@ -1,0 +1,97 @@
+"""Several runs side by side: subjects down, levels across."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refgen.conformance.judging.run import Run
+from refgen.conformance.judging.verdicts import LEVELS, Result, Verdict, by_level, place
+from refgen.conformance.reports.contents import line, title, who
+from refgen.conformance.reports.page import render
+from refgen.conformance.reports.terminal import aligned
+
+NOTHING = "-"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One level of one subject."""
+
+    good: int
+    made: int  # without those that were skipped
+    skipped: int
+    bad: int
+
+    @property
+    def kind(self) -> str:
+        """bad, good, or none if nothing was shown."""
+        return "bad" if self.bad else "good" if self.good else "none"
+
+    def __str__(self) -> str:
+        if not self.made:
+            return NOTHING
+        return f"{self.good}/{self.made}"
+
+
+def cell_of(results: Sequence[Result]) -> Cell:
+    """Counts of a level."""
+    verdicts = [each.verdict for each in results]
+    skipped = verdicts.count(Verdict.SKIP)
+    good, bad = (sum(getattr(each, kind) for each in verdicts) for kind in ("good", "bad"))
+    return Cell(good, len(verdicts) - skipped, skipped, bad)
+
+
+def levels_of(runs: Sequence[Run]) -> list[str]:
+    """The levels that any of them has, in order."""
+    return sorted({each.level for run in runs for each in run.results}, key=lambda level: (place(level), level))
+
+
+def cells(run: Run, levels: Sequence[str]) -> list[Cell]:
+    """One a level."""
+    own = by_level(run.results)
+    return [cell_of(own.get(level, ())) for level in levels]
+
+
+def lines(runs: Sequence[Run]) -> list[str]:
+    """The table for a terminal: checks that went well of those made, the verdict, and whom to suspect."""
+    levels = levels_of(runs)
+    rows = [["subject", "dtype", *levels, "verdict"]]
+    for run in runs:
+        told = [f"{each}{'!' * bool(each.bad)}" for each in cells(run, levels)]
+        rows.append([who(run), run.about.dtype, *told, f"{run.overall.verdict}{suspected(run)}"])
+    return [line(each) for each in aligned(rows)]
+
+
+def suspected(run: Run) -> str:
+    """The likeliest rule of a subject that fails."""
+    if not run.suspects or not run.overall.code:
+        return ""
+    rule = run.suspects[0].rule
+    return f": {rule} {title(rule)}".rstrip()
+
+
+def as_json(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The same for programs, an object a run."""
+    return [
+        {
+            "subject": run.about.name,
+            "version": run.about.version,
+            "dtype": run.about.dtype,
+            "refgen": run.version,
+            "seed": run.seed,
+            "verdict": run.overall.verdict,
+            "exit_code": run.overall.code,
+            "sentence": run.overall.sentence,
+            "levels": run.counts,
+            "suspects": [each.rule for each in run.suspects],
+        }
+        for run in runs
+    ]
+
+
+def write_html(runs: Sequence[Run], path: Path) -> None:
+    """The table as a page of its own. Raises `ConformanceError` without jinja2."""
+    levels = levels_of(runs)
+    rows = [(run, who(run), cells(run, levels), suspected(run).removeprefix(": ")) for run in runs]
+    path.write_text(render("matrix.html.j2", levels=levels, rows=rows, what=LEVELS), encoding="utf-8")

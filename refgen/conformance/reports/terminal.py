@@ -1,0 +1,84 @@
+"""The report of a run on a terminal."""
+
+import textwrap
+from collections.abc import Sequence
+
+from refgen.conformance.judging.run import Run
+from refgen.conformance.judging.verdicts import LEVELS, Verdict
+from refgen.conformance.reports.contents import SUSPECTS, Failure, failures, grouped, head, line, title, untested
+
+WIDTH = 110
+SHOWN, ALIKE = 20, 6  # failures, and ids of failures like one that is shown, at most
+
+
+def lines(run: Run, shown: int = SHOWN) -> list[str]:
+    """The whole report; of failures that differ at most `shown`."""
+    groups = grouped(failures(run))
+    told = [head(run), "", *table(run)]
+    for first, *others in groups[:shown]:
+        told += ["", *paragraph(first, others)]
+    if left := [each.result.id for group in groups[shown:] for each in group]:
+        told += ["", *wrapped(f"… and {len(left)} more failures: {listed(left)}", "", "  ")]
+    told += ["", *wrapped(line(run.overall.sentence), "", "  ")]
+    if run.suspects:
+        told += ["", "Suspects, the likeliest first:"]
+        for number, suspect in enumerate(run.suspects[:SUSPECTS], start=1):
+            name = f"{suspect.rule} {title(suspect.rule)}".strip()
+            told += wrapped(line(f"{name}: {suspect.sentence}"), f"  {number}. ", "     ")
+    if reasons := untested(run):
+        told += ["", "Not tested:"]
+        for reason in reasons:
+            about = reason.sentence if reason.ids else f"{', '.join(reason.levels)}: {reason.reason}"
+            told += wrapped(about, "  ", "    ")
+    return told
+
+
+def table(run: Run) -> list[str]:
+    """A line a level: how many of each verdict, and what the level is."""
+    verdicts = [each for each in Verdict if any(str(each) in own for own in run.counts.values())]
+    rows = [["level", *map(str, verdicts), ""]]
+    rows += [
+        [level, *(str(own.get(str(each), "")) for each in verdicts), LEVELS.get(level, "").partition(";")[0]]
+        for level, own in run.counts.items()
+    ]
+    return aligned(rows)
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Columns: the first and last to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)),
+                row[-1],
+            ]
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def paragraph(bad: Failure, others: Sequence[Failure] = ()) -> list[str]:
+    """One failure: what was seen, the rule, what it looks like, why it matters, which are like it, how to see it again."""
+    told = [f"{bad.result.verdict} {line(bad.result.id)}", *wrapped(bad.message)]
+    names = [line(f"{rule} {name}".strip()) for rule, name in bad.rules]
+    if names:
+        told += wrapped(f"{names[0]}: {bad.sentence}" if bad.sentence else names[0])
+    if names[1:]:
+        told += wrapped(f"also about {', '.join(names[1:])}")
+    told += wrapped(f"looks like {bad.looks_like}") if bad.looks_like else []
+    told += wrapped(f"why it matters: {bad.why}") if bad.why else []
+    if others:
+        told += wrapped(f"{len(others)} more like it: {listed([each.result.id for each in others])}")
+    return [*told, f"  $ {line(bad.repeat)}"]
+
+
+def listed(ids: Sequence[str]) -> str:
+    """Some ids."""
+    return line(", ".join(ids[:ALIKE]) + (", …" if len(ids) > ALIKE else ""))
+
+
+def wrapped(text: str, first: str = "  ", others: str = "    ") -> list[str]:
+    """Lines that a terminal has room for."""
+    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=others, break_on_hyphens=False)

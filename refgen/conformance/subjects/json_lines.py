@@ -1,0 +1,47 @@
+"""Files of JSON lines that begin with a header about a subject: what recorded traffic and records of runs have in common."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from refgen.conformance.subjects.protocol import About
+from refgen.errors import ConformanceError
+
+
+def read_lines(path: Path, what: str, version: int) -> list[dict[str, Any]]:
+    """The objects of a file, the header first. Raises `ConformanceError`, with the number of the wrong line.
+
+    `what` the file should be, for error messages; `version` of its format, the only one that can be read.
+    """
+    found = []
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeError:
+        raise ConformanceError(str(path), f"is not {what}: it is no UTF-8") from None
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            raise ConformanceError(f"{path}, line {number}", "is not JSON") from None
+        if not isinstance(entry, dict):
+            raise ConformanceError(f"{path}, line {number}", "must be an object")
+        found.append(entry)
+    if not found or found[0].get("kind") != "header":
+        raise ConformanceError(str(path), f"is not {what}: it has no header")
+    if found[0].get("format") != version:
+        raise ConformanceError(f"{path}: format {found[0].get('format')}", f"is not known, must be {version}")
+    return found
+
+
+def about_entry(about: About) -> dict[str, Any]:
+    """What a subject says of itself, as a header has it."""
+    return asdict(about) | {"can": sorted(about.can), "choices": dict(about.choices)}
+
+
+def about_of(entry: Mapping[str, Any]) -> About:
+    """What a subject says of itself, from its entry in a header."""
+    return About(**{**entry, "can": frozenset(entry["can"])})

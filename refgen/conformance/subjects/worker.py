@@ -1,0 +1,94 @@
+"""The other end of process.py for a Python factory: `python -m refgen.conformance.subjects.worker pkg.module:factory`.
+
+So a Python subject runs in a process of its own, and may crash or hang. What it prints goes to stderr.
+"""
+
+import base64
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from refgen.conformance.subjects.process import PROTOCOL
+from refgen.conformance.subjects.python import Factory, call, describe
+from refgen.errors import ConformanceError
+from refgen.shipped import BUILT_IN, find_model
+
+
+def find_factory(name: str) -> Factory:
+    """`pkg.module:factory`; raises `ConformanceError`."""
+    module, _, attribute = name.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        factory: Factory = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConformanceError(name, f"cannot be found: {error}", remedy="Write pkg.module:factory.") from None
+    return factory
+
+
+def serve(factory: Factory, requests: TextIO, answers: TextIO) -> None:
+    """Answers until bye or the end."""
+    thing: Any = None
+    for line in requests:
+        request = json.loads(line)
+        number, op = request.pop("id", None), request.pop("op")
+        if op == "bye":
+            return
+        try:
+            if op == "load":
+                thing, answer = factory(Path(request["model"])), {}
+            else:
+                answer = hello(factory) if op == "hello" else call(thing, op, request)
+        except NotImplementedError as error:
+            answer = {"skipped": str(error) or f"no {op} yet"}
+        except Exception as error:  # noqa: BLE001 - whatever it raises is its answer
+            answer = {"error": type(error).__name__, "message": str(error)}
+        answers.write(json.dumps({"id": number, **answer}, default=packed) + "\n")
+        answers.flush()
+
+
+def hello(factory: Factory) -> dict[str, Any]:
+    """What the object for the shipped model says of itself."""
+    about = describe(factory, find_model(BUILT_IN[0]))
+    return {
+        "protocol": PROTOCOL,
+        "name": about.name,
+        "version": about.version,
+        "dtype": about.dtype,
+        "can": sorted(about.can),
+        "choices": dict(about.choices),
+    }
+
+
+def packed(value: Any) -> Any:
+    """Arrays as JSON: their numbers, little-endian, in base64."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().float().numpy()
+    if not isinstance(value, np.ndarray):
+        return value.item() if hasattr(value, "item") else list(value)
+    if value.dtype.kind != "f":
+        return value.tolist()
+    wide = np.ascontiguousarray(value, dtype="<f8" if value.dtype == np.float64 else "<f4")
+    dtype = "F64" if wide.dtype.itemsize == 8 else "F32"
+    return {"dtype": dtype, "shape": list(wide.shape), "b64": base64.b64encode(wide.tobytes()).decode()}
+
+
+def main() -> int:
+    """Keeps stdout for answers."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    try:
+        factory = find_factory(sys.argv[1])
+    except ConformanceError as error:
+        print(f"refgen: error: {error}", file=sys.stderr)
+        return 2
+    serve(factory, sys.stdin, answers)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
