@@ -24,7 +24,7 @@ from refgen.errors import (
 from refgen.generation import GenerateOutput, GenerationConfig, Step, TextIteratorStreamer, TextStreamer
 from refgen.tokenizer import Encoding, Tokenizer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "AutoModelForCausalLM",

@@ -14,17 +14,17 @@ from refgen.oracle.counterfactual import Pass, ignored
 class Stepping(Pass):
     """A pass with other functions in the place of model.py's."""
 
-    steps: Mapping[str, Any] = field(default_factory=dict)
+    functions: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, note=ignored):
         """The logits."""
-        with patch.multiple("refgen.model", **self.steps):
+        with patch.multiple("refgen.model", **self.functions):
             return super().run(note)
 
 
-def stepping(p, **steps):
+def stepping(p, **functions):
     """`p`, with these functions: attend, linear, layer_norm, …"""
-    return Stepping(**{each.name: getattr(p, each.name) for each in fields(Pass)}, steps=steps)
+    return Stepping(**{each.name: getattr(p, each.name) for each in fields(Pass)}, functions=functions)
 
 
 class Sequential(np.ndarray):

@@ -167,7 +167,10 @@ def in_bfloat16(gpt2, name=None):
     p = Pass(cast(gpt2, "bfloat16"), IDS, MASK)
     if name is not None:
         p = planted(name).change(p)
-    return replace(traced(rounded_network(p.gpt2, "bfloat16")), dtype="bfloat16")
+    stages = {}
+    replace(p, gpt2=rounded_network(p.gpt2, "bfloat16")).run(note=stages.__setitem__)
+    stages = {stage: np.asarray(array.view(np.ndarray)) for stage, array in stages.items()}
+    return replace(traced(p.gpt2), stages=stages, dtype="bfloat16")
 
 
 def planted(name):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from refgen.cli import main
+from refgen.engines.plain import PlainEngine
 from refgen.errors import InputError, OracleError
 from refgen.model import forward
 from refgen.oracle import trace
@@ -25,7 +26,7 @@ def test_names_and_shapes_are_those_of_the_forward_pass(data):
     assert tuple(noted) == trace.stage_names(model.config)
     for name, array in noted.items():
         assert array.shape == trace.stage_shape(name, model.config, *ids.shape)
-    recorded = trace.record(model.engine, ids, mask)
+    recorded = trace.record(PlainEngine(model.gpt2), ids, mask)
     assert all(np.array_equal(recorded.stages[name], array) for name, array in noted.items())
 
 
