@@ -16,6 +16,7 @@ from refgen import checkpoints
 from refgen.cache import Cache
 from refgen.config import GPT2Config
 from refgen.engines.canonical import with_arithmetic
+from refgen.engines.numpy.products import laid_out
 from refgen.errors import GenerationError, InputError
 from refgen.generation.call import CALL_ARGUMENTS, Call, Streamer, generate, prepare_run
 from refgen.generation.chance import Seed
@@ -28,6 +29,11 @@ from refgen.inputs import whole_numbers
 from refgen.model import GPT2, Note, forward, silent
 from refgen.shipped import find_model
 from refgen.tokenizer import Tokenizer
+
+
+def for_products(name: str, weight: ndarray) -> ndarray:
+    """CKPT-14. A weight of a layer `[in, out]` in the memory order in which NumPy multiplies fastest; any other tensor as it is."""
+    return laid_out(weight) if weight.ndim == 2 and name.startswith("h.") else weight
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class GPT2LMHeadModel:
         Raises `CheckpointError`, `ConfigError` or `GenerationError`, never fills anything in.
         """
         folder = find_model(path_or_name)
-        gpt2 = with_arithmetic(checkpoints.load(folder, dtype), arithmetic)
+        gpt2 = with_arithmetic(checkpoints.load(folder, dtype, for_products), arithmetic)
         has_own = (folder / "generation_config.json").exists()
         return cls(gpt2, GenerationConfig.from_pretrained(folder) if has_own else None)
 
