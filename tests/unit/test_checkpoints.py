@@ -4,19 +4,24 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy import ndarray
 
-from refgen import CheckpointError, ConfigError, GPT2LMHeadModel
-from refgen.checkpoints import disassemble
+from refgen import CheckpointError, ConfigError, GPT2Config, GPT2LMHeadModel, checkpoints
+from refgen.checkpoints import Format, disassemble
+from refgen.checkpoints.stored import Stored
 from tests.model_folders import (
+    CODES,
     DTYPES,
     SEEDS,
     SMALL,
+    UNTIED,
     assert_same_bits,
     load,
     numbers,
@@ -77,6 +82,62 @@ def test_no_number_is_in_memory_twice(tmp_path):
         else:
             assert not array.flags.owndata
             assert not array.flags.writeable
+
+
+def turned(name, weight):
+    """A `lay_out` that copies the weights of layers, as an engine may."""
+    return np.asfortranarray(weight) if weight.ndim == 2 and name.startswith("h.") else weight
+
+
+@given(prefix=st.sampled_from(("", "transformer.")), untied=st.booleans(), stored=st.sampled_from(("f2", "f4")))
+def test_every_tensor_is_laid_out_once(fresh, prefix, untied, stored):
+    """CKPT-14. `lay_out` gets each tensor in the computing dtype under its name, and what it returns is what the network has."""
+    config = UNTIED if untied else SMALL
+    tensors, seen, returned = numbers(config, stored), [], {}
+
+    def lay_out(name, weight):
+        assert weight.dtype == np.float32
+        seen.append(name)
+        returned[name] = turned(name, weight)
+        return returned[name]
+
+    gpt2 = checkpoints.load(write(fresh(), tensors, config, prefix), lay_out=lay_out)
+    assert sorted(seen) == sorted(tensors)
+    loaded = disassemble(gpt2)
+    assert all(loaded[name] is weight for name, weight in returned.items())
+    assert_same_bits(loaded, {name: tensor.astype("f4") for name, tensor in tensors.items()})
+
+
+def test_without_a_layout_all_weights_lie_in_the_file(tmp_path):
+    """CKPT-14. By default nothing is copied, and the network is made of the very arrays that were read."""
+    for array in disassemble(checkpoints.load(write(tmp_path, numbers()))).values():
+        assert not array.flags.owndata
+        assert not array.flags.writeable
+
+
+def resident(file: Path) -> int:
+    """How many bytes of a mapped file are in the memory of this process, by /proc/self/smaps."""
+    lines, here, total = Path("/proc/self/smaps").read_text().splitlines(), False, 0
+    for line in lines:
+        if "-" in line.split(maxsplit=1)[0]:  # addresses: a new mapping begins
+            here = line.endswith(str(file))
+        elif here and line.startswith("Rss:"):
+            total += 1024 * int(line.split()[1])
+    return total
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux shows which pages are in memory")
+def test_what_is_copied_is_let_go(tmp_path):
+    """CKPT-14. Of a file whose layers are copied as they are read, hardly more than the embeddings stays in memory."""
+    config = replace(SMALL, vocab_size=64, n_embd=512)
+    folder = write(tmp_path, numbers(config), config)
+    whole = (folder / "model.safetensors").stat().st_size
+    as_stored = checkpoints.load(folder)
+    assert resident(folder / "model.safetensors") > 0.9 * whole
+    del as_stored
+    copied = checkpoints.load(folder, lay_out=turned)
+    assert resident(folder / "model.safetensors") < 0.1 * whole  # the system maps some pages around each that is read
+    assert_same_bits(disassemble(copied), numbers(config))
 
 
 # --- Folders that are no model ----------------------------------------------------------------------------
@@ -144,6 +205,93 @@ def test_an_unknown_model_name_is_refused(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"model\.safetensors: is a file, not a folder \[CKPT-09\]"):
         GPT2LMHeadModel.from_pretrained(tmp_path / "model.safetensors")
+
+
+# --- Another format ---------------------------------------------------------------------------------------
+
+
+def read_npz(folder: Path) -> list[Stored]:
+    """The arrays of `weights.npz`, which holds linear weights as torch's Linear has them, `[out, in]`."""
+    path = folder / "weights.npz"
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files if name != "config"}
+    return [
+        Stored(path, name, CODES[array.dtype.str[1:]], array.T.shape, np.frombuffer(array.tobytes(), np.uint8), "F")
+        if ".c_" in name and array.ndim == 2
+        else Stored(path, name, CODES[array.dtype.str[1:]], array.shape, np.frombuffer(array.tobytes(), np.uint8))
+        for name, array in arrays.items()
+    ]
+
+
+def config_of_npz(folder: Path) -> dict[str, Any]:
+    """The configuration, which is in the same file."""
+    with np.load(folder / "weights.npz") as archive:
+        return json.loads(str(archive["config"]))
+
+
+@pytest.fixture
+def npz(monkeypatch):
+    """A second format in the registry."""
+    both = (*checkpoints.FORMATS, Format(("weights.npz",), read_npz, config_of_npz))
+    monkeypatch.setattr("refgen.checkpoints.FORMATS", both)
+
+
+def write_npz(folder: Path, tensors: dict[str, ndarray], config: GPT2Config = SMALL) -> Path:
+    """A model folder in that format."""
+    folder.mkdir(parents=True, exist_ok=True)
+    turned = {name: array.T if ".c_" in name else array for name, array in tensors.items()}
+    np.savez(folder / "weights.npz", config=json.dumps(config.to_dict()), **turned)
+    return folder
+
+
+@given(seed=SEEDS, untied=st.booleans(), stored=st.sampled_from(("f2", "f4", "f8")), laid_out=st.booleans())
+def test_another_format_is_a_line_in_the_registry(fresh, npz, seed, untied, stored, laid_out):
+    """A format has names of files, a way to read tensors and one to read a configuration; all else is common."""
+    config = UNTIED if untied else SMALL
+    tensors = numbers(config, stored, seed)
+    lay_out = turned if laid_out else checkpoints.as_stored
+    gpt2 = checkpoints.load(write_npz(fresh(), tensors, config), "float64", lay_out)
+    assert gpt2.config == GPT2Config.from_dict(config.to_dict())
+    assert_same_bits(disassemble(gpt2), {name: tensor.astype("f8") for name, tensor in tensors.items()})
+
+
+NAN = np.full(4, np.nan, "f4")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"transformer.ln_f.bias": NAN}, r"tensor transformer\.ln_f\.bias: stands beside ln_f\.bias \[CKPT-02\]"),
+        ({"lm_head.weight": np.zeros((7, 4), "f4")}, r"tensor lm_head\.weight: differs from wte\.weight .* \[CKPT-04\]"),
+        ({"ln_f.bias": None}, r"1 tensor missing: ln_f\.bias \[CKPT-05\]"),
+        ({"ln_f.bias": NAN[:3]}, r"tensor ln_f\.bias: has shape \[3\], must have \[4\] \[CKPT-06\]"),
+        ({"ln_f.gamma": NAN}, r"1 tensor that a GPT-2 .* does not have: ln_f\.gamma \[CKPT-07\]"),
+        ({"ln_f.bias": np.zeros(4)}, r"tensor ln_f\.bias: is F64, which float32 would round \[CKPT-08\]"),
+        ({"ln_f.bias": np.zeros(4, "i8")}, r"tensor ln_f\.bias: is I64, must be one of .* \[CKPT-08\]"),
+        ({"ln_f.bias": NAN}, r"weights\.npz: tensor ln_f\.bias: holds NaN or infinity \[CKPT-12\]"),
+    ],
+)  # fmt: skip
+def test_the_checks_are_those_of_every_format(tmp_path, npz, change, message):
+    """CKPT-02 to CKPT-08, CKPT-12. A new format brings no check of its own and escapes none."""
+    tensors = {name: array for name, array in (numbers() | change).items() if array is not None}
+    write_npz(tmp_path, tensors | {"h.0.attn.bias": np.ones((1, 1, 5, 5), "u1")})
+    with pytest.raises(CheckpointError, match=message):
+        checkpoints.load(tmp_path)
+
+
+def test_of_two_formats_the_first_is_read(tmp_path, npz):
+    """CKPT-09. The order of the registry decides; a folder with neither is told all names that were looked for."""
+    first, second = numbers(seed=1), numbers(seed=2)
+    write_npz(write(tmp_path, first), second)
+    assert_same_bits(load(tmp_path), with_head(first))
+    (tmp_path / "model.safetensors").unlink()
+    assert_same_bits(load(tmp_path), with_head(second))
+    (tmp_path / "weights.npz").unlink()
+    expected = (
+        f"{tmp_path}: holds neither model.safetensors nor model.safetensors.index.json nor weights.npz [CKPT-09]."
+    )
+    with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}$"):
+        load(tmp_path)
 
 
 # --- Saving -----------------------------------------------------------------------------------------------
