@@ -57,8 +57,7 @@ class GPT2LMHeadModel:
         Raises `CheckpointError`, `ConfigError` or `GenerationError`, never fills anything in.
         """
         folder = find_model(path_or_name)
-        find_engine(engine)
-        gpt2 = checkpoints.load(folder, dtype)
+        gpt2 = checkpoints.load(folder, dtype, find_engine(engine).lay_out)
         has_own = (folder / "generation_config.json").exists()
         return cls(gpt2, GenerationConfig.from_pretrained(folder) if has_own else None, engine)
 

@@ -15,7 +15,17 @@ A setting that is right but has no effect is no error: it is an `IgnoredSettingW
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+
+def counted(names: Sequence[str], noun: str) -> str:
+    """How many, for the text of an error: "1 tensor" or "2 tensors"."""
+    return f"{len(names)} {noun}{'s' if len(names) > 1 else ''}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first four names, for the text of an error."""
+    return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
 
 
 class RefgenError(ValueError):

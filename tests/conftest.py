@@ -1,6 +1,7 @@
 """What all tests share: Hypothesis profiles, the folder of real files, quiet third parties."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,13 @@ def shakespeare() -> tuple:
         refgen.AutoModelForCausalLM.from_pretrained("shakespeare"),
         refgen.AutoTokenizer.from_pretrained("shakespeare"),
     )
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Callable[[], Path]:
+    """Makes a new folder at every call, for every example of a property has its own."""
+    count: Iterator[int] = iter(range(10**9))
+    return lambda: tmp_path / str(next(count))
 
 
 FIGURES: list[str] = []

@@ -17,7 +17,7 @@ from refgen.bench.process import Worker, environment
 from refgen.bench.rounds import Series, Taken, Turn, agreement, take_turns
 from refgen.bench.subjects import BANDWIDTH, LOOKUP, NO_CACHE, PRICED, REFGEN, Subject
 from refgen.bench.weights import bytes_per_token, cache_bytes_per_position, copying_folder
-from refgen.checkpoints import WEIGHTS
+from refgen.checkpoints.safetensors import WEIGHTS
 from refgen.config import GPT2Config
 from refgen.errors import BenchError
 

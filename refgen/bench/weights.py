@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from refgen.checkpoints import WEIGHTS, assemble, save, tensor_shapes
+from refgen.checkpoints import assemble, save, tensor_shapes
+from refgen.checkpoints.safetensors import WEIGHTS
 from refgen.config import GPT2Config
 from refgen.errors import BenchError
 from refgen.shipped import find_model

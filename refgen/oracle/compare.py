@@ -19,8 +19,7 @@ from functools import partial
 import numpy as np
 from numpy import ndarray
 
-from refgen.checkpoints import listed
-from refgen.errors import OracleError
+from refgen.errors import OracleError, listed
 from refgen.model import GPT2
 from refgen.oracle.counterfactual import Pass
 from refgen.oracle.diagnose import Diagnosis, View, diagnose

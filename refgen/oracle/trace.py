@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
 import refgen
 from refgen.cache import Cache
-from refgen.checkpoints import listed, numbers, read_safetensors, replacing
+from refgen.checkpoints.safetensors import read_file, write_file
+from refgen.checkpoints.stored import numbers
 from refgen.config import GPT2Config
 from refgen.engines.engine import Engine, Watcher
-from refgen.errors import OracleError
+from refgen.errors import OracleError, listed
 from refgen.inputs import check_ids, check_mask
 
 ATTENTION = ("c_attn", "q", "k", "v", "scores", "pattern", "z", "c_proj")
@@ -140,8 +140,7 @@ def save(trace: Trace, path: Path) -> None:
         about["config"] = json.dumps(trace.config.to_dict())
     if trace.prefill is not None:
         about["prefill"] = str(trace.prefill)
-    with replacing(path) as temporary:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary, metadata=about)
+    write_file(path, arrays, about)
 
 
 def load(path: Path, config: GPT2Config) -> Trace:
@@ -151,7 +150,7 @@ def load(path: Path, config: GPT2Config) -> Trace:
     there. The dtype is the one in the metadata, else the coarsest of the stages'. Raises `OracleError`, and
     `CheckpointError` for what is no safetensors file.
     """
-    tensors = {tensor.name.removeprefix("transformer."): tensor for tensor in read_safetensors(path)}
+    tensors = {tensor.name.removeprefix("transformer."): tensor for tensor in read_file(path)}
     with safe_open(path, framework="numpy") as file:
         about = file.metadata() or {}
     if IDS not in tensors:

@@ -32,7 +32,10 @@ ASSISTED = "tests/unit/test_assisted.py::"
 WATERMARK = "tests/unit/test_watermark.py::"
 OUTPUT = "tests/unit/test_output.py::"
 STREAMING = "tests/unit/test_streaming.py::"
-CHECKPOINT = "tests/unit/test_checkpoint.py::"
+CHECKPOINTS = "tests/unit/test_checkpoints.py::"
+STORED = "tests/unit/test_stored.py::"
+TENSORS = "tests/unit/test_tensors.py::"
+SAFETENSORS = "tests/unit/test_safetensors.py::"
 CONFIG = "tests/unit/test_config.py"
 TOKENIZER = "tests/unit/test_tokenizer.py"
 SPEC = "tests/docs/test_documents.py::test_every_block_runs[SPEC.md]"
@@ -77,7 +80,7 @@ FAULTS = [
     Fault("FWD-15", "activations.py", '"relu2": relu2', '"relu2": relu',
           "tests/unit/test_activations.py::test_activations_by_hand"),
     Fault("FWD-16", "model.py", "y *= 0.044715", "y *= 0.0447", MODEL + "test_gelu_new_is_the_tanh_form"),
-    Fault("FWD-17", "checkpoints/__init__.py", "head = wte if config.tie_word_embeddings", "head = wte.copy() if "
+    Fault("FWD-17", "checkpoints/tensors.py", "head = wte if config.tie_word_embeddings", "head = wte.copy() if "
           "config.tie_word_embeddings", SPEC),
     Fault("FWD-20", "model.py", "visible = visible[:, :, T - keep :]", "visible = visible[:, :, :keep]",
           FORWARD + "test_the_last_positions_alone"),
@@ -455,31 +458,31 @@ FAULTS = [
     Fault("STREAM-04", "generation/streaming.py", "if token_id in self._skipped", "if token_id in ()",
           STREAMING + "test_skip_special"),
     # Checkpoints
-    Fault("CKPT-01", "checkpoints/__init__.py", "f'transformer.{name}': np".replace("'", '"'), "name: np", SPEC),
-    Fault("CKPT-02", "checkpoints/__init__.py", "        if name in named:", "        if tensor.name in named:",
-          CHECKPOINT + "test_a_name_with_and_without_prefix_is_refused"),
-    Fault("CKPT-03", "checkpoints/__init__.py", "        if name not in buffers:\n    ", "    ", CHECKPOINT + "test_mask_buffers_are_left_out"),
-    Fault("CKPT-04", "checkpoints/__init__.py", "if head is not None and not np.array_equal", "if False and not np.array_equal",
-          CHECKPOINT + "test_a_tied_head_that_differs_is_refused"),
-    Fault("CKPT-05", "checkpoints/__init__.py", "    if missing:", "    if len(missing) > 1:",
-          CHECKPOINT + "test_a_missing_tensor_is_refused"),
-    Fault("CKPT-06", "checkpoints/__init__.py", "if tensor.shape != shape:", "if np.prod(tensor.shape) != np.prod(shape):",
-          CHECKPOINT + "test_a_wrong_shape_is_refused"),
-    Fault("CKPT-07", "checkpoints/__init__.py", "    if extra:", "    if not extra and missing:",
-          CHECKPOINT + "test_a_tensor_too_many_is_refused"),
-    Fault("CKPT-08", "checkpoints/__init__.py", "array.astype(np.uint32) << 16", "array.astype(np.uint32) << 15",
-          CHECKPOINT + "test_every_sixteen_bit_number_is_widened_exactly"),
-    Fault("CKPT-08", "checkpoints/__init__.py", "if tensor.dtype == 'F64' and wanted == np.float32:".replace("'", '"'), "if False:",
-          CHECKPOINT + "test_float64_files_are_not_rounded"),
-    Fault("CKPT-09", "checkpoints/__init__.py", "if shard_of.pop(tensor.name, None) != tensor.file.name:",
-          "if shard_of.pop(tensor.name, None) is None:", CHECKPOINT + "test_a_tensor_that_the_index_lacks_is_refused"),
+    Fault("CKPT-01", "checkpoints/__init__.py", "else PREFIX + name: tensor", "else name: tensor", SPEC),
+    Fault("CKPT-02", "checkpoints/tensors.py", "        if name in named:", "        if tensor.name in named:",
+          TENSORS + "test_a_name_with_and_without_prefix_is_refused"),
+    Fault("CKPT-03", "checkpoints/tensors.py", "        if name not in buffers:\n    ", "    ", TENSORS + "test_mask_buffers_are_left_out"),
+    Fault("CKPT-04", "checkpoints/tensors.py", "if not np.array_equal", "if False and not np.array_equal",
+          TENSORS + "test_a_tied_head_that_differs_is_refused"),
+    Fault("CKPT-05", "checkpoints/tensors.py", "    if missing:", "    if len(missing) > 1:",
+          TENSORS + "test_a_missing_tensor_is_refused"),
+    Fault("CKPT-06", "checkpoints/stored.py", "if tensor.shape != shape:", "if np.prod(tensor.shape) != np.prod(shape):",
+          STORED + "test_a_wrong_shape_is_refused"),
+    Fault("CKPT-07", "checkpoints/tensors.py", "    if extra:", "    if not extra and missing:",
+          TENSORS + "test_a_tensor_too_many_is_refused"),
+    Fault("CKPT-08", "checkpoints/stored.py", "array.astype(np.uint32) << 16", "array.astype(np.uint32) << 15",
+          STORED + "test_every_sixteen_bit_number_is_widened_exactly"),
+    Fault("CKPT-08", "checkpoints/stored.py", "if tensor.dtype == 'F64' and wanted == np.float32:".replace("'", '"'), "if False:",
+          STORED + "test_float64_files_are_not_rounded"),
+    Fault("CKPT-09", "checkpoints/safetensors.py", "if shard_of.pop(tensor.name, None) != tensor.file.name:",
+          "if shard_of.pop(tensor.name, None) is None:", SAFETENSORS + "test_a_tensor_that_the_index_lacks_is_refused"),
     Fault("CKPT-10", "config.py", "for name, value in entries.items() if name not in own}", "for name, value in ()}",
           CONFIG + "::test_legacy_entries_are_kept_and_change_nothing"),
     Fault("CKPT-11", "auto.py", "generation_config or GenerationConfig.from_model_config(gpt2.config.to_dict())",
           "generation_config or GenerationConfig()",
           "tests/unit/test_auto.py::test_settings_come_from_the_configuration_without_their_own_file"),
-    Fault("CKPT-12", "checkpoints/__init__.py", "suspicious = not np.isfinite(array.sum())", "suspicious = bool(np.isinf(array.sum()))",
-          CHECKPOINT + "test_nan_and_infinity_are_refused"),
+    Fault("CKPT-12", "checkpoints/stored.py", "suspicious = not np.isfinite(array.sum())", "suspicious = bool(np.isinf(array.sum()))",
+          STORED + "test_nan_and_infinity_are_refused"),
     Fault("CKPT-13", "config.py", "if model_type != 'gpt2':".replace("'", '"'), "if model_type is None:",
           CONFIG + "::test_another_network_is_refused"),
     Fault("CFG-01", "config.py", "n_positions: int = 1024", "n_positions: int = 512",
@@ -487,7 +490,9 @@ FAULTS = [
     Fault("CFG-02", "config.py", "type(value) is not int or value < 1", "value < 1",
           CONFIG + "::test_a_size_that_is_no_size_is_refused"),
     Fault("CKPT-14", "engines/numpy/products.py", "    return turned.T\n", "    return np.array(turned.T, order='C')\n",
-          CHECKPOINT + "test_no_number_is_in_memory_twice"),
+          CHECKPOINTS + "test_no_number_is_in_memory_twice"),
+    Fault("CKPT-14", "checkpoints/__init__.py", "if not np.shares_memory(weight, tensor.data):", "if False:",
+          CHECKPOINTS + "test_what_is_copied_is_let_go"),
     # The tokenizer
     Fault("TOK-01", "vocabulary.py", "for i, token in enumerate([*BYTE_OF,", "for i, token in enumerate([*reversed(BYTE_OF),",
           TOKENIZER + "::test_three_ways"),

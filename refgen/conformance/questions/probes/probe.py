@@ -24,7 +24,8 @@ import numpy as np
 from numpy import ndarray
 from safetensors.numpy import save_file
 
-from refgen.checkpoints import WEIGHTS, tensor_shapes
+from refgen.checkpoints import tensor_shapes
+from refgen.checkpoints.safetensors import WEIGHTS
 from refgen.config import GPT2Config
 from refgen.conformance.questions.cases import Case
 from refgen.conformance.subjects.protocol import DTYPES
