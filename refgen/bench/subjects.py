@@ -39,7 +39,7 @@ LOOKUP = Subject("refgen, prompt lookup", settings={"prompt_lookup_num_tokens": 
 # --- Variants of refgen whose price is measured: a new one is one line ----------------------------------------
 PRICED = (
     Subject("refgen, float64", load={"dtype": "float64"}),
-    Subject("refgen, canonical", load={"arithmetic": "canonical"}),
+    Subject("refgen, canonical", load={"engine": "canonical"}),
 )
 
 PEERS = (

@@ -186,9 +186,9 @@ def add(commands: Any) -> None:
     prompt.add_argument("--negative-prompt", metavar="TEXT", help="what --guidance-scale moves away from")
     prompt.add_argument("--dtype", default="float32", choices=("float32", "float64"), help="default: %(default)s")
     prompt.add_argument(
-        "--arithmetic",
-        default="native",
-        choices=("native", "canonical"),
+        "--engine",
+        default="numpy",
+        choices=("numpy", "canonical"),
         help="canonical: the same float32 bits on every machine, but slower (default: %(default)s)",
     )
     threads = "how many to use (default: OMP_NUM_THREADS, else one a core)"
@@ -238,7 +238,7 @@ def run(options: argparse.Namespace) -> None:
     prompt = read_prompt(options)
     folder = find_model(options.model)
     tokenizer = Tokenizer.from_pretrained(folder)
-    model = GPT2LMHeadModel.from_pretrained(folder, dtype=options.dtype, arithmetic=options.arithmetic)
+    model = GPT2LMHeadModel.from_pretrained(folder, dtype=options.dtype, engine=options.engine)
     if options.logprobs and not options.json:
         raise InputError("--logprobs", "are told in JSON", "OUT-08", "Add --json.")
     settings = settings_of(options, tokenizer)

@@ -36,14 +36,14 @@ def add(commands: Any) -> None:
     command.add_argument("--tokens", type=int, default=0, metavar="N", help="go on greedily for N tokens (default: 0)")
     add_model(command)
     command.add_argument("--dtype", default="float32", choices=("float32", "float64"), help="default: %(default)s")
-    command.add_argument("--arithmetic", default="native", choices=("native", "canonical"), help="default: %(default)s")
+    command.add_argument("--engine", default="numpy", choices=("numpy", "canonical"), help="default: %(default)s")
 
 
 def run(options: argparse.Namespace) -> None:
     """A listing out, a file if asked for."""
     folder = find_model(options.model)
     check_output(options.output, OracleError)
-    model = GPT2LMHeadModel.from_pretrained(folder, dtype=options.dtype, arithmetic=options.arithmetic)
+    model = GPT2LMHeadModel.from_pretrained(folder, dtype=options.dtype, engine=options.engine)
     ids = read_ids(options, folder)
     prefill = None
     if options.tokens:

@@ -14,7 +14,7 @@ from refgen.conformance.judge import around, noise_format
 from refgen.conformance.lab import Lab
 from refgen.conformance.talk import Talk, must, tokens
 from refgen.conformance.verdicts import Finding, LabCheck, Verdict, together
-from refgen.generation.processors import log_softmax
+from refgen.generation.scores import log_softmax
 from refgen.oracle.noise import LOGIT, expected_error, logit_scale
 
 Relation = Callable[[Talk], Iterable[Finding]]

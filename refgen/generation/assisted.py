@@ -8,17 +8,18 @@ Axes    one row, S columns so far, V tokens.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 from numpy import ndarray
 
 from refgen.cache import Cache
+from refgen.engines.engine import Engine
 from refgen.errors import GenerationError, InputError
-from refgen.generation.config import GenerationConfig
-from refgen.generation.fields import DEFAULTS
+from refgen.generation.config import DEFAULTS, GenerationConfig
 from refgen.generation.next_logits import NextLogits
 from refgen.generation.processors import Processor
-from refgen.model import GPT2, forward, softmax
+from refgen.model import softmax
 
 Draft = Callable[[ndarray, ndarray, int], list[int]]  # (ids [1 S], mask [1 S], n) -> at most n ids to come
 
@@ -41,7 +42,7 @@ def shared(one: ndarray, other: ndarray) -> int:
     return int(np.cumprod(one[:n] == other[:n]).sum())
 
 
-def draft_model(assistant: GPT2, processors: Iterable[Processor], threshold: float) -> Draft:
+def draft_model(assistant: Engine, processors: Iterable[Processor], threshold: float) -> Draft:
     """ASSIST-03. What a smaller model would say, the best token each time, up to one it is less than `threshold` sure of."""
     processors, cache, held = list(processors), Cache(), np.zeros(0, np.int64)
 
@@ -50,9 +51,8 @@ def draft_model(assistant: GPT2, processors: Iterable[Processor], threshold: flo
         S = ids.shape[1]
         cache.crop(min(len(cache), shared(held, ids[0]), S - 1))
         for _ in range(min(count, assistant.config.n_positions - int(mask.sum()) + 1)):
-            scores = forward(assistant, ids[:, len(cache) :], mask, cache=cache, logits_to_keep=1)[:, -1].astype(
-                np.float32
-            )
+            logits = assistant.forward(ids[:, len(cache) :], mask, cache=cache, logits_to_keep=1)
+            scores = logits[:, -1].astype(np.float32)
             for processor in processors:
                 scores = processor(ids, scores)
             best = scores.argmax(axis=1)
@@ -65,7 +65,7 @@ def draft_model(assistant: GPT2, processors: Iterable[Processor], threshold: flo
     return draft
 
 
-def by_draft(gpt2: GPT2, cache: Cache, draft: Draft, config: GenerationConfig, limit: int) -> NextLogits:
+def by_draft(engine: Engine, cache: Cache, draft: Draft, config: GenerationConfig, limit: int) -> NextLogits:
     """ASSIST-01, ASSIST-02, ASSIST-04. The next token's logits as `by_forward` gives them, several computed at once.
 
     A draft ends where the row does: at `limit` columns or at the end of the context.
@@ -84,17 +84,40 @@ def by_draft(gpt2: GPT2, cache: Cache, draft: Draft, config: GenerationConfig, l
         if ahead is not None and adapts:
             n_drafted = n_drafted + 2 if len(new) > len(guess) else max(1, n_drafted - 1)
         cache.crop(min(len(cache), S - 1))
-        room = min(n_drafted, limit - S - 1, gpt2.config.n_positions - int(mask.sum()))
+        room = min(n_drafted, limit - S - 1, engine.config.n_positions - int(mask.sum()))
         guess, start = draft(ids, mask, room) if room > 0 else [], S
         drafted = np.column_stack([ids, np.array([guess], dtype=ids.dtype)])
         seen = np.column_stack([mask, np.ones((1, len(guess)), mask.dtype)])
-        ahead = forward(gpt2, drafted[:, len(cache) :], seen, cache=cache, logits_to_keep=len(guess) + 1)[0]
+        ahead = engine.forward(drafted[:, len(cache) :], seen, cache=cache, logits_to_keep=len(guess) + 1)[0]
         return ahead[[0]]
 
     return next_logits
 
 
-def check_assistance(config: GenerationConfig, rows: int, gpt2: GPT2, assistant: GPT2 | None) -> None:
+def assisted(
+    engine: Engine,
+    assistant: Engine | None,
+    config: GenerationConfig,
+    cache: Cache | None,
+    processors: Iterable[Processor],
+    rows: int,
+    limit: int,
+) -> NextLogits:
+    """ASSIST-01. The logits of a call with a draft: from the draft model, or without one from the row itself."""
+    check_assistance(config, rows, engine, assistant)
+    if cache is None:
+        raise GenerationError(
+            "use_cache=False", "leaves a draft nothing to be checked in", "ASSIST-05", "Leave it out."
+        )
+    draft = (
+        partial(prompt_lookup, longest=config.max_matching_ngram_size or DEFAULTS["max_matching_ngram_size"])
+        if assistant is None
+        else draft_model(assistant, processors, config.assistant_confidence_threshold or 0.0)
+    )
+    return by_draft(engine, cache, draft, config, limit)
+
+
+def check_assistance(config: GenerationConfig, rows: int, engine: Engine, assistant: Engine | None) -> None:
     """ASSIST-05. Drafts are for one sequence, with a cache, from one source that speaks the model's ids."""
     asked = (
         "assistant_model" if assistant is not None else f"prompt_lookup_num_tokens={config.prompt_lookup_num_tokens}"
@@ -111,9 +134,9 @@ def check_assistance(config: GenerationConfig, rows: int, gpt2: GPT2, assistant:
         raise GenerationError(
             asked, "checks several tokens in a pass, so there is no state a step", "OUT-07", "Ask without a draft."
         )
-    if assistant is not None and assistant.config.vocab_size != gpt2.config.vocab_size:
+    if assistant is not None and assistant.config.vocab_size != engine.config.vocab_size:
         raise InputError(
             f"assistant_model with a vocabulary of {assistant.config.vocab_size}",
-            f"must share the model's, which has {gpt2.config.vocab_size}",
+            f"must share the model's, which has {engine.config.vocab_size}",
             "ASSIST-05",
         )

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from refgen.generation.pick import TorchStream
 from refgen.generation.prompt import contexts
+from refgen.generation.torch_stream import TorchStream
 from refgen.model import softmax
 
 TABLE_SIZE = 1_000_003

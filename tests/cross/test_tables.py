@@ -2,7 +2,7 @@
 
 import pytest
 
-from refgen.generation.fields import REFUSED
+from refgen.generation.refused import REFUSED
 from scripts import make_tables
 
 

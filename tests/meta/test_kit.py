@@ -179,7 +179,7 @@ class Canonical(ReferenceSubject):
 
     def __init__(self, folder):
         super().__init__(folder)
-        self.model = GPT2LMHeadModel.from_pretrained(folder, arithmetic="canonical")
+        self.model = GPT2LMHeadModel.from_pretrained(folder, engine="canonical")
 
 
 def emulated(dtype):

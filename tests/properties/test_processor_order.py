@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from refgen.generation import processors as p
+from refgen.generation.processors import order as p
 
 REMOVALS = {"no_repeat_ngram_size", "bad_words_ids", "min_length", "suppress_tokens"}
 ADDITIONS = {"sequence_bias", "watermarking_config"}

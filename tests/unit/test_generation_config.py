@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refgen import GenerationConfig, GenerationError, IgnoredSettingWarning
-from refgen.generation.config import settle
-from refgen.generation.fields import CHECKS, REFUSED
+from refgen.generation.config import SETTINGS
+from refgen.generation.refused import REFUSED
+from refgen.generation.settle import settle
 
 FRESH = GenerationConfig()
 
@@ -79,7 +80,7 @@ def test_settings_that_are_refused(setting, message):
 
 def test_every_field_is_checked():
     """No field of GenerationConfig goes in unchecked."""
-    assert set(CHECKS) == set(GenerationConfig.__dataclass_fields__)
+    assert set(SETTINGS) == set(GenerationConfig.__dataclass_fields__)
 
 
 @pytest.mark.parametrize(("name", "given_value", "settled"), [

@@ -21,8 +21,7 @@ from refgen.conformance.adapters.discover import Profile, discover
 from refgen.conformance.adapters.wire import Wire
 from refgen.conformance.subject import About, SkippedError, checked
 from refgen.errors import CheckpointError, GenerationError
-from refgen.generation.config import METADATA
-from refgen.generation.fields import DEFAULTS
+from refgen.generation.config import DEFAULTS, METADATA
 from refgen.json_files import read_object
 from refgen.tokenizer import Tokenizer
 
