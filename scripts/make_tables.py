@@ -197,7 +197,7 @@ def field(name: str) -> tuple[str, str, str, str]:
     if name in NOT_APPLICABLE:
         return f"`{name}`", "not applicable", "", NOT_APPLICABLE[name] + "."
     raise HoleError(
-        f"{name}: no setting, no argument, not refused: implement it, or refuse it in refgen/generation/refused.py"
+        f"{name}: refgen does not know it: give it a line in refgen/generation/config.py, or refuse it in refused.py"
     )
 
 

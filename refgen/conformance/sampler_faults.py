@@ -27,7 +27,7 @@ from refgen.generation.settle import settle
 from refgen.model import softmax
 
 Settings = Mapping[str, Any]  # fields of GenerationConfig
-Chain = list[tuple[str, Processor]]  # in order, by the names of processors.py
+Chain = list[tuple[str, Processor]]  # in order, by the names of their functions
 Plant = Callable[[Chain, Settings], Chain]
 
 
