@@ -14,7 +14,7 @@ from transformers.generation import utils as transformers_generation
 
 import refgen
 from refgen.generation import guidance, prepare
-from refgen.generation.processors import order
+from refgen.generation.processors import cuts
 from refgen.generation.processors.cuts import top_h
 from refgen.generation.scores import entropy
 from refgen.model import GPT2, MLP, Affine, Attention, Block, forward
@@ -386,7 +386,7 @@ def repeats(request: Request, theirs: Answer) -> bool:
     with (
         patch.object(prepare, "by_forward", lambda *_: lambda ids, mask: next(steps)),
         patch.object(guidance, "after_negative_prompt", lambda *_: lambda ids: next(unguided)),
-        patch.object(order, "top_h", partial(top_h_as_there, there=there)),
+        patch.object(cuts, "top_h", partial(top_h_as_there, there=there)),
     ):
         again = ask_refgen(request)
     return isinstance(again, Answer) and not unlike(request, again, theirs)

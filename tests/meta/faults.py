@@ -293,7 +293,7 @@ FAULTS = [
     Fault("BAD-01", "generation/settle.py", "if len(sequence) == 1 and sequence[0] in config.eos_ids:", "if False:", SETTINGS + "test_settings_that_are_refused"),
     Fault("PREF-01", "generation/processors/places.py", "return np.where(nothing[:, None], only, within)", "return within",
           PROCESSORS + "test_prefix_allowed_tokens_names_what_may_come"),
-    Fault("FORCE-01", "generation/processors/order.py", "partial(forced, column=1,", "partial(forced, column=prompt.width,",
+    Fault("FORCE-01", "generation/processors/order.py", "partial(places.forced, column=1,", "partial(places.forced, column=prompt.width,",
           CALL + "test_forced_beginnings_need_a_prompt_of_one_column"),
     Fault("FORCE-02", "generation/processors/order.py", "column=limit - 1", "column=limit", PROCESSORS + "test_processor_order"),
     Fault("INV-01", "generation/processors/places.py", "return np.nan_to_num(scores)", "return np.nan_to_num(scores, nan=1.0)",

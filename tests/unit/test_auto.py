@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from refgen import (
     InputError,
     TokenizerError,
 )
+from refgen.engines.engine import Engine
 from tests.strategies import gpt2_configs, models, prompts, random_model
 
 TINY = GPT2Config(vocab_size=9, n_positions=24, n_embd=8, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=8)
@@ -34,6 +36,27 @@ UNKNOWN = (
 
 
 # --- Calling the model ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [
+    {}, {"num_beams": 2}, {"prompt_lookup_num_tokens": 2}, {"guidance_scale": 1.5}, {"use_cache": False}, {"prefill_chunk_size": 1},
+])  # fmt: skip
+def test_all_logits_come_from_the_engine(more):
+    """FWD-27, LOOP-01: calls, generation, beams, drafts and guidance compute with the model's engine and nothing else."""
+
+    class OneTokenOn(Engine):
+        def forward(self, *arguments, **keywords):
+            return np.roll(super().forward(*arguments, **keywords), 1, axis=-1)
+
+    model = random_model(replace(TINY, eos_token_id=None), 5)
+    expected = (model([[1, 2]]).logits[0, -1].argmax() + 1) % 9
+    model.engine = OneTokenOn(model.gpt2)
+    assert model([[1, 2]]).logits[0, -1].argmax() == expected
+    assert model.generate([[1, 2]], max_new_tokens=1, **({} if "num_beams" in more else more))[0, 2] == expected
+    logits = model.generate(
+        [[1, 2]], max_new_tokens=1, return_dict_in_generate=True, output_logits=True, **more
+    ).logits[0]
+    np.testing.assert_allclose(logits[0], model([[1, 2]]).logits[0, -1], rtol=0, atol=1e-5)
 
 
 @given(st.data(), st.sampled_from(("float32", "float64")))

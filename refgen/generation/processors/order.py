@@ -3,29 +3,16 @@
 A new processor is a function in this package, a line here and a setting in `config.py`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from refgen.generation.config import GenerationConfig
 from refgen.generation.guidance import Unguided, guidance
-from refgen.generation.processors import AllowedTokens, Processor
-from refgen.generation.processors.cuts import epsilon_cutoff, eta_cutoff, top_h, typical_p
-from refgen.generation.processors.penalties import min_length, no_repeat_ngram, repetition_penalty, sequence_bias
-from refgen.generation.processors.places import (
-    custom,
-    exponential_decay,
-    forced,
-    prefix_allowed_tokens,
-    remove_invalid_values,
-    renormalize,
-    suppress,
-)
-from refgen.generation.processors.sampling import min_p, temperature, top_k, top_p
+from refgen.generation.processors import AllowedTokens, Processor, cuts, penalties, places, sampling
 from refgen.generation.prompt import Prompt
-from refgen.generation.watermark import green_list, synthid
+from refgen.generation.watermark import watermark
 
 
 def processors(
@@ -38,85 +25,80 @@ def processors(
 ) -> Iterator[Processor]:
     """PROC-01, PROC-06. The processors that `config` asks for, in order; those that shape chance only when sampling (GREEDY-05).
 
-    `limit` is the number of columns at which the batch is full; the next two are functions of the caller's own;
-    `unguided` is the model behind the negative prompt.
+    limit                     the number of columns at which the batch is full
+    prefix_allowed_tokens_fn  and
+    logits_processor          functions of the caller's own
+    unguided                  the model after the negative prompt
     """
     if unguided is not None and config.guidance_scale is not None:
         yield partial(guidance, scale=config.guidance_scale, unguided=unguided)
     yield from penalties_and_bans(config, prompt)
     yield from first_and_last(config, prompt, limit, prefix_allowed_tokens_fn)
     for function in logits_processor:
-        yield partial(custom, function=function)
+        yield partial(places.custom, function=function)
     if config.samples:
         yield from shapes_of_chance(config)
     if config.watermarking_config is not None:
         yield watermark(config.watermarking_config, prompt)
     if config.renormalize_logits:
-        yield renormalize
+        yield places.renormalize
 
 
 def penalties_and_bans(config: GenerationConfig, prompt: Prompt) -> Iterator[Processor]:
-    """What looks at the tokens so far."""
+    """Those that look at the tokens so far."""
     if config.sequence_bias:
-        yield partial(sequence_bias, biases=config.sequence_bias, prompt_mask=prompt.mask)
+        yield partial(penalties.sequence_bias, biases=config.sequence_bias, prompt_mask=prompt.mask)
     if config.repetition_penalty not in (None, 1.0):
-        yield partial(repetition_penalty, penalty=config.repetition_penalty, prompt_mask=prompt.mask)
+        yield partial(penalties.repetition_penalty, penalty=config.repetition_penalty, prompt_mask=prompt.mask)
     if config.no_repeat_ngram_size:
-        yield partial(no_repeat_ngram, n=config.no_repeat_ngram_size, prompt_mask=prompt.mask)
+        yield partial(penalties.no_repeat_ngram, n=config.no_repeat_ngram_size, prompt_mask=prompt.mask)
     if config.bad_words_ids:
         bans = [(sequence, -np.inf) for sequence in config.bad_words_ids]
-        yield partial(sequence_bias, biases=bans, prompt_mask=prompt.mask)
+        yield partial(penalties.sequence_bias, biases=bans, prompt_mask=prompt.mask)
     if config.eos_ids and config.min_length:
-        yield partial(min_length, least=config.min_length, eos_ids=config.eos_ids)
+        yield partial(penalties.min_length, least=config.min_length, eos_ids=config.eos_ids)
     if config.eos_ids and config.min_new_tokens:
-        yield partial(min_length, least=prompt.width + config.min_new_tokens, eos_ids=config.eos_ids)
+        yield partial(penalties.min_length, least=prompt.width + config.min_new_tokens, eos_ids=config.eos_ids)
 
 
 def first_and_last(
     config: GenerationConfig, prompt: Prompt, limit: int, prefix_allowed_tokens_fn: AllowedTokens | None
 ) -> Iterator[Processor]:
-    """What looks at where in the text the new token stands, and repairs or removes by id."""
+    """Those that look at where in the text the new token stands, and repair or remove by id."""
     if prefix_allowed_tokens_fn is not None:
-        yield partial(prefix_allowed_tokens, allowed=prefix_allowed_tokens_fn, beams=config.beams)
+        yield partial(places.prefix_allowed_tokens, allowed=prefix_allowed_tokens_fn, beams=config.beams)
     if config.forced_bos_token_id is not None:
-        yield partial(forced, column=1, forced_ids=(config.forced_bos_token_id,))
+        yield partial(places.forced, column=1, forced_ids=(config.forced_bos_token_id,))
     if config.forced_eos_token_id is not None:
-        yield partial(forced, column=limit - 1, forced_ids=config.forced_eos_token_id)
+        yield partial(places.forced, column=limit - 1, forced_ids=config.forced_eos_token_id)
     if config.remove_invalid_values:
-        yield remove_invalid_values
+        yield places.remove_invalid_values
     if config.exponential_decay_length_penalty is not None:
         start, factor = config.exponential_decay_length_penalty
-        yield partial(exponential_decay, start=prompt.width + start, factor=factor, eos_ids=config.eos_ids)
+        yield partial(places.exponential_decay, start=prompt.width + start, factor=factor, eos_ids=config.eos_ids)
     if config.suppress_tokens:
-        yield partial(suppress, suppressed=config.suppress_tokens)
+        yield partial(places.suppress, suppressed=config.suppress_tokens)
     if config.begin_suppress_tokens:
         begin = prompt.width + (prompt.width == 1 and config.forced_bos_token_id is not None)
-        yield partial(suppress, suppressed=config.begin_suppress_tokens, column=begin)
+        yield partial(places.suppress, suppressed=config.begin_suppress_tokens, column=begin)
 
 
 def shapes_of_chance(config: GenerationConfig) -> Iterator[Processor]:
-    """What makes sampling narrower or wider. Beams need a token that goes on: one more is kept for each end (WARP-01)."""
+    """Those that make sampling narrower or wider. Beams need a token that goes on: one more is kept for each end (WARP-01)."""
     keep = 1 if config.beams == 1 else 1 + max(1, len(config.eos_ids))
     if config.temperature not in (None, 1.0):
-        yield partial(temperature, value=config.temperature)
+        yield partial(sampling.temperature, value=config.temperature)
     if config.top_h is not None:
-        yield partial(top_h, share=config.top_h)
+        yield partial(cuts.top_h, share=config.top_h)
     if config.top_k:
-        yield partial(top_k, k=max(config.top_k, keep))
+        yield partial(sampling.top_k, k=max(config.top_k, keep))
     if config.top_p is not None and config.top_p < 1.0:
-        yield partial(top_p, p=config.top_p, keep=keep)
+        yield partial(sampling.top_p, p=config.top_p, keep=keep)
     if config.min_p:
-        yield partial(min_p, p=config.min_p, keep=keep)
+        yield partial(sampling.min_p, p=config.min_p, keep=keep)
     if config.typical_p is not None and config.typical_p < 1.0:
-        yield partial(typical_p, mass=config.typical_p, keep=keep)
+        yield partial(cuts.typical_p, mass=config.typical_p, keep=keep)
     if config.epsilon_cutoff:
-        yield partial(epsilon_cutoff, epsilon=config.epsilon_cutoff, keep=keep)
+        yield partial(cuts.epsilon_cutoff, epsilon=config.epsilon_cutoff, keep=keep)
     if config.eta_cutoff:
-        yield partial(eta_cutoff, epsilon=config.eta_cutoff, keep=keep)
-
-
-def watermark(settings: Mapping[str, Any], prompt: Prompt) -> Processor:
-    """WMARK-01 to WMARK-03. One of the two kinds, by the names of its settings."""
-    if "keys" in settings:
-        return partial(synthid, settings=settings, width=prompt.width)
-    return partial(green_list, settings=settings, prompt_mask=prompt.mask)
+        yield partial(cuts.eta_cutoff, epsilon=config.eta_cutoff, keep=keep)
