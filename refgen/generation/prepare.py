@@ -44,6 +44,7 @@ class Run:
 
 def prepare(engine: Engine, own: GenerationConfig, call: Call) -> Run:
     """The run that a call to a model means; `own` are the model's settings."""
+    # Settings, prompt, length
     config = settle_for_model(engine.config.vocab_size, own, call.generation_config, call.settings)
     prompts = fitted(read_prompt(call.input_ids, call.attention_mask, config), engine.config)
     prompt = prompts.repeated(config.rows_per_prompt)
@@ -52,6 +53,7 @@ def prepare(engine: Engine, own: GenerationConfig, call: Call) -> Run:
     refuse_unreachable_minimum(config, prompt, limit)
     steps = min(limit - prompt.width, n_positions + 1 - int(prompt.mask.sum(axis=1).min()))
 
+    # What the loop works with
     cache = ready_cache(config, call.past_key_values, prompts, limit)
     unguided, unguided_cache = guide(
         engine, config, call.negative_prompt_ids, call.negative_prompt_attention_mask, prompts, steps
@@ -60,6 +62,8 @@ def prepare(engine: Engine, own: GenerationConfig, call: Call) -> Run:
     conditions = stopping(config, limit, n_positions, call.tokenizer, call.stopping_criteria)
     stages = Stages(watched(config, engine.config.n_layer))
     next_logits = ready_logits(engine, config, call, prompt, cache, processing, stages, limit)
+
+    # The loop, or the search
     if config.beams == 1:
         pick, seed_used = make_pick(config, len(prompt.ids), steps, call.seed, call.uniforms)
         pad = filling(config, prompt, limit, n_positions, call.stopping_criteria)
