@@ -17,14 +17,12 @@ from refgen.cache import Cache
 from refgen.config import GPT2Config
 from refgen.engines import DEFAULT, find_engine
 from refgen.engines.engine import Watcher
-from refgen.errors import GenerationError, InputError
-from refgen.generation.call import CALL_ARGUMENTS, Call, Streamer, generate, prepare_run
-from refgen.generation.chance import Seed
+from refgen.errors import InputError
+from refgen.generation.call import Call, takes_call
 from refgen.generation.config import GenerationConfig
+from refgen.generation.generate import generate, steps
 from refgen.generation.loop import Step
-from refgen.generation.output import GenerateOutput, transition_scores
-from refgen.generation.processors import AllowedTokens, Processor
-from refgen.generation.stopping import Criterion
+from refgen.generation.output import transition_scores
 from refgen.inputs import whole_numbers
 from refgen.model import GPT2, silent
 from refgen.shipped import find_model
@@ -42,7 +40,8 @@ class CausalLMOutput:
 class GPT2LMHeadModel:
     """A GPT-2 that can be called and can generate. It has no training mode and no dropout.
 
-    `gpt2` is the network as data, `config` its sizes, `generation_config` the settings `generate` starts from.
+    `engine` computes the network, `gpt2` is the network as data, `config` its sizes, `generation_config` the settings
+    that `generate` starts from.
     """
 
     def __init__(self, gpt2: GPT2, generation_config: GenerationConfig | None = None, engine: str = DEFAULT) -> None:
@@ -57,8 +56,8 @@ class GPT2LMHeadModel:
         Raises `CheckpointError`, `ConfigError` or `GenerationError`, never fills anything in.
         """
         folder = find_model(path_or_name)
-        gpt2 = checkpoints.load(folder, dtype, find_engine(engine).lay_out)
         has_own = (folder / "generation_config.json").exists()
+        gpt2 = checkpoints.load(folder, dtype, find_engine(engine).lay_out)
         return cls(gpt2, GenerationConfig.from_pretrained(folder) if has_own else None, engine)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -67,9 +66,14 @@ class GPT2LMHeadModel:
         self.generation_config.save_pretrained(folder)
 
     @property
+    def gpt2(self) -> GPT2:
+        """The network, as data."""
+        return self.engine.gpt2
+
+    @property
     def config(self) -> GPT2Config:
         """The sizes and switches of the network."""
-        return self.gpt2.config
+        return self.engine.config
 
     def eval(self) -> Self:
         """The model itself: it has no other mode (FWD-22)."""
@@ -79,11 +83,6 @@ class GPT2LMHeadModel:
     def dtype(self) -> np.dtype[Any]:
         """What the network computes in."""
         return self.gpt2.wte.dtype
-
-    @property
-    def gpt2(self) -> GPT2:
-        """The network as data, laid out as its engine reads it."""
-        return self.engine.gpt2
 
     def __call__(
         self,
@@ -110,62 +109,18 @@ class GPT2LMHeadModel:
         logits = self.engine.forward(ids, mask, places, cache, note, logits_to_keep)
         return CausalLMOutput(logits, cache)
 
-    def generate(
-        self,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        *,
-        seed: Seed = None,
-        uniforms: Any = None,
-        streamer: Streamer | None = None,
-        generation_config: GenerationConfig | None = None,
-        tokenizer: Tokenizer | None = None,
-        past_key_values: Cache | None = None,
-        assistant_model: "GPT2LMHeadModel | None" = None,
-        negative_prompt_ids: Any = None,
-        negative_prompt_attention_mask: Any = None,
-        prefix_allowed_tokens_fn: AllowedTokens | None = None,
-        logits_processor: Sequence[Processor] = (),
-        stopping_criteria: Sequence[Criterion] = (),
-        **settings: Any,
-    ) -> Any:
+    @takes_call
+    def generate(self, input_ids: Any = None, attention_mask: Any = None, **arguments: Any) -> Any:
         """Continues each row of `input_ids` `[B P]`; returns int64 ids `[B*n, P + new]`, prompt included.
 
-        `settings` are the fields of `GenerationConfig` (max_new_tokens, do_sample, temperature, top_k, …).
-        `seed` makes sampling repeat what torch on a CPU draws, one for the batch or one a row; `uniforms`
-        `[B*n, steps]` replaces it by numbers of your own. `tokenizer` is for `stop_strings`.
-        `past_key_values` holds the beginning of the prompt and grows (CACHE-04); `assistant_model` drafts what this
-        model checks (ASSIST-01); `negative_prompt_ids` is what `guidance_scale` moves away from (CFGG-01). Functions of your
-        own: `prefix_allowed_tokens_fn(row, ids)` names the ids that may come next (PREF-01), each of
-        `logits_processor(ids, scores)` gives new scores (PROC-03), each of `stopping_criteria(ids, None)` says
-        whether to stop (STOP-09). `return_dict_in_generate=True` returns a `GenerateOutput`.
-        Raises `GenerationError` for a setting, `InputError` for an array.
+        With `return_dict_in_generate=True` it returns a `GenerateOutput`. Raises `GenerationError` for a setting,
+        `InputError` for an array.
         """
-        call = Call(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            seed=seed,
-            uniforms=uniforms,
-            generation_config=generation_config,
-            tokenizer=tokenizer,
-            past_key_values=past_key_values,
-            assistant_model=assistant_model,
-            negative_prompt_ids=negative_prompt_ids,
-            negative_prompt_attention_mask=negative_prompt_attention_mask,
-            prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
-            logits_processor=logits_processor,
-            stopping_criteria=stopping_criteria,
-            settings=settings,
-        )
-        try:
-            result: ndarray | GenerateOutput = generate(
-                prepare_run(self.engine, self.generation_config, call), streamer
-            )
-        except BaseException:
-            if streamer is not None and hasattr(streamer, "end"):
-                streamer.end()  # whoever waits for text need not wait longer (STREAM-05)
-            raise
-        return result
+        return generate(self.engine, self.generation_config, Call.of(input_ids, attention_mask, arguments))
+
+    def steps(self, input_ids: Any = None, attention_mask: Any = None, **arguments: Any) -> Iterator[Step]:
+        """Takes what `generate` takes, except a streamer; gives one `Step` at a time: tokens, logits, scores, finishes."""
+        return steps(self.engine, self.generation_config, Call.of(input_ids, attention_mask, arguments))
 
     def compute_transition_scores(
         self,
@@ -176,18 +131,6 @@ class GPT2LMHeadModel:
     ) -> ndarray:
         """OUT-06. The score of every new token, float32 `[B*n new]`; `GenerateOutput.logprobs` says it shorter."""
         return transition_scores(sequences, scores, beam_indices, normalize_logits=normalize_logits)
-
-    def steps(self, input_ids: Any = None, attention_mask: Any = None, **arguments: Any) -> Iterator[Step]:
-        """Takes what `generate` takes, a streamer apart; gives one `Step` at a time: tokens, logits, scores, finishes."""
-        own = {name: arguments.pop(name) for name in CALL_ARGUMENTS & arguments.keys()}
-        all_rows = {"return_dict_in_generate": True}  # steps show every row, so none may leave (BATCH-03)
-        call = Call(input_ids=input_ids, attention_mask=attention_mask, **own, settings=arguments | all_rows)
-        run = prepare_run(self.engine, self.generation_config, call)
-        if run.search is not None:
-            raise GenerationError(
-                f"num_beams={run.config.beams}", "beam search has no steps to give", "BEAM-12", "Use generate()."
-            )
-        return run.steps
 
 
 class AutoModelForCausalLM:

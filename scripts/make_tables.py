@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from refgen.generation.call import CALL_ARGUMENTS  # noqa: E402
-from refgen.generation.config import METADATA  # noqa: E402
-from refgen.generation.fields import CHECKS, DEFAULTS, REFUSED  # noqa: E402
+from refgen.generation.config import METADATA, SETTINGS  # noqa: E402
+from refgen.generation.refused import REFUSED  # noqa: E402
 from refgen.spec import rules  # noqa: E402
 from tests.meta.faults import FAULTS, WITHOUT  # noqa: E402
 
@@ -151,7 +151,7 @@ def rules_page() -> str:
 def fields_page(config_fields: Iterable[str], arguments: Iterable[str]) -> str:
     """docs/fields.md for these names of transformers; raises `HoleError` for one that refgen does not know."""
     config_fields, arguments = list(config_fields), list(arguments)
-    rest = sorted((CHECKS.keys() | REFUSED.keys() | CALL_ARGUMENTS) - {*config_fields, *arguments})
+    rest = sorted((SETTINGS.keys() | REFUSED.keys() | CALL_ARGUMENTS) - {*config_fields, *arguments})
     heads = ("name", "in refgen", "rule", "how")
     parts = [table(heads, map(field, sorted(names))) for names in (config_fields, arguments, rest)]
     states = [field(name)[1].split()[0] for name in {*config_fields, *arguments, *rest}]
@@ -183,21 +183,21 @@ def fields_page(config_fields: Iterable[str], arguments: Iterable[str]) -> str:
 
 def field(name: str) -> tuple[str, str, str, str]:
     """One row of fields.md."""
-    if name in CHECKS:
-        _, rule, remedy = CHECKS[name]
-        default = f"default {DEFAULTS[name]!r}. " if name in DEFAULTS else ""
-        hint = "" if remedy.startswith("Default") else remedy
-        return f"`{name}`", "implemented", rule, (default + hint).strip()
+    if name in SETTINGS:
+        setting = SETTINGS[name]
+        default = "" if setting.default is None else f"default {setting.default!r}. "
+        hint = "" if setting.remedy.startswith("Default") else setting.remedy
+        return f"`{name}`", "implemented", setting.rule, (default + hint).strip()
     if name in REFUSED:
         neutral, why, remedy = REFUSED[name]
         unless = f" unless {', '.join(map(repr, neutral))}" if neutral else ""
         return f"`{name}`", "refused" + unless, "CFG-12", f"{why}. {remedy}"
-    if name in CALL_ARGUMENTS | {"streamer"} and name in ARGUMENTS:
+    if name in CALL_ARGUMENTS and name in ARGUMENTS:
         return f"`{name}`", "implemented", ARGUMENTS[name], f"{rules()[ARGUMENTS[name]].title}."
     if name in NOT_APPLICABLE:
         return f"`{name}`", "not applicable", "", NOT_APPLICABLE[name] + "."
     raise HoleError(
-        f"{name}: no CHECK, no REFUSED, no argument: implement it, or refuse it in refgen/generation/fields.py"
+        f"{name}: refgen does not know it: give it a line in refgen/generation/config.py, or refuse it in refused.py"
     )
 
 

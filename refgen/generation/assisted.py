@@ -8,6 +8,7 @@ Axes    one row, S columns so far, V tokens.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 from numpy import ndarray
@@ -15,8 +16,7 @@ from numpy import ndarray
 from refgen.cache import Cache
 from refgen.engines.engine import Engine
 from refgen.errors import GenerationError, InputError
-from refgen.generation.config import GenerationConfig
-from refgen.generation.fields import DEFAULTS
+from refgen.generation.config import DEFAULTS, GenerationConfig
 from refgen.generation.next_logits import NextLogits
 from refgen.generation.processors import Processor
 from refgen.model import softmax
@@ -51,9 +51,8 @@ def draft_model(assistant: Engine, processors: Iterable[Processor], threshold: f
         S = ids.shape[1]
         cache.crop(min(len(cache), shared(held, ids[0]), S - 1))
         for _ in range(min(count, assistant.config.n_positions - int(mask.sum()) + 1)):
-            scores = assistant.forward(ids[:, len(cache) :], mask, cache=cache, logits_to_keep=1)[:, -1].astype(
-                np.float32
-            )
+            logits = assistant.forward(ids[:, len(cache) :], mask, cache=cache, logits_to_keep=1)
+            scores = logits[:, -1].astype(np.float32)
             for processor in processors:
                 scores = processor(ids, scores)
             best = scores.argmax(axis=1)
@@ -93,6 +92,29 @@ def by_draft(engine: Engine, cache: Cache, draft: Draft, config: GenerationConfi
         return ahead[[0]]
 
     return next_logits
+
+
+def assisted(
+    engine: Engine,
+    assistant: Engine | None,
+    config: GenerationConfig,
+    cache: Cache | None,
+    processors: Iterable[Processor],
+    rows: int,
+    limit: int,
+) -> NextLogits:
+    """ASSIST-01. The logits of a call with a draft: from the draft model, or without one from the row itself."""
+    check_assistance(config, rows, engine, assistant)
+    if cache is None:
+        raise GenerationError(
+            "use_cache=False", "leaves a draft nothing to be checked in", "ASSIST-05", "Leave it out."
+        )
+    draft = (
+        partial(prompt_lookup, longest=config.max_matching_ngram_size or DEFAULTS["max_matching_ngram_size"])
+        if assistant is None
+        else draft_model(assistant, processors, config.assistant_confidence_threshold or 0.0)
+    )
+    return by_draft(engine, cache, draft, config, limit)
 
 
 def check_assistance(config: GenerationConfig, rows: int, engine: Engine, assistant: Engine | None) -> None:

@@ -8,18 +8,19 @@ Axes    B prompts, K beams, M candidates a step, V tokens, S columns so far.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy import ndarray
 
 from refgen.cache import Cache
-from refgen.generation.loop import check_scores
+from refgen.generation.config import GenerationConfig
 from refgen.generation.next_logits import NextLogits
-from refgen.generation.pick import Exponentials
-from refgen.generation.processors import Processor, log_softmax
+from refgen.generation.processors import Processor
 from refgen.generation.prompt import Prompt
+from refgen.generation.scores import check_scores, log_softmax
 from refgen.generation.stopping import Stop
+from refgen.generation.torch_stream import Exponentials
 from refgen.model import softmax
 
 Choose = Callable[[ndarray, int], ndarray]  # (sums [B K*V], M) -> indices [B M], the preferred first
@@ -28,7 +29,7 @@ NEVER = np.float32(-1e9)  # the score of what cannot win, far below any sum of l
 
 @dataclass(frozen=True)
 class BeamSettings:
-    """What a search is told: K, its exponent of length, when to stop, the number of columns that is full."""
+    """The settings of a search: K, its exponent of length, when to stop, the number of columns that is full."""
 
     num_beams: int
     length_penalty: float
@@ -36,6 +37,18 @@ class BeamSettings:
     max_length: int
     n_ends: int  # the number of end tokens
     pad: int
+
+    @classmethod
+    def of(cls, config: GenerationConfig, max_length: int) -> Self:
+        """BEAM-06, BEAM-07, BEAM-10. Those of a call whose search is full at `max_length` columns."""
+        return cls(
+            num_beams=config.beams,
+            length_penalty=1.0 if config.length_penalty is None else config.length_penalty,
+            early_stopping=config.early_stopping or False,
+            max_length=max_length,
+            n_ends=len(config.eos_ids),
+            pad=config.pad_token_id if config.pad_token_id is not None else next(iter(config.eos_ids), 0),
+        )
 
 
 @dataclass(frozen=True)

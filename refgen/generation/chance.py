@@ -10,15 +10,8 @@ from numpy import ndarray
 from refgen.errors import GenerationError, InputError
 from refgen.generation.beam import Choose, best, drawn
 from refgen.generation.config import GenerationConfig
-from refgen.generation.pick import (
-    Exponentials,
-    Pick,
-    draw,
-    exponentials_per_row,
-    greedy,
-    inverse_cdf,
-    shared_exponentials,
-)
+from refgen.generation.pick import Pick, draw, greedy, inverse_cdf
+from refgen.generation.torch_stream import Exponentials, exponentials_per_row, shared_exponentials
 
 Seed = int | Sequence[int] | None
 

@@ -18,12 +18,12 @@ NextLogits = Callable[[ndarray, ndarray], ndarray]  # (ids [B S], mask [B S]) ->
 def by_forward(
     engine: Engine, cache: Cache | None, note: Watcher = silent, chunk: int | None = None, leave: bool = False
 ) -> NextLogits:
-    """CACHE-02, SAMP-06. The model as a function from ids to the next token's logits, with a memory or without.
+    """CACHE-02, SAMP-06. The engine as such a function; with a cache, it computes only the columns that are new.
 
-    CACHE-03. With `chunk`, no pass takes more columns than that.
-    BATCH-03. With `leave`, rows that are finished, whose last column is masked, leave the cache; their logits are 0.
+    chunk  no pass takes more columns than that (CACHE-03)
+    leave  finished rows, whose last column is masked, leave the cache; their logits are 0 (BATCH-03)
     """
-    held = np.zeros(0, dtype=np.int64)  # the rows that the cache has
+    held = np.zeros(0, dtype=np.int64)  # the rows in the cache
 
     def next_logits(ids: ndarray, mask: ndarray) -> ndarray:
         nonlocal held
@@ -40,7 +40,7 @@ def by_forward(
         while cache is not None and chunk is not None and ids.shape[1] - len(cache) > chunk:
             end = len(cache) + chunk
             engine.forward(ids[:, len(cache) : end], mask[:, :end], cache=cache, logits_to_keep=1)
-        fresh = ids if cache is None else ids[:, len(cache) :]
-        return engine.forward(fresh, mask, cache=cache, note=note, logits_to_keep=1)[:, -1]
+        new = ids if cache is None else ids[:, len(cache) :]
+        return engine.forward(new, mask, cache=cache, note=note, logits_to_keep=1)[:, -1]
 
     return next_logits

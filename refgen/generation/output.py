@@ -11,7 +11,8 @@ from numpy import ndarray
 
 from refgen.cache import Cache
 from refgen.errors import GenerationError, InputError
-from refgen.generation.processors import log_softmax
+from refgen.generation.config import GenerationConfig
+from refgen.generation.scores import log_softmax
 
 Layers = tuple[ndarray, ...]
 
@@ -114,3 +115,12 @@ def hidden_states(n_layer: int) -> list[str]:
 def attentions(n_layer: int) -> list[str]:
     """The stages in which each position says how it spreads its attention."""
     return [f"h.{i}.attn.pattern" for i in range(n_layer)]
+
+
+def watched(config: GenerationConfig, n_layer: int) -> dict[str, list[str]]:
+    """OUT-04. The parts of the result that are made of stages of every pass, and of which."""
+    wanted = {
+        "hidden_states": (config.output_hidden_states, hidden_states(n_layer)),
+        "attentions": (config.output_attentions, attentions(n_layer)),
+    }
+    return {name: stages for name, (asked, stages) in wanted.items() if asked and config.return_dict_in_generate}

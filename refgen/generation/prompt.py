@@ -1,4 +1,4 @@
-"""The prompt: what the rows are before the first step. Rules IN-01 to IN-04 and PAD-01 to PAD-07 of SPEC.md.
+"""The prompt: the rows before the first step. Rules IN-01 to IN-04 and PAD-01 to PAD-07 of SPEC.md.
 
 Axes    B rows, P prompt columns.
 """
@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from refgen.config import GPT2Config
 from refgen.errors import InputError
 from refgen.generation.config import GenerationConfig
-from refgen.inputs import whole_numbers
+from refgen.inputs import check_ids, check_positions, whole_numbers
+from refgen.model import positions
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,10 @@ def contexts(ids: ndarray, mask: ndarray) -> Iterator[tuple[int, list[int]]]:
 NAMES = ("input_ids", "attention_mask")  # of the arguments that a prompt comes in
 
 
-def prepare(input_ids: Any, attention_mask: Any, config: GenerationConfig, names: tuple[str, str] = NAMES) -> Prompt:
-    """The prompt a caller means; raises `InputError`, which says `names`, where it could mean two things."""
+def read_prompt(
+    input_ids: Any, attention_mask: Any, config: GenerationConfig, names: tuple[str, str] = NAMES
+) -> Prompt:
+    """The prompt a caller means; raises `InputError`, which cites `names`, where it could mean two things."""
     ids_name, mask_name = names
     ids = read_ids(input_ids, config, ids_name)
     if attention_mask is None:
@@ -72,6 +76,13 @@ def prepare(input_ids: Any, attention_mask: Any, config: GenerationConfig, names
             'Pad on the left: tokenizer.padding_side = "left".',
         )
     return Prompt(ids, mask)
+
+
+def fitted(prompt: Prompt, model: GPT2Config, name: str = "input_ids") -> Prompt:
+    """FWD-23. The prompt itself; raises `InputError` if an id or a position is not one of the model's."""
+    check_ids(prompt.ids, model, name)
+    check_positions(positions(prompt.mask, prompt.width), len(prompt.ids), prompt.width, model)
+    return prompt
 
 
 def read_ids(input_ids: Any, config: GenerationConfig, name: str) -> ndarray:

@@ -13,7 +13,7 @@ Axes    B rows, S columns so far.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -135,3 +135,23 @@ def refuse_unreachable_minimum(config: GenerationConfig, prompt: Prompt, limit: 
                 rule,
                 "Raise max_new_tokens.",
             )
+
+
+# --- What fills finished rows ---------------------------------------------------------------------------------
+
+
+def filling(
+    config: GenerationConfig, prompt: Prompt, limit: int, n_positions: int, stopping_criteria: Sequence[Criterion]
+) -> int | None:
+    """STOP-05, STOP-07. The pad id, else the first end token; None where all rows finish together."""
+    if config.pad_token_id is not None:
+        return config.pad_token_id
+    if config.eos_ids:
+        return config.eos_ids[0]
+    tokens = prompt.mask.sum(axis=1)
+    at_the_context = tokens.min() != tokens.max() and tokens.max() + limit - prompt.width > n_positions + 1
+    if len(tokens) > 1 and (at_the_context or config.stop_strings or stopping_criteria):
+        raise GenerationError(
+            "pad_token_id=None", "rows can end at different steps and need filling", "STOP-07", "Set pad_token_id."
+        )
+    return None

@@ -7,18 +7,26 @@ Axes    B rows, S columns so far, V tokens, n tokens an n-gram, d keys.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
-from refgen.generation.pick import TorchStream
-from refgen.generation.prompt import contexts
+from refgen.generation.processors import Processor
+from refgen.generation.prompt import Prompt, contexts
+from refgen.generation.torch_stream import TorchStream
 from refgen.model import softmax
 
 TABLE_SIZE = 1_000_003
 CANDIDATES = 40  # of selfhash: how many of the best tokens are looked at
+
+
+def watermark(settings: Mapping[str, Any], prompt: Prompt) -> Processor:
+    """WMARK-01 to WMARK-03. One of the two kinds, by the names of its settings."""
+    if "keys" in settings:
+        return partial(synthid, settings=settings, width=prompt.width)
+    return partial(green_list, settings=settings, prompt_mask=prompt.mask)
 
 
 def green_list(ids: ndarray, scores: ndarray, *, settings: Mapping[str, Any], prompt_mask: ndarray) -> ndarray:

@@ -13,9 +13,10 @@ import transformers
 from transformers.generation import utils as transformers_generation
 
 import refgen
-from refgen.generation import call as refgen_call
-from refgen.generation import processors as refgen_processors
-from refgen.generation.processors import entropy, top_h
+from refgen.generation import guidance, prepare
+from refgen.generation.processors import cuts
+from refgen.generation.processors.cuts import top_h
+from refgen.generation.scores import entropy
 from refgen.model import GPT2, MLP, Affine, Attention, Block, forward
 from tests.cross.calls import FUNCTIONS, Request, pair
 from tests.cross.differences import (
@@ -87,13 +88,13 @@ def ask_refgen(request: Request) -> Answer | refgen.RefgenError:
 
 def kept_here(unguided: list[np.ndarray]) -> AbstractContextManager[Any]:
     """CFGG-01. Keeps the logits behind the negative prompt, which no result holds."""
-    make = refgen_call.after_negative_prompt
+    make = guidance.after_negative_prompt
 
     def keeping(*arguments: Any) -> Any:
         said = make(*arguments)
         return lambda ids: unguided.append(said(ids)) or unguided[-1]
 
-    return patch.object(refgen_call, "after_negative_prompt", keeping)
+    return patch.object(guidance, "after_negative_prompt", keeping)
 
 
 # --- transformers -----------------------------------------------------------------------------------------
@@ -383,9 +384,9 @@ def repeats(request: Request, theirs: Answer) -> bool:
     beyond = [np.full_like(theirs.logits[0], np.nan)] * 40  # refused if it goes on longer
     steps, unguided, there = (iter(each + beyond) for each in (theirs.logits, theirs.unguided, theirs.top_h))
     with (
-        patch.object(refgen_call, "by_forward", lambda *_: lambda ids, mask: next(steps)),
-        patch.object(refgen_call, "after_negative_prompt", lambda *_: lambda ids: next(unguided)),
-        patch.object(refgen_processors, "top_h", partial(top_h_as_there, there=there)),
+        patch.object(prepare, "by_forward", lambda *_: lambda ids, mask: next(steps)),
+        patch.object(guidance, "after_negative_prompt", lambda *_: lambda ids: next(unguided)),
+        patch.object(cuts, "top_h", partial(top_h_as_there, there=there)),
     ):
         again = ask_refgen(request)
     return isinstance(again, Answer) and not unlike(request, again, theirs)

@@ -14,8 +14,8 @@ import transformers
 from hypothesis import given, settings
 
 import refgen
-from refgen.generation.config import CHECKS
-from refgen.generation.pick import TorchStream
+from refgen.generation.config import SETTINGS
+from refgen.generation.torch_stream import TorchStream
 from refgen.shipped import find_model
 from tests.cross.ask import verdict
 from tests.cross.calls import ELSEWHERE, FUNCTIONS, Request, requests
@@ -49,7 +49,7 @@ def test_whole_calls_equal_transformers(figures):
     assert beams.total() >= draws / 6, beams
     assert verdicts["equal"] >= total * 0.6, verdicts
     assert verdicts["near-tie"] <= total / 100, verdicts
-    rarely = {name for name in (CHECKS.keys() | FUNCTIONS.keys()) - ELSEWHERE if active[name] < total / OFTEN}
+    rarely = {name for name in (SETTINGS.keys() | FUNCTIONS.keys()) - ELSEWHERE if active[name] < total / OFTEN}
     assert not rarely, {name: active[name] for name in rarely}
 
 

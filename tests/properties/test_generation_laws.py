@@ -13,7 +13,6 @@ from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from refgen import Cache, GPT2LMHeadModel, IgnoredSettingWarning
-from refgen.generation import next_logits
 from tests.strategies import models, prompts, random_model, sampling_settings
 
 MARGIN = 1e-4  # float32 scores of size 10: a hundred times their rounding
@@ -336,11 +335,11 @@ def test_prompts_in_chunks(run, chunk):
     assume(decided(whole))
     widths = []
     with pytest.MonkeyPatch.context() as patch:
-        original = next_logits.forward
+        original = model.engine.forward
         patch.setattr(
-            next_logits,
+            model.engine,
             "forward",
-            lambda gpt2, fresh, *rest, **more: widths.append(fresh.shape[1]) or original(gpt2, fresh, *rest, **more),
+            lambda fresh, *rest, **more: widths.append(fresh.shape[1]) or original(fresh, *rest, **more),
         )
         chunked = greedy(model, ids, mask, prefill_chunk_size=chunk, **settings)
     assert max(widths) <= chunk
@@ -358,11 +357,11 @@ def test_finished_rows_leave(run, do_sample, seed, use_cache, ends):
     assume(do_sample or decided(stayed))
     rows = []
     with pytest.MonkeyPatch.context() as patch:
-        original = next_logits.forward
+        original = model.engine.forward
         patch.setattr(
-            next_logits,
+            model.engine,
             "forward",
-            lambda gpt2, fresh, *rest, **more: rows.append(len(fresh)) or original(gpt2, fresh, *rest, **more),
+            lambda fresh, *rest, **more: rows.append(len(fresh)) or original(fresh, *rest, **more),
         )
         np.testing.assert_array_equal(model.generate(ids, mask, **settings), stayed.sequences)
     new = stayed.lengths - ids.shape[1]

@@ -6,7 +6,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from refgen.generation import processors as p
+from refgen.generation.processors import cuts, penalties, places, sampling
+from refgen.generation.watermark import green_list
 
 REMOVALS = {"no_repeat_ngram_size", "bad_words_ids", "min_length", "suppress_tokens"}
 ADDITIONS = {"sequence_bias", "watermarking_config"}
@@ -47,26 +48,28 @@ def all_processors(ids):
         "context_width": 1,
     }
     return {
-        "sequence_bias": partial(p.sequence_bias, biases=[((3,), 1.5), ((4,), -2.0)], prompt_mask=mask),
-        "repetition_penalty": partial(p.repetition_penalty, penalty=1.7, prompt_mask=mask),
-        "no_repeat_ngram_size": partial(p.no_repeat_ngram, n=2, prompt_mask=mask),
-        "bad_words_ids": partial(p.sequence_bias, biases=[((6,), -np.inf)], prompt_mask=mask),
-        "min_length": partial(p.min_length, least=99, eos_ids=(1,)),
-        "prefix_allowed_tokens_fn": partial(p.prefix_allowed_tokens, allowed=lambda row, ids: [1, 3, 5, 6][row % 2 :]),
-        "forced_eos_token_id": partial(p.forced, column=ids.shape[1], forced_ids=(1, 3, 5, 6)),
-        "remove_invalid_values": p.remove_invalid_values,
-        "exponential_decay_length_penalty": partial(p.exponential_decay, start=1, factor=1.4, eos_ids=(1, 3)),
-        "suppress_tokens": partial(p.suppress, suppressed=(5,)),
-        "temperature": partial(p.temperature, value=0.5),
-        "top_h": partial(p.top_h, share=0.5),
-        "top_k": partial(p.top_k, k=3),
-        "top_p": partial(p.top_p, p=0.6),
-        "min_p": partial(p.min_p, p=0.2),
-        "typical_p": partial(p.typical_p, mass=0.5),
-        "epsilon_cutoff": partial(p.epsilon_cutoff, epsilon=0.15),
-        "eta_cutoff": partial(p.eta_cutoff, epsilon=0.3),
-        "watermarking_config": partial(p.green_list, settings=green, prompt_mask=mask),
-        "renormalize_logits": p.renormalize,
+        "sequence_bias": partial(penalties.sequence_bias, biases=[((3,), 1.5), ((4,), -2.0)], prompt_mask=mask),
+        "repetition_penalty": partial(penalties.repetition_penalty, penalty=1.7, prompt_mask=mask),
+        "no_repeat_ngram_size": partial(penalties.no_repeat_ngram, n=2, prompt_mask=mask),
+        "bad_words_ids": partial(penalties.sequence_bias, biases=[((6,), -np.inf)], prompt_mask=mask),
+        "min_length": partial(penalties.min_length, least=99, eos_ids=(1,)),
+        "prefix_allowed_tokens_fn": partial(
+            places.prefix_allowed_tokens, allowed=lambda row, ids: [1, 3, 5, 6][row % 2 :]
+        ),
+        "forced_eos_token_id": partial(places.forced, column=ids.shape[1], forced_ids=(1, 3, 5, 6)),
+        "remove_invalid_values": places.remove_invalid_values,
+        "exponential_decay_length_penalty": partial(places.exponential_decay, start=1, factor=1.4, eos_ids=(1, 3)),
+        "suppress_tokens": partial(places.suppress, suppressed=(5,)),
+        "temperature": partial(sampling.temperature, value=0.5),
+        "top_h": partial(cuts.top_h, share=0.5),
+        "top_k": partial(sampling.top_k, k=3),
+        "top_p": partial(sampling.top_p, p=0.6),
+        "min_p": partial(sampling.min_p, p=0.2),
+        "typical_p": partial(cuts.typical_p, mass=0.5),
+        "epsilon_cutoff": partial(cuts.epsilon_cutoff, epsilon=0.15),
+        "eta_cutoff": partial(cuts.eta_cutoff, epsilon=0.3),
+        "watermarking_config": partial(green_list, settings=green, prompt_mask=mask),
+        "renormalize_logits": places.renormalize,
     }
 
 

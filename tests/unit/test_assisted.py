@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 
 from refgen import GenerationConfig, GPT2Config, RefgenError
 from refgen.cache import Cache
-from refgen.generation import assisted
+from refgen.engines.engine import find_engine
 from refgen.generation.assisted import by_draft, draft_model, prompt_lookup
-from refgen.generation.next_logits import by_forward
-from refgen.generation.processors import suppress
+from refgen.generation.processors.places import suppress
 from tests.strategies import random_model
 
 CONFIG = GPT2Config(vocab_size=11, n_positions=24, n_embd=8, n_layer=1, n_head=2, bos_token_id=None, eos_token_id=None)
@@ -52,7 +51,7 @@ def test_prompt_lookup_by_search(text, n, longest, pads):
 
 def test_draft_model_says_what_its_model_would():
     """ASSIST-03: the best tokens, again and again, also after the row went another way."""
-    draft = draft_model(OTHER.gpt2, [], threshold=0.0)
+    draft = draft_model(OTHER.engine, [], threshold=0.0)
     for text in ([1, 2, 3], [1, 2, 3, 4], [1, 2, 9], [1, 2, 9, 9, 9], [7]):
         ids = np.array([text])
         assert draft(ids, ones(ids), 4) == OTHER.generate(ids, max_new_tokens=4)[0, len(text) :].tolist()
@@ -61,22 +60,22 @@ def test_draft_model_says_what_its_model_would():
 def test_draft_model_uses_the_processors():
     """ASSIST-03: a token that is removed is not guessed."""
     ids = np.array([[1, 2, 3]])
-    best = draft_model(OTHER.gpt2, [], threshold=0.0)(ids, ones(ids), 1)
+    best = draft_model(OTHER.engine, [], threshold=0.0)(ids, ones(ids), 1)
     without = [lambda ids, scores: suppress(ids, scores, suppressed=tuple(best))]
-    assert draft_model(OTHER.gpt2, without, threshold=0.0)(ids, ones(ids), 1) != best
+    assert draft_model(OTHER.engine, without, threshold=0.0)(ids, ones(ids), 1) != best
 
 
 def test_an_unsure_draft_ends():
     """ASSIST-03: a token of less than the threshold is the last."""
     ids = np.array([[1, 2, 3]])
-    assert len(draft_model(OTHER.gpt2, [], threshold=1.0)(ids, ones(ids), 5)) == 1
-    assert len(draft_model(OTHER.gpt2, [], threshold=0.0)(ids, ones(ids), 5)) == 5
+    assert len(draft_model(OTHER.engine, [], threshold=1.0)(ids, ones(ids), 5)) == 1
+    assert len(draft_model(OTHER.engine, [], threshold=0.0)(ids, ones(ids), 5)) == 5
 
 
 def test_a_full_draft_model_guesses_nothing():
     """ASSIST-04: a draft model with a shorter context guesses as far as it goes."""
     short = random_model(GPT2Config(vocab_size=11, n_positions=4, n_embd=8, n_layer=1, n_head=2, eos_token_id=None), 3)
-    draft = draft_model(short.gpt2, [], threshold=0.0)
+    draft = draft_model(short.engine, [], threshold=0.0)
     counts = [len(draft(ids, ones(ids), 9)) for ids in (np.ones((1, n), int) for n in range(1, 8))]
     assert counts == [4, 3, 2, 1, 0, 0, 0]
 
@@ -85,16 +84,18 @@ def passes(monkeypatch, model, draft, settings, limit, ids):
     """The columns of each forward pass and the length of each draft, in a greedy run of `limit` columns."""
     widths, drafts = [], []
 
-    def counted(gpt2, fresh, *arguments, **keywords):
+    def counted(fresh, *arguments, **keywords):
         widths.append(fresh.shape[1])
-        return by_forward.__globals__["forward"](gpt2, fresh, *arguments, **keywords)
+        return forward(fresh, *arguments, **keywords)
 
     def watched(*arguments):
         drafts.append(len(guess := draft(*arguments)))
         return guess
 
-    monkeypatch.setattr(assisted, "forward", counted)
-    next_logits = by_draft(model.gpt2, Cache(), watched, settings, limit)
+    engine = find_engine("numpy")(model.gpt2)  # not the one that `perfect` asks
+    forward = engine.forward
+    monkeypatch.setattr(engine, "forward", counted)
+    next_logits = by_draft(engine, Cache(), watched, settings, limit)
     while ids.shape[1] < limit:
         ids = np.column_stack([ids, next_logits(ids, ones(ids)).argmax(axis=1)])
     return widths, drafts

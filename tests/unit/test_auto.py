@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,8 @@ from refgen import (
     InputError,
     TokenizerError,
 )
-from refgen.auto import for_products
-from refgen.checkpoints import assemble
-from tests.strategies import gpt2_configs, models, prompts, random_model, random_tensors
+from refgen.engines.engine import Engine
+from tests.strategies import gpt2_configs, models, prompts, random_model
 
 TINY = GPT2Config(vocab_size=9, n_positions=24, n_embd=8, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=8)
 UNKNOWN = (
@@ -36,6 +36,27 @@ UNKNOWN = (
 
 
 # --- Calling the model ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [
+    {}, {"num_beams": 2}, {"prompt_lookup_num_tokens": 2}, {"guidance_scale": 1.5}, {"use_cache": False}, {"prefill_chunk_size": 1},
+])  # fmt: skip
+def test_all_logits_come_from_the_engine(more):
+    """FWD-27, LOOP-01: calls, generation, beams, drafts and guidance compute with the model's engine and nothing else."""
+
+    class OneTokenOn(Engine):
+        def forward(self, *arguments, **keywords):
+            return np.roll(super().forward(*arguments, **keywords), 1, axis=-1)
+
+    model = random_model(replace(TINY, eos_token_id=None), 5)
+    expected = (model([[1, 2]]).logits[0, -1].argmax() + 1) % 9
+    model.engine = OneTokenOn(model.gpt2)
+    assert model([[1, 2]]).logits[0, -1].argmax() == expected
+    assert model.generate([[1, 2]], max_new_tokens=1, **({} if "num_beams" in more else more))[0, 2] == expected
+    logits = model.generate(
+        [[1, 2]], max_new_tokens=1, return_dict_in_generate=True, output_logits=True, **more
+    ).logits[0]
+    np.testing.assert_allclose(logits[0], model([[1, 2]]).logits[0, -1], rtol=0, atol=1e-5)
 
 
 @given(st.data(), st.sampled_from(("float32", "float64")))
@@ -156,9 +177,7 @@ def test_what_cannot_be_computed_is_refused(arguments, message):
 @given(gpt2_configs(), st.integers(0, 2**32 - 1), st.sampled_from(("float32", "float64")))
 def test_a_saved_model_computes_the_same_bits(tmp_path, config, seed, dtype):
     """Loading under either name gives back the model: logits equal bit for bit, settings equal."""
-    # Loading lays weights out for fast products and `assemble` does not; another memory order may give other last bits.
-    weights = {name: for_products(name, weight) for name, weight in random_tensors(config, seed, dtype).items()}
-    model = GPT2LMHeadModel(assemble(config, weights))
+    model = random_model(config, seed, dtype)
     model.generation_config = GenerationConfig(max_new_tokens=7, do_sample=True, top_k=3, eos_token_id=[1, 2])
     model.save_pretrained(tmp_path)
     ids = np.arange(8).reshape(2, 4) % config.vocab_size

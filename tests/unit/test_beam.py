@@ -13,8 +13,10 @@ from refgen import GenerationError, GPT2Config, InputError
 from refgen.cache import Cache
 from refgen.generation import stopping
 from refgen.generation.beam import BeamSettings, beam_search, best, drawn
-from refgen.generation.processors import log_softmax, min_p, top_p, typical_p
+from refgen.generation.processors.cuts import typical_p
+from refgen.generation.processors.sampling import min_p, top_p
 from refgen.generation.prompt import Prompt
+from refgen.generation.scores import log_softmax
 from tests.strategies import models, prompts, random_model
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -1,11 +1,14 @@
 """The call around the loop: lengths, fillers, seeds, uniforms, and what it refuses before the first step."""
 
+import re
+from inspect import signature
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from refgen import GenerationConfig, GenerationError, GPT2Config, GPT2LMHeadModel, IgnoredSettingWarning, InputError
+from refgen.generation.call import CALL_ARGUMENTS
 from tests.strategies import random_model
 
 CONFIG = GPT2Config(vocab_size=7, n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=6, eos_token_id=None)
@@ -186,6 +189,28 @@ def test_warnings_name_the_line_of_the_call(method, cause):
     with pytest.warns(IgnoredSettingWarning) as warned:
         getattr(model, method)([[1]], max_new_tokens=1, **said)
     assert [each.filename for each in warned] == [__file__]
+
+
+def test_help_explains_every_argument():
+    """CFG-08: what generate() takes stands in its signature, and a line of its help explains it."""
+    names = [*signature(GPT2LMHeadModel.generate).parameters]
+    assert names[:3] == ["self", "input_ids", "attention_mask"]
+    assert set(names[1:-1]) == CALL_ARGUMENTS
+    explained = re.findall(r"^(\w+)  +\S", GPT2LMHeadModel.generate.__doc__, re.MULTILINE)
+    assert sorted(explained) == sorted(CALL_ARGUMENTS)
+
+
+def test_only_the_public_arguments_have_names():
+    """CFG-08: how the oracle passes logits, and the collected settings, are no arguments of generate()."""
+    for name in ("next_logits", "settings"):
+        with pytest.raises(GenerationError, match=rf"{name}=.*is not a setting of generate\(\) \[CFG-08\]"):
+            MODEL.generate([[1]], **{name: 1})
+
+
+def test_steps_need_no_streamer():
+    """STREAM-01: who takes the steps has the tokens."""
+    with pytest.raises(GenerationError, match=r"streamer: steps\(\) returns each step itself \[STREAM-01\]"):
+        MODEL.steps([[1]], streamer=object())
 
 
 def test_the_prompt_is_never_changed():

@@ -11,7 +11,7 @@ import pytest
 
 from refgen.cli import main
 from refgen.cli.generate import OPTIONS
-from refgen.generation.fields import CHECKS
+from refgen.generation.config import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -72,8 +72,8 @@ def test_beams(capsys, shakespeare):
 def test_every_setting_has_an_option():
     """CFG-10: each field of GenerationConfig that changes text can be set, and no option sets anything else."""
     options = {option.setting for group in OPTIONS.values() for option in group}
-    about_the_result = {name for name in CHECKS if name.startswith(("output_", "return_dict"))}
-    assert options == CHECKS.keys() - about_the_result
+    about_the_result = {name for name in SETTINGS if name.startswith(("output_", "return_dict"))}
+    assert options == SETTINGS.keys() - about_the_result
 
 
 @pytest.mark.parametrize(("arguments", "settings"), [

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refgen import GenerationConfig, GenerationError, IgnoredSettingWarning
-from refgen.generation.config import settle
-from refgen.generation.fields import CHECKS, REFUSED
+from refgen.generation.config import SETTINGS
+from refgen.generation.refused import REFUSED
+from refgen.generation.settle import settle
 
 FRESH = GenerationConfig()
 
@@ -79,7 +80,7 @@ def test_settings_that_are_refused(setting, message):
 
 def test_every_field_is_checked():
     """No field of GenerationConfig goes in unchecked."""
-    assert set(CHECKS) == set(GenerationConfig.__dataclass_fields__)
+    assert set(SETTINGS) == set(GenerationConfig.__dataclass_fields__)
 
 
 @pytest.mark.parametrize(("name", "given_value", "settled"), [
@@ -122,6 +123,9 @@ def test_the_later_limit_counts(one, other):
     ({"temperature": 0.7}, r"temperature=0\.7 has no effect without do_sample=True \[CFG-09\]"),
     ({"top_p": 0.9}, r"top_p=0\.9 has no effect"),
     ({"output_scores": True}, r"output_scores=True has no effect without return_dict_in_generate=True"),
+    ({"do_sample": True, "temperature": 0, "top_p": 0.9}, r"top_p=0\.9 has no effect without a temperature above 0"),
+    ({"length_penalty": 2}, r"length_penalty=2\.0 has no effect without num_beams above 1"),
+    ({"max_matching_ngram_size": 3}, r"max_matching_ngram_size=3 has no effect without prompt_lookup_num_tokens"),
 ])  # fmt: skip
 def test_what_changes_nothing_is_said(setting, message):
     """CFG-09: a setting of this call without effect is a warning."""
@@ -131,6 +135,7 @@ def test_what_changes_nothing_is_said(setting, message):
 
 @pytest.mark.parametrize("setting", [
     {"temperature": 1.0}, {"top_k": 50}, {"top_p": 1.0}, {"temperature": 0}, {"top_k": None}, {"do_sample": True, "top_p": 0.5},
+    {"max_matching_ngram_size": 2}, {"length_penalty": 1.0}, {"output_scores": False},
 ])  # fmt: skip
 def test_neutral_settings_are_silent(setting):
     """CFG-09: neutral values and the model's own settings never warn."""

@@ -5,7 +5,7 @@ import pytest
 
 from refgen import Cache, GPT2Config, RefgenError
 from refgen.generation.output import Stages, transition_scores
-from refgen.generation.processors import log_softmax
+from refgen.generation.scores import log_softmax
 from tests.strategies import random_model
 
 CONFIG = GPT2Config(vocab_size=9, n_positions=16, n_embd=8, n_layer=3, n_head=2, bos_token_id=None, eos_token_id=None)

@@ -7,15 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refgen.generation.pick import (
-    TorchStream,
-    draw,
-    exponentials_per_row,
-    greedy,
-    inverse_cdf,
-    multinomial,
-    shared_exponentials,
-)
+from refgen.generation.pick import draw, greedy, inverse_cdf, multinomial
+from refgen.generation.torch_stream import TorchStream, exponentials_per_row, shared_exponentials
 from tests.strategies import scores
 
 

@@ -8,30 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refgen import GenerationConfig, GenerationError
-from refgen.generation.config import settle
-from refgen.generation.processors import (
+from refgen.generation.processors.cuts import epsilon_cutoff, eta_cutoff, top_h, typical_p
+from refgen.generation.processors.order import processors
+from refgen.generation.processors.penalties import min_length, no_repeat_ngram, repetition_penalty, sequence_bias
+from refgen.generation.processors.places import (
     custom,
-    epsilon_cutoff,
-    eta_cutoff,
     exponential_decay,
     forced,
-    min_length,
-    min_p,
-    no_repeat_ngram,
     prefix_allowed_tokens,
-    processors,
     remove_invalid_values,
     renormalize,
-    repetition_penalty,
-    sequence_bias,
     suppress,
-    temperature,
-    top_h,
-    top_k,
-    top_p,
-    typical_p,
 )
+from refgen.generation.processors.sampling import min_p, temperature, top_k, top_p
 from refgen.generation.prompt import Prompt
+from refgen.generation.settle import settle
 from tests.strategies import scores
 
 NONE = np.zeros((1, 1), int)  # for processors that do not look at the ids

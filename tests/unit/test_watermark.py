@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refgen import GenerationConfig, GenerationError
-from refgen.generation.pick import TorchStream
-from refgen.generation.processors import watermark
 from refgen.generation.prompt import Prompt
-from refgen.generation.watermark import coin_table, greens, hash_table, permutation, self_seed
+from refgen.generation.torch_stream import TorchStream
+from refgen.generation.watermark import coin_table, greens, hash_table, permutation, self_seed, watermark
 
 WORD = 2**64
 

@@ -17,19 +17,17 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from refgen.generation.config import GenerationConfig, settle
-from refgen.generation.processors import (
-    Processor,
-    processors,
-    repetition_penalty,
-    top_k,
-    top_p,
-)
+from refgen.generation.config import GenerationConfig
+from refgen.generation.processors import Processor
+from refgen.generation.processors.order import processors
+from refgen.generation.processors.penalties import repetition_penalty
+from refgen.generation.processors.sampling import top_k, top_p
 from refgen.generation.prompt import Prompt
+from refgen.generation.settle import settle
 from refgen.model import softmax
 
 Settings = Mapping[str, Any]  # fields of GenerationConfig
-Chain = list[tuple[str, Processor]]  # in order, by the names of processors.py
+Chain = list[tuple[str, Processor]]  # in order, by the names of their functions
 Plant = Callable[[Chain, Settings], Chain]
 
 

@@ -14,7 +14,7 @@ from refgen.conformance.judging.judge import around, noise_format
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, LabCheck, Verdict, together
 from refgen.conformance.questions.model_talk import ModelTalk, must, tokens
-from refgen.generation.processors import log_softmax
+from refgen.generation.scores import log_softmax
 from refgen.oracle.noise import LOGIT, expected_error, logit_scale
 
 Relation = Callable[[ModelTalk], Iterable[Finding]]

@@ -21,8 +21,7 @@ from refgen.conformance.subjects.discover import Profile, discover
 from refgen.conformance.subjects.protocol import About, SkippedError, checked
 from refgen.conformance.subjects.wire import Wire
 from refgen.errors import CheckpointError, GenerationError
-from refgen.generation.config import METADATA
-from refgen.generation.fields import DEFAULTS
+from refgen.generation.config import DEFAULTS, METADATA
 from refgen.json_files import read_object
 from refgen.tokenizer import Tokenizer
 

@@ -11,12 +11,15 @@ from numpy import ndarray
 
 from refgen.auto import GPT2LMHeadModel
 from refgen.errors import IgnoredSettingWarning
-from refgen.generation.call import Call, generate, prepare_run
-from refgen.generation.config import GenerationConfig, settle
+from refgen.generation.call import Call
+from refgen.generation.config import GenerationConfig
+from refgen.generation.generate import generate
 from refgen.generation.next_logits import NextLogits
 from refgen.generation.output import GenerateOutput
-from refgen.generation.processors import Processor, processors
+from refgen.generation.processors import Processor
+from refgen.generation.processors.order import processors
 from refgen.generation.prompt import Prompt
+from refgen.generation.settle import settle
 from refgen.generation.stopping import max_length
 from refgen.generation.streaming import TextDecoder
 from refgen.oracle.trace import record
@@ -100,7 +103,7 @@ class ReferenceSubject:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", IgnoredSettingWarning)
-            result: Any = generate(prepare_run(self.model.engine, self.model.generation_config, call))
+            result: Any = generate(self.model.engine, self.model.generation_config, call)
         return result
 
     def next_logits(self, P: int) -> NextLogits | None:  # noqa: ARG002 - planted/subject_faults.py has another
