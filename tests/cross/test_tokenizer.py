@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refgen import Tokenizer
-from refgen.vocabulary import BYTE_OF, END, read_merges, vocabulary
+from refgen.bpe import BYTE_OF, END, vocabulary
+from refgen.vocabulary import read_merges
 
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""  # as tiktoken writes TOK-03
 END_ID = 50256

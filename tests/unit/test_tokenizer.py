@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from refgen import Tokenizer, TokenizerError
-from refgen.vocabulary import END, byte_characters
+from refgen.bpe import END, byte_characters
 
 MERGES = ["h e", "l l", "he ll", "hell o", "Ġ w", "o r", "Ġw or", "l d", "Ġwor ld", "Ã ©"]
 TOKENS = [*byte_characters().values(), *(merge.replace(" ", "") for merge in MERGES), END]
