@@ -72,16 +72,6 @@ def test_three_ways(tmp_path_factory, text):
         assert other.encode(text) == first.encode(text)
 
 
-def test_byte_characters():
-    """256 bytes have 256 printable characters, and printable ASCII stands for itself."""
-    characters = byte_characters()
-    assert sorted(characters) == list(range(256))
-    assert len(set(characters.values())) == 256
-    assert all(characters[byte] == chr(byte) for byte in range(33, 127))
-    assert [characters[byte] for byte in b" \n\x00\xad"] == ["Ġ", "Ċ", "Ā", "Ń"]
-    assert all(character.isprintable() for character in characters.values())
-
-
 def test_line_ends(tmp_path):
     """Merges written on Windows, without a version line or without a last line end, are the same merges."""
     expected = Tokenizer.from_pretrained(bare(tmp_path)).get_vocab()
