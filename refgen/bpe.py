@@ -8,7 +8,7 @@ One word on its way, with the tokens of the built-in model:
     tokens      Ġh Ã © l as                   after the merges
     ids         285 127 102 75 360
 
-Read it from top to bottom: characters for bytes, words, merges, ids, text. Rules TOK-01 to TOK-06 and TOK-13 of SPEC.md.
+Read it from top to bottom: characters for bytes, words, merges, ids, text. Rules TOK-01 to TOK-07 and TOK-13 of SPEC.md.
 What runs is the `tokenizers` library behind `tokenizer.py`; tests hold it equal to this file. This file leaves out
 files, padding, and every added token except the end.
 """

@@ -1,6 +1,7 @@
 """The plain tokenizer and the library that runs are one function: ids of any text, text of any ids, for any merges."""
 
 import json
+import re
 import unicodedata
 from functools import cache
 from itertools import pairwise
@@ -85,6 +86,18 @@ def test_words(text):
 def test_built_in_texts(built_in, text):
     """TOK-02 to TOK-07. The built-in model's tokenizer gives any text the ids of the plain one, and the text back."""
     built_in.check_text(text)
+
+
+def test_the_word_on_its_way(built_in):
+    """The steps that the top of bpe.py shows are those of the built-in tokenizer."""
+    shown = dict(re.findall(r"^    (bytes|tokens|ids) +((?:\S+ )*\S+)(?:   .*)?$", bpe.__doc__, re.MULTILINE))
+    ids = bpe.encode(" hélas", built_in.vocab, built_in.ranks)
+    tokens = bpe.merged(bpe.spelled(" hélas"), built_in.ranks)
+    assert shown == {
+        "bytes": " hélas".encode().hex(" "),
+        "tokens": " ".join(tokens),
+        "ids": " ".join(map(str, ids)),
+    }
 
 
 @given(text=hostile_texts())
