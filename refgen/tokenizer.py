@@ -1,7 +1,8 @@
 """Text ↔ token ids: GPT-2's byte-level BPE, on the `tokenizers` library. Rules TOK-01 to TOK-16 of SPEC.md.
 
-The merging is done by `tokenizers`, the files are read by `vocabulary.py`; this file is the small API that users
-of transformers type: call, encode, decode, batch_decode, and the special tokens.
+What the ids of a text are is defined in `bpe.py`. Here the library computes them, because it is fast; the files are
+read by `vocabulary.py`. This file is the small API that users of transformers type: call, encode, decode,
+batch_decode, and the special tokens.
 """
 
 import json
@@ -13,8 +14,9 @@ import numpy as np
 import tokenizers
 from tokenizers import processors
 
+from refgen import bpe
 from refgen.errors import TokenizerError
-from refgen.vocabulary import BYTE_OF, END, read_backend, read_settings
+from refgen.vocabulary import read_backend, read_settings
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 
@@ -45,12 +47,12 @@ class Tokenizer:
         settings = settings or {}
         self._backend = backend
         self._bytes_without_token = {
-            byte for character, byte in BYTE_OF.items() if backend.token_to_id(character) is None
+            byte for character, byte in bpe.BYTE_OF.items() if backend.token_to_id(character) is None
         }
         self.model_max_length: int | None = settings.get("model_max_length")
         self.add_bos_token = bool(settings.get("add_bos_token", False))
         self.padding_side = settings.get("padding_side", "right")
-        default = END if backend.token_to_id(END) is not None else None
+        default = bpe.END if backend.token_to_id(bpe.END) is not None else None
         for name in SPECIAL:
             token = settings.get(name, None if name == "pad_token" else default)
             setattr(self, name, token["content"] if isinstance(token, dict) else token)
@@ -268,8 +270,8 @@ class Tokenizer:
         """TOK-04. The bytes one token stands for; the text of ids is their bytes joined, read as UTF-8."""
         self._check_ids([token_id])
         token = str(self._backend.id_to_token(token_id))
-        if all(character in BYTE_OF for character in token):
-            return bytes(BYTE_OF[character] for character in token)
+        if all(character in bpe.BYTE_OF for character in token):
+            return bpe.token_bytes(token)
         return token.encode()
 
     # --- The vocabulary ---

@@ -1,7 +1,7 @@
-"""The files a vocabulary comes in, read into a `tokenizers.Tokenizer`. Rules TOK-01, TOK-04, TOK-05 and TOK-07.
+"""The files a vocabulary comes in, read into a `tokenizers.Tokenizer`. Rules TOK-01, TOK-05 and TOK-07.
 
 `tokenizer.json`, or `vocab.json` and `merges.txt`, or GPT-2's `vocab.bpe` alone, with the settings beside them. What
-is not GPT-2's kind of tokenizer is refused, not approximated.
+is not GPT-2's kind of tokenizer, which `bpe.py` defines, is refused, not approximated.
 """
 
 from collections.abc import Mapping
@@ -11,20 +11,10 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
+from refgen.bpe import END, vocabulary
 from refgen.errors import TokenizerError
 from refgen.json_files import read_object
 
-END = "<|endoftext|>"
-
-
-def byte_characters() -> dict[int, str]:
-    """TOK-04. The printable character that stands for each byte in a vocabulary file, in the order of GPT-2's ids."""
-    itself = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in itself]
-    return {byte: chr(byte) for byte in itself} | {byte: chr(256 + i) for i, byte in enumerate(others)}
-
-
-BYTE_OF = {character: byte for byte, character in byte_characters().items()}
 GPT2_PARTS = (  # of a tokenizer.json: part, entry, and what it is in GPT-2's
     ("model", "type", "BPE"),
     ("model", "dropout", None),
@@ -110,11 +100,6 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
                 raise TokenizerError(f"{path}, line {number}", f"must be two tokens and a space, is {line!r}", "TOK-05")
             merges.append((left, right))
     return merges
-
-
-def vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
-    """TOK-04, TOK-05. GPT-2's ids follow from its merges: the 256 bytes, then what each merge makes, then the end."""
-    return {token: i for i, token in enumerate([*BYTE_OF, *(left + right for left, right in merges), END])}
 
 
 def add_tokens(backend: tokenizers.Tokenizer, folder: Path, settings: Mapping[str, Any]) -> None:

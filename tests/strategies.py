@@ -1,12 +1,13 @@
-"""Random GPT-2s, prompts, settings and records of the kit, for every test that states a law."""
+"""Random GPT-2s, prompts, settings, texts, merges and records of the kit, for every test that states a law."""
 
+import random
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-from refgen import GPT2Config, GPT2LMHeadModel
+from refgen import GPT2Config, GPT2LMHeadModel, bpe
 from refgen.activations import ACTIVATIONS
 from refgen.checkpoints import assemble, tensor_shapes
 from refgen.conformance.judging.run import Run
@@ -117,6 +118,89 @@ FACTS = st.fixed_dictionaries(  # what reports draw
         "power": st.lists(POWER, max_size=2),
     },
 )  # fmt: skip
+
+
+def hostile_texts() -> st.SearchStrategy[str]:
+    """Texts that break tokenizers, of every character that has one class in all versions of Unicode in use (TOK-06)."""
+    known = st.characters(exclude_categories=["Cs", "Cn"])
+    spaces = [
+        " ",
+        "  ",
+        "   ",
+        "\n",
+        "\n\n",
+        "\r",
+        "\r\n",
+        "\t",
+        "\v",
+        "\x1c",
+        "\x85",
+        "\xa0",
+        "\u2003",
+        "\u2028",
+        "\u3000",
+    ]
+    endings = ["'s", "'S", "'t", "'re", "'RE", "'ve", "'m", "'ll", "'lL", "'d", "'", "''", "\u2019s", "'é"]
+    words = [
+        "the",
+        "The",
+        "a",
+        "é",
+        "Ж",
+        "日本",
+        "ﬁ",
+        "ʰ",
+        "e\u0301",
+        "\u0301",
+        "क्षि",
+        "a\u200bb",
+        "\u180e",
+        "\u0131",
+        "\u017f",
+    ]
+    numbers = ["7", "12", "½", "²", "٣", "Ⅷ", "\u3007", "1,000"]
+    marks = [
+        "!",
+        "...",
+        "_",
+        "😀",
+        "👩\u200d👩\u200d👧",
+        "🇩🇰",
+        "\0",
+        "\x7f",
+        "\ufeff",
+        "\ufffd",
+        "\ue000",
+        "\U0010ffff",
+        "<|",
+    ]
+    ends = [bpe.END, "<|end", "oftext|>", "<|ENDOFTEXT|>"]
+    every = [*spaces, *endings, *words, *numbers, *marks, *ends]
+    pieces = st.sampled_from(every)
+    long = st.integers(0, 2**32 - 1).map(lambda seed: "".join(random.Random(seed).choices(every, k=200)))
+    return st.one_of(st.text(known), st.lists(st.one_of(pieces, known)).map("".join), long)
+
+
+@st.composite
+def merge_lists(draw: Any, order: str = "any") -> list[bpe.Pair]:
+    """Merges of two to six characters, many of which overlap.
+
+    In the order "any", a merge may come before those that make its parts, and two merges may make the same token. In
+    the order "trained" neither happens, and each token's own text is merged to that token.
+    """
+    tokens, merges = list(draw(st.sampled_from(["ab", "aĠ", "abc", "abĠ'Ã©"]))), []
+    for _ in range(draw(st.integers(0, 12))):
+        left, right = draw(st.sampled_from(tokens)), draw(st.sampled_from(tokens))
+        longer = [*merges, (left, right)]
+        new = left + right not in tokens and len(left + right) <= 24
+        if new and (order == "any" or bpe.merged(left + right, bpe.rank_of(longer)) == [left + right]):
+            tokens.append(left + right)
+            merges = longer
+    if order == "trained":
+        return merges
+    twice = [(token[:cut], token[cut:]) for token in tokens for cut in range(1, len(token))]
+    more = draw(st.lists(st.sampled_from(twice), max_size=6)) if twice else []
+    return draw(st.permutations([*merges, *(pair for pair in more if {*pair} <= {*tokens})]))
 
 
 def results(verdicts: tuple[Verdict, ...] = tuple(Verdict), facts: Any = None) -> st.SearchStrategy[Result]:

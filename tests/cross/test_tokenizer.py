@@ -1,4 +1,4 @@
-"""GPT-2's real vocabulary: refgen against tiktoken, transformers and llama.cpp, text by text and id by id."""
+"""GPT-2's real vocabulary: refgen's two tokenizers against tiktoken, transformers and llama.cpp, text by text."""
 
 import gzip
 import json
@@ -10,20 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refgen import Tokenizer
-from refgen.vocabulary import BYTE_OF, END, read_merges, vocabulary
+from refgen import Tokenizer, bpe
+from refgen.bpe import BYTE_OF, END, vocabulary
+from refgen.vocabulary import read_merges
+from tests.strategies import hostile_texts, merge_lists
 
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""  # as tiktoken writes TOK-03
 END_ID = 50256
-# Characters of this Python's Unicode, 14.0 or newer. All three libraries know these; which they know beyond is
+# All three libraries know the characters that this Python's Unicode, 14.0 or newer, assigns; which they know beyond is
 # a matter of their versions (TOK-06). The versions in use now agree on every code point.
-assigned = st.characters(exclude_categories=["Cs", "Cn"])
-texts = st.one_of(
-    st.text(assigned),
-    st.lists(st.sampled_from([*"the And'sLL 12½é日😀\u0301\t\n\r\u00a0\u2003\u200b", "  ", " in", END, "<|end"])).map(
-        "".join
-    ),
-)
+texts = hostile_texts()
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +69,30 @@ def tik(shared_data):
     return tiktoken_from(read_merges(shared_data / "tokenizer" / "vocab.bpe"), "gpt2")
 
 
+class Plain:
+    """The definition, with GPT-2's merges."""
+
+    def __init__(self, merges):
+        self.vocab, self.ranks = bpe.vocabulary(merges), bpe.rank_of(merges)
+
+    def encode(self, text):
+        """The ids of a text."""
+        return bpe.encode(text, self.vocab, self.ranks)
+
+    def encode_ordinary(self, text):
+        """The ids of a text in which nothing is special."""
+        return bpe.encode_ordinary(text, self.vocab, self.ranks)
+
+    def decode(self, ids):
+        """The text of ids."""
+        return bpe.decode(ids, self.vocab)
+
+
+@pytest.fixture(scope="module")
+def plain(shared_data):
+    return Plain(read_merges(shared_data / "tokenizer" / "vocab.bpe"))
+
+
 def read(path):
     """The text of a file, line ends as they are."""
     return path.read_bytes().decode()
@@ -117,30 +137,40 @@ SOURCES = {naughty: 515, breaks: 2900, emoji: 9000, programs: 492, books: 1150} 
 
 
 @pytest.mark.parametrize(("source", "fewest"), SOURCES.items(), ids=lambda value: getattr(value, "__name__", ""))
-def test_real_texts(gpt2, tik, theirs, shared_data, source, fewest):
-    """TOK-02 to TOK-06. All three give the same ids for every real text, and refgen's turn back into it."""
+def test_real_texts(gpt2, plain, tik, theirs, shared_data, source, fewest):
+    """TOK-02 to TOK-06. All give the same ids for every real text, the definition too, and refgen's turn back into it."""
     samples = list(source(shared_data / "texts"))
     assert len(samples) >= fewest
     ids = gpt2(samples)["input_ids"]
     by_tiktoken = tik.encode_batch(samples, num_threads=2, allowed_special="all")
     by_transformers = theirs(samples)["input_ids"]
+    by_definition = map(plain.encode, samples)
     different = [
-        (text, mine, tiks, hugs)
-        for text, mine, tiks, hugs in zip(samples, ids, by_tiktoken, by_transformers, strict=True)
-        if not mine == tiks == hugs
+        (text, *four)
+        for text, *four in zip(samples, ids, by_definition, by_tiktoken, by_transformers, strict=True)
+        if any(each != four[0] for each in four)
     ]
     assert different == []
     assert gpt2.batch_decode(ids) == samples
 
 
 @given(text=texts)
-def test_any_text(gpt2, tik, theirs, text):
-    """TOK-02 to TOK-07. All three give the same ids for any text, special tokens in it or taken apart."""
+def test_any_text(gpt2, plain, tik, theirs, text):
+    """TOK-02 to TOK-07. All give the same ids for any text, special tokens in it or taken apart."""
     ids = gpt2.encode(text)
-    assert ids == tik.encode(text, allowed_special="all") == theirs.encode(text)
+    assert ids == plain.encode(text) == tik.encode(text, allowed_special="all") == theirs.encode(text)
     apart = gpt2.encode(text, split_special_tokens=True)
-    assert apart == tik.encode_ordinary(text) == theirs.encode(text, split_special_tokens=True)
-    assert gpt2.decode(ids) == theirs.decode(ids) == text
+    assert apart == plain.encode_ordinary(text) == tik.encode_ordinary(text)
+    assert apart == theirs.encode(text, split_special_tokens=True)
+    assert gpt2.decode(ids) == plain.decode(ids) == theirs.decode(ids) == text
+
+
+@given(merges=merge_lists("trained"), texts=st.lists(st.text("abc é'", min_size=12), max_size=5))
+def test_drawn_merges(merges, texts):
+    """TOK-05. With merges that training can give, tiktoken, which joins by bytes and not by pairs, gives the same ids."""
+    mine, tik = Plain(merges), tiktoken_from(merges, "drawn")
+    for text in texts:
+        assert mine.encode(text) == tik.encode_ordinary(text)
 
 
 def test_every_character(tmp_path):
@@ -177,8 +207,8 @@ def test_llm_c(gpt2, theirs, shared_data):
 
 
 @given(seed=st.integers(0, 2**32 - 1), length=st.integers(0, 60), low=st.sampled_from([256, END_ID + 1]))
-def test_decode_any_ids(gpt2, tik, theirs, seed, length, low):
-    """TOK-11, TOK-13. All three decode any ids alike, most of them no UTF-8, with special tokens or without."""
+def test_decode_any_ids(gpt2, plain, tik, theirs, seed, length, low):
+    """TOK-11, TOK-13. All decode any ids alike, most of them no UTF-8, with special tokens or without."""
     ids = np.random.default_rng(seed).integers(0, low, (3, length))
     ids[0, length // 2 :] = np.where(ids[0, length // 2 :] % 3 == 0, END_ID, ids[0, length // 2 :])
     for skip in (False, True):
@@ -187,6 +217,7 @@ def test_decode_any_ids(gpt2, tik, theirs, seed, length, low):
             ids[0], skip_special_tokens=skip
         )
     assert gpt2.decode(ids[1]) == theirs.decode(ids[1]) == tik.decode(ids[1].tolist(), errors="replace")
+    assert gpt2.decode(ids[0]) == plain.decode(ids[0].tolist())
 
 
 def test_decode_every_id(gpt2, tik, theirs):

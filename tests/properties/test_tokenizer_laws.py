@@ -1,9 +1,4 @@
-"""Laws of the tokenizer that hold for every text, on a vocabulary trained on the spot."""
-
-import json
-import re
-import unicodedata
-from itertools import pairwise
+"""Laws of the tokenizer that hold for every text, on a vocabulary trained on the spot. `test_bpe_laws.py` has its ids."""
 
 import numpy as np
 import pytest
@@ -13,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from refgen import Tokenizer
-from refgen.vocabulary import END, byte_characters
+from refgen.bpe import END
 
 LINES = [
     "It's the economy, they'd said; we'll see. I'm sure you've heard: they're 1234 miles away!",
@@ -22,8 +17,6 @@ LINES = [
     "日本語のテキスト 中文文本 한국어 텍스트 ٠١٢٣ ½ ² 😀😁😂🤣 👩‍👩‍👧 e\u0301 a\u0308\u00a0\u3000",
 ]
 WORDS = sorted({word for line in LINES for word in line.split()})
-# Assigned characters of this Python's Unicode: the tables of the library may know newer ones (TOK-06).
-assigned = st.characters(exclude_categories=["Cs", "Cn"])
 texts = st.one_of(
     st.text(),
     st.lists(st.sampled_from([*WORDS, " ", "  ", "\n", "'s", "'", "7", END, *"aé日😀"])).map("".join),
@@ -155,58 +148,3 @@ def test_saved(tokenizer, tmp_path_factory, text):
     if not folder.exists():
         tokenizer.save_pretrained(folder)
     assert Tokenizer.from_pretrained(folder).encode(text) == tokenizer.encode(text)
-
-
-# --- The rules once more, in plain Python ---
-
-WHITE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
-# TOK-03, with one character for each class: a letter, 1 number, tab space, ! anything else.
-PATTERN = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?[a-z]+| ?1+| ?[!']+|\s+(?!\S)|\s+")
-
-
-def stand_in(character):
-    """The character that stands for `character` in `PATTERN`."""
-    if character in " 'stremvld":
-        return character
-    if character in WHITE:
-        return "\t"
-    return {"L": "a", "N": "1"}.get(unicodedata.category(character)[0], "!")
-
-
-def merged(symbols, ranks):
-    """TOK-05. Joins the pair of lowest rank, everywhere, until no pair has a rank."""
-    while pairs := [pair for pair in pairwise(symbols) if pair in ranks]:
-        best, joined, i = min(pairs, key=ranks.__getitem__), [], 0
-        while i < len(symbols):
-            here = tuple(symbols[i : i + 2]) == best
-            joined.append("".join(best) if here else symbols[i])
-            i += 1 + here
-        symbols = joined
-    return symbols
-
-
-def plain_encode(tokenizer, text):
-    """The ids of a text by the rules TOK-02 to TOK-05, without the library."""
-    model = json.loads(tokenizer._backend.to_str())["model"]
-    ranks = {tuple(pair): rank for rank, pair in enumerate(model["merges"])}
-    characters, ids = byte_characters(), []
-    for number, part in enumerate(text.split(END)):
-        ids += [tokenizer.eos_token_id] * (number > 0)
-        for match in PATTERN.finditer("".join(map(stand_in, part))):
-            piece = part[match.start() : match.end()]
-            ids += [model["vocab"][token] for token in merged([characters[byte] for byte in piece.encode()], ranks)]
-    return ids
-
-
-@given(text=st.one_of(st.text(assigned), texts.filter(lambda text: all(unicodedata.category(c) != "Cn" for c in text))))
-def test_plain_python(tokenizer, text):
-    """TOK-02 to TOK-05. Twenty lines of plain Python give the same ids."""
-    assert tokenizer.encode(text) == plain_encode(tokenizer, text)
-
-
-@pytest.mark.parametrize(
-    "text", ["It's", "IT'S", "we'll 'll", "a  b", " \n x", "x \n ", "½² 12a", "\x1c\x1d a", "e\u0301"]
-)
-def test_plain_python_cases(tokenizer, text):
-    """TOK-03. Capital contractions, runs of white space, fractions, separators and marks split as the rules say."""
-    assert tokenizer.encode(text) == plain_encode(tokenizer, text)

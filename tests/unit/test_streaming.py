@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refgen import GenerationError, InputError, TextIteratorStreamer, TextStreamer, Tokenizer, TokenizerError
+from refgen.bpe import END
 from refgen.generation.streaming import TextDecoder
-from refgen.vocabulary import END
 
 MERGES = ["h e", "l l", "he ll", "hell o", "Ã ©", "ð Ł", "ðŁ ĺ"]  # the last are the first bytes of many emoji
 END_ID = 256 + len(MERGES)

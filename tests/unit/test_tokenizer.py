@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from refgen import Tokenizer, TokenizerError
-from refgen.vocabulary import END, byte_characters
+from refgen.bpe import END, byte_characters
 
 MERGES = ["h e", "l l", "he ll", "hell o", "Ġ w", "o r", "Ġw or", "l d", "Ġwor ld", "Ã ©"]
 TOKENS = [*byte_characters().values(), *(merge.replace(" ", "") for merge in MERGES), END]
@@ -70,16 +70,6 @@ def test_three_ways(tmp_path_factory, text):
     for other in others:
         assert other.get_vocab() == VOCAB
         assert other.encode(text) == first.encode(text)
-
-
-def test_byte_characters():
-    """256 bytes have 256 printable characters, and printable ASCII stands for itself."""
-    characters = byte_characters()
-    assert sorted(characters) == list(range(256))
-    assert len(set(characters.values())) == 256
-    assert all(characters[byte] == chr(byte) for byte in range(33, 127))
-    assert [characters[byte] for byte in b" \n\x00\xad"] == ["Ġ", "Ċ", "Ā", "Ń"]
-    assert all(character.isprintable() for character in characters.values())
 
 
 def test_line_ends(tmp_path):

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from refgen.bpe import END
 from refgen.conformance.planted import sampler_faults
 from refgen.conformance.planted.sampler_faults import SamplerFault
 from refgen.conformance.subjects.reference import ReferenceSubject
@@ -26,7 +27,6 @@ from refgen.generation.next_logits import NextLogits
 from refgen.oracle import faults as forward_faults
 from refgen.oracle.counterfactual import Pass
 from refgen.oracle.faults import Change
-from refgen.vocabulary import END
 
 Request = dict[str, Any]
 Rows = list[dict[str, Any]]

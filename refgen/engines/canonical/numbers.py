@@ -35,7 +35,7 @@ class Canonical(np.ndarray):
     turned: Self | None = None
 
     @property
-    def T(self) -> Any:  # type: ignore[override]  # noqa: N802 - NumPy's name
+    def T(self) -> Any:  # noqa: N802 - NumPy's name
         """The transpose; of a kept head the one that is kept."""
         return super().T if self.turned is None else self.turned
 

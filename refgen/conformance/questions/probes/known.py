@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from refgen.bpe import byte_characters
 from refgen.conformance.questions.cases import CHOICE, Case
 from refgen.conformance.questions.probes.probe import LETTERS, Probe, blank, configured, ids, says, special, words
-from refgen.vocabulary import byte_characters
 
 LOUD = 4.0  # how much louder than the token itself a clock's position speaks
 GAIN = 8.0

@@ -24,12 +24,12 @@ import numpy as np
 from numpy import ndarray
 from safetensors.numpy import save_file
 
+from refgen.bpe import END, byte_characters
 from refgen.checkpoints import tensor_shapes
 from refgen.checkpoints.safetensors import WEIGHTS
 from refgen.config import GPT2Config
 from refgen.conformance.questions.cases import Case
 from refgen.conformance.subjects.protocol import DTYPES
-from refgen.vocabulary import END, byte_characters
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-*/=<>()"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
+from refgen.bpe import BYTE_OF, END
 from refgen.conformance.questions.cases import Case
 from refgen.conformance.questions.probes.probe import Probe
 from refgen.errors import ConformanceError
-from refgen.vocabulary import BYTE_OF, END
 
 
 def spelled(probe: Probe, ids: Sequence[int]) -> str:

@@ -20,7 +20,7 @@ from refgen.conformance.judging.completions import visible_text
 from refgen.conformance.judging.judge import noise_format
 from refgen.conformance.judging.lab import Reference
 from refgen.errors import TokenizerError
-from refgen.generation.processors import log_softmax
+from refgen.generation.scores import log_softmax
 from refgen.oracle.margins import Flip, Judgement, judge_tokens
 from refgen.oracle.noise import Noise, expected_error, ratio
 from refgen.shapes import Float
