@@ -3,6 +3,8 @@
 Axes    B rows, H heads, S positions so far, D head width; T positions being added.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy import ndarray
 from numpy.typing import DTypeLike
@@ -83,12 +85,41 @@ class Cache:
 
     def select(self, rows: ndarray) -> None:
         """BEAM-04. Row i goes on as row `rows[i]` was: beams that go on take their keys and values along."""
-        self._layers = (
-            [np.take(room[..., : self._length, :], rows, axis=1) for room in self._layers] if self._length else []
-        )
+        self._layers = [np.take(layer, rows, axis=1) for layer in self.layers]
+
+    def join(self, other: "Cache") -> None:
+        """BATCH-01. The rows of `other` go on behind these, from now on one batch.
+
+        All rows end at the same column, so a shorter one begins with padding, which the attention mask must hide: the
+        first `len(after) - len(before)` columns of its row are 0.
+        """
+        mine, others = self.layers, other.layers
+        if mine and others and [shape_of(each) for each in mine] != [shape_of(each) for each in others]:
+            raise InputError(
+                "a cache of another model", "cannot join this one", "CACHE-01", "Join caches of one model."
+            )
+        length, joined = max(len(self), len(other)), []
+        for parts in zip(*filter(None, (mine, others)), strict=True):
+            rows = [each.shape[1] for each in parts]
+            H, D, dtype = shape_of(parts[0])
+            room = np.zeros((2, sum(rows), H, self._capacity(length), D), dtype)
+            for part, end in zip(parts, np.cumsum(rows), strict=True):
+                room[:, end - part.shape[1] : end, :, length - part.shape[3] : length] = part
+            joined.append(room)
+        self._layers, self._length = joined, length
+
+    @property
+    def layers(self) -> list[ndarray]:
+        """What each layer holds, `[2 B H S D]`: keys, then values."""
+        return [room[..., : self._length, :] for room in self._layers] if self._length else []
 
     def crop(self, length: int) -> None:
         """Forgets all but the first `length` positions (CACHE-06)."""
         if not isinstance(length, int | np.integer) or not 0 <= length <= self._length:
             raise InputError(f"length={length!r}", f"the cache holds {self._length} positions", "CACHE-06")
         self._length = int(length)
+
+
+def shape_of(layer: ndarray) -> tuple[int, int, np.dtype[Any]]:
+    """Heads, their width and the kind of number in one layer."""
+    return layer.shape[2], layer.shape[4], layer.dtype

@@ -20,7 +20,7 @@ from refgen.generation.call import CALL_ARGUMENTS  # noqa: E402
 from refgen.generation.config import METADATA, SETTINGS  # noqa: E402
 from refgen.generation.refused import REFUSED  # noqa: E402
 from refgen.spec import rules  # noqa: E402
-from tests.meta.faults import FAULTS, WITHOUT  # noqa: E402
+from tests.meta.faults import FAULTS, FORWARD_FAULTS, FORWARD_RULES, WITHOUT  # noqa: E402
 
 ID = re.compile(r"\b([A-Z]{2,})-(\d\d)\b(?: to \1-(\d\d)\b)?")  # "FWD-05 to FWD-08" names all of them
 NO_TESTS = ("tests/meta", "tests/docs", "tests/unit/test_spec.py")  # they speak of rules and check none
@@ -116,6 +116,9 @@ def faults_by_rule() -> dict[str, list[str]]:
     for rule in {fault.rule for fault in FAULTS}:
         files = [fault.file for fault in FAULTS if fault.rule == rule]
         found[rule] = [f"{files.count(file)} in {file}" for file in sorted(set(files))]
+    for rule in FORWARD_RULES:
+        count = sum(rule in fault.rules for fault in FORWARD_FAULTS)
+        found.setdefault(rule, []).append(f"{count} of forward passes")
     return found
 
 
@@ -129,13 +132,15 @@ def rules_page() -> str:
     several = {name for names in tests.values() for name in names}
     functions = {name for names in code.values() for name in names}
     lines = [
-        f"{len(rules())} rules; {len(functions)} places in the code; {len(several)} tests; {len(FAULTS)} planted faults.",
+        f"{len(rules())} rules; {len(functions)} places in the code; {len(several)} tests; "
+        f"{len(FAULTS) + len(FORWARD_FAULTS)} planted faults.",
         "",
         MARK,
         "# Where each rule lives",
         "",
         "For every rule of [SPEC.md](../SPEC.md): the code that cites it, in `refgen/`; the tests that cite it or catch a",
-        "fault planted for it, in `tests/`, besides the rule's own example; and how many faults `tests/meta/faults.py` plants.",
+        "fault planted for it, in `tests/`, besides the rule's own example; and how many faults `tests/meta/faults.py` plants,",
+        "and `oracle/faults.py` (faults of forward passes, each seen by the comparison with torch).",
         "",
         *table(
             ("rule", "title", "code", "tests", "planted faults"),

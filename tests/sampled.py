@@ -11,7 +11,8 @@ from refgen.conformance.judging.lab import Lab
 from refgen.conformance.planted.sampler_faults import SamplerFault, conventions, independent
 from refgen.conformance.questions.probes import PROBES, write
 from refgen.conformance.subjects.protocol import About, SkippedError, checked
-from refgen.model import forward, softmax
+from refgen.engines import find_engine
+from refgen.model import softmax
 
 RIGHT = SamplerFault("none", "nothing is wrong", (), lambda chain, settings: chain)
 REQUEST = {"input_ids", "max_new_tokens", "seed", "num_return_sequences", "do_sample", "eos_token_id", "uniforms"}
@@ -51,9 +52,9 @@ class Sampled:
     def rows(self, model, ids, settings, u):
         """The new ids of every row, drawn by the numbers `u` `[B T]`."""
         if model not in self.networks:
-            self.networks[model] = checkpoints.load(model, "float64")
+            self.networks[model] = find_engine("numpy")(checkpoints.load(model, "float64"))
         network, width, cache = self.networks[model], ids.shape[1], Cache()
-        dice = forward(network, ids[:1, -1:])[:, -1] if model.name.startswith("dice") else None
+        dice = network.forward(ids[:1, -1:])[:, -1] if model.name.startswith("dice") else None
         with np.errstate(all="ignore"):
             if dice is not None and "repetition_penalty" not in settings:
                 chances = softmax(self.fault.scores(settings, ids[:1], dice))[0]
@@ -61,7 +62,7 @@ class Sampled:
                 return np.searchsorted(cumulative, u * cumulative[-1], side="right").tolist()
             for t in range(u.shape[1]):
                 logits = (
-                    forward(network, ids[:, len(cache) :], cache=cache, logits_to_keep=1)[:, -1]
+                    network.forward(ids[:, len(cache) :], cache=cache, logits_to_keep=1)[:, -1]
                     if dice is None
                     else np.repeat(dice, len(ids), axis=0)
                 )

@@ -6,11 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from refgen import GPT2LMHeadModel
 from refgen.activations import ACTIVATIONS
+from refgen.oracle.faults import FAULTS
 from tests.cross.torch_twin import torch_twin
 from tests.strategies import models, prompts
+from tests.unit.test_faults import PASSES, real
 
 FLOAT64_BOUND = 1e-12  # logits are of size 10; a few hundred roundings of 1e-16 relative each
+DEEP_BOUND = 1e-11  # relative, in float64, through the twelve layers of PASSES
 FLOAT32_BOUND = 2e-5  # relative to the largest logit; some hundred roundings of 6e-8 relative each
 
 
@@ -48,6 +52,23 @@ def test_logits_equal_torch(dtype, bound, figures):
     figures.append(
         f"forward {dtype} against torch: {runs} configurations, largest difference {worst:.2e}, bound {bound}"
     )
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if not fault.equivalent], ids=lambda fault: fault.name)
+def test_torch_sees_every_known_fault(fault):
+    """FWD-01 to FWD-17: the definition agrees with torch within the bound; with any known fault planted in it, it does not."""
+    worst = 0.0
+    for p in PASSES:
+        with torch.no_grad():
+            theirs = torch_twin(GPT2LMHeadModel(p.gpt2))(
+                torch.from_numpy(p.input_ids),
+                attention_mask=torch.from_numpy(p.attention_mask),
+                position_ids=torch.from_numpy(p.positions),
+            ).logits.numpy()
+        scale = np.abs(theirs).max()
+        assert np.abs(real(p, p.run() - theirs)).max() <= DEEP_BOUND * scale
+        worst = max(worst, np.abs(real(p, fault.change(p).run() - theirs)).max() / scale)
+    assert worst > 100 * DEEP_BOUND
 
 
 @settings(max_examples=len(ACTIVATIONS) * 3)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from refgen import GenerationConfig, GPT2Config, RefgenError
 from refgen.cache import Cache
-from refgen.engines.engine import find_engine
+from refgen.engines import find_engine
 from refgen.generation.assisted import by_draft, draft_model, prompt_lookup
 from refgen.generation.processors.places import suppress
 from tests.strategies import random_model

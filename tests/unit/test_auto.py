@@ -25,7 +25,7 @@ from refgen import (
     InputError,
     TokenizerError,
 )
-from refgen.engines.engine import Engine
+from refgen.engines.plain import PlainEngine
 from tests.strategies import gpt2_configs, models, prompts, random_model
 
 TINY = GPT2Config(vocab_size=9, n_positions=24, n_embd=8, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=8)
@@ -44,7 +44,7 @@ UNKNOWN = (
 def test_all_logits_come_from_the_engine(more):
     """FWD-27, LOOP-01: calls, generation, beams, drafts and guidance compute with the model's engine and nothing else."""
 
-    class OneTokenOn(Engine):
+    class OneTokenOn(PlainEngine):
         def forward(self, *arguments, **keywords):
             return np.roll(super().forward(*arguments, **keywords), 1, axis=-1)
 

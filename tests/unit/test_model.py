@@ -231,3 +231,17 @@ def test_cache_grows_without_losing_anything(expected):
     whole = np.concatenate(parts, axis=3)
     np.testing.assert_array_equal(keys, whole[0])
     np.testing.assert_array_equal(values, whole[1])
+
+
+def test_caches_of_one_model_join():
+    """BATCH-01: an empty cache becomes a copy of the other, and caches of different models do not join."""
+    model, other = random_model(SMALL, 7), random_model(replace(SMALL, n_layer=1), 7)
+    cache, joined = model([[1, 2]]).past_key_values, Cache()
+    joined.join(cache)
+    joined.join(Cache())
+    assert (len(joined), joined.rows, len(cache)) == (2, 1, 2)
+    expected = model([[1, 2, 3]]).logits[:, -1:]
+    np.testing.assert_allclose(model([[3]], past_key_values=joined).logits, expected, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(model([[3]], past_key_values=cache).logits, expected, rtol=0, atol=1e-13)
+    with pytest.raises(InputError, match="a cache of another model: cannot join this one"):
+        joined.join(other([[1]]).past_key_values)
