@@ -131,9 +131,9 @@ def rules_page() -> str:
             raise HoleError(f"no {what} for {', '.join(holes)}")
     several = {name for names in tests.values() for name in names}
     functions = {name for names in code.values() for name in names}
+    planted = len(FAULTS) + len(FORWARD_FAULTS)
     lines = [
-        f"{len(rules())} rules; {len(functions)} places in the code; {len(several)} tests; "
-        f"{len(FAULTS) + len(FORWARD_FAULTS)} planted faults.",
+        f"{len(rules())} rules; {len(functions)} places in the code; {len(several)} tests; {planted} planted faults.",
         "",
         MARK,
         "# Where each rule lives",
