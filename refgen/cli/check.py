@@ -25,9 +25,10 @@ def add(commands: Any) -> None:
     """Declares the command."""
     command = commands.add_parser(
         "check",
-        help="judge an implementation: conformant, or which rule it breaks",
-        description="Ask SUBJECT everything that SPEC.md has to do with, and judge the answers. The exit code is 0 for conformant, "
-        "1 for not, 2 for a broken adapter, 3 if too little was shown either way.",
+        help="say whether an implementation is right, claim by claim, and which rule it breaks",
+        description="Test SUBJECT against every rule of SPEC.md that applies, and say what is right and what is wrong. "
+        "Exit codes: 0 every claim that it makes is right, 1 a claim is wrong, 2 a wrong option or file or an adapter that "
+        "does not start, 3 too little was shown, 4 refgen itself failed.",
         epilog="SUBJECT is pkg.module:factory for a Python factory, a URL such as http://127.0.0.1:8000/v1 for a server, or a command "
         "for any program that speaks the protocol of docs/subjects.md. refgen itself: "
         "refgen check refgen.conformance.subjects.reference:ReferenceSubject",
@@ -38,10 +39,14 @@ def add(commands: Any) -> None:
         "--model", metavar="DIR|NAME", help="the model that a server has loaded (default: shakespeare)"
     )
     command.add_argument(
-        "--level", action="append", metavar="LEVEL", help="only this level; may be given several times"
+        "--only",
+        action="append",
+        default=[],
+        metavar="CLAIM|ID",
+        help="only this claim, or checks that match: 'loop.*'",
     )
     command.add_argument(
-        "--only", action="append", default=[], metavar="ID", help="only this check, or all that match: 'loop.*'"
+        "--claim", action="append", default=[], metavar="CLAIM", help="a claim that SUBJECT must answer for"
     )
     command.add_argument(
         "--probe", action="append", default=[], metavar="NAME", help="only the questions of this probe"
@@ -65,6 +70,8 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """A subject in, a report out; the exit code is the verdict."""
     from refgen.conformance import runner  # noqa: PLC0415 - only for this command
+    from refgen.conformance.judging.run import KIT_FAILED  # noqa: PLC0415
+    from refgen.conformance.judging.verdicts import KitError  # noqa: PLC0415
     from refgen.conformance.subjects.protocol import SubjectError  # noqa: PLC0415
     from refgen.conformance.subjects.recorded import Recorded  # noqa: PLC0415
 
@@ -76,8 +83,14 @@ def run(options: argparse.Namespace) -> int:
         only = [*options.only, *(f"probe.{name}.*" for name in options.probe)]
         declared: Subject = Declared(subject, settled(subject.about, options))
         if options.traffic is not None:
-            subject = declared = Recorded(declared, options.traffic, options.seed, options.level or (), only)
-        done = runner.check(declared, models, options.level, only, options.seed, command_of(options), progress=told)
+            subject = declared = Recorded(declared, options.traffic, options.seed, only)
+        done = runner.check(declared, models, only, options.seed, options.claim, command_of(options), progress=told)
+    except KitError as error:
+        tell("")
+        print(
+            f"refgen: {error}\nrefgen: this is a bug of refgen, not of the subject; please report it", file=sys.stderr
+        )
+        return KIT_FAILED
     except (SubjectError, RefgenError) as error:
         tell("")
         print(f"refgen: error: {error}", file=sys.stderr)

@@ -32,9 +32,8 @@ def add(commands: Any) -> None:
         "--model", metavar="DIR|NAME", help="the model of a subject that had one of its own, such as a server"
     )
     command.add_argument(
-        "--level", action="append", metavar="LEVEL", help="only this level; may be given several times"
+        "--only", action="append", metavar="CLAIM|ID", help="only this claim, or checks that match: 'loop.*'"
     )
-    command.add_argument("--only", action="append", metavar="ID", help="only this check, or all that match: 'loop.*'")
     command.add_argument(
         "--seed", type=int, metavar="N", help="for everything that is drawn (default: the recording's)"
     )
@@ -67,7 +66,6 @@ def judged(options: argparse.Namespace) -> "Run":
     return runner.check(
         subject,
         models=None if options.model is None else {options.model: find_model(options.model)},
-        levels=options.level or subject.levels or None,
         only=options.only or subject.only,
         seed=subject.seed if options.seed is None else options.seed,
         command=command,

@@ -19,7 +19,7 @@ __all__ = ["assert_conformant", "check"]
 def check(subject: Any, **options: Any) -> Any:
     """The `Run` (judging/run.py) of a subject: a factory that makes an object of a model folder, or a `Subject`.
 
-    `options` are those of `runner.check`: levels, only, seed, models, progress. Raises `ConformanceError`.
+    `options` are those of `runner.check`: only, seed, claims, models, progress. Raises `ConformanceError`.
     """
     from refgen.conformance.runner import check as checked  # noqa: PLC0415
     from refgen.conformance.subjects.python import PythonSubject, describe  # noqa: PLC0415 - who only reads a case needs none of it

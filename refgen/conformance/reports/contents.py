@@ -17,8 +17,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from refgen import spec
+from refgen.conformance.judging.claims import NOT_ASKED, WRONG, by_claim
 from refgen.conformance.judging.run import Run
-from refgen.conformance.judging.verdicts import LEVELS, Result, Verdict, by_level
+from refgen.conformance.judging.verdicts import Result, Verdict
 from refgen.oracle.faults import FAULTS
 
 SUSPECTS = 5  # at most
@@ -43,27 +44,34 @@ class Untested:
     """Checks that showed nothing, for the same reason."""
 
     reason: str
-    levels: tuple[str, ...]
+    claims: tuple[str, ...]
     ids: tuple[str, ...]
 
     @property
     def sentence(self) -> str:
         """How many, where, and why."""
         number = len(self.ids)
-        return f"{number} check{'s' * (number != 1)} of {', '.join(self.levels)}: {self.reason}"
+        return f"{number} check{'s' * (number != 1)} of {', '.join(self.claims)}: {self.reason}"
 
 
 def failures(run: Run) -> list[Failure]:
-    """Everything that went bad, by level."""
-    return [failure(run, each) for own in by_level(run.results).values() for each in own if each.verdict.bad]
+    """Everything that went bad in claims that are wrong; what waits for another claim is not told yet."""
+    claims = run.claims
+    return [
+        failure(run, each)
+        for name, own in by_claim(run.results).items()
+        if name not in claims or claims[name].verdict == WRONG
+        for each in own
+        if each.verdict.bad
+    ]
 
 
 def grouped(several: Iterable[Failure]) -> list[list[Failure]]:
-    """Failures of the same level and verdict that point at the same rule and fault; one of them is enough to read."""
+    """Failures of the same claim and verdict that point at the same rule and fault; one of them is enough to read."""
     groups = defaultdict(list)
     for each in several:
         result = each.result
-        groups[result.level, result.verdict, result.rules[:1], result.finding.fault].append(each)
+        groups[result.claim, result.verdict, result.rules[:1], result.finding.fault].append(each)
     return list(groups.values())
 
 
@@ -89,21 +97,18 @@ def title(rule: str) -> str:
 
 
 def untested(run: Run) -> list[Untested]:
-    """Skipped and inconclusive checks by their reason, and levels that were not asked for or had none."""
+    """Skipped and inconclusive checks by their reason, and claims that were not asked for."""
     groups = defaultdict(list)
     for each in run.results:
         if each.verdict in (Verdict.SKIP, Verdict.INCONCLUSIVE):
             reason = line(each.finding.message) or ("skipped" if each.verdict is Verdict.SKIP else "nothing was shown")
             groups[reason if each.verdict is Verdict.SKIP else f"inconclusive: {reason}"].append(each)
     found = [
-        Untested(reason, tuple(by_level(own)), tuple(each.id for each in own))
+        Untested(reason, tuple(by_claim(own)), tuple(each.id for each in own))
         for reason, own in sorted(groups.items(), key=lambda group: -len(group[1]))
     ]
-    there = by_level(run.results)
-    left = tuple(level for level in LEVELS if level not in run.levels and level not in there)
-    empty = tuple(level for level in run.levels if level not in there)
-    found += [Untested("not asked for", left, ())] * bool(left)
-    return found + [Untested("no check fits the subject", empty, ())] * bool(empty)
+    left = tuple(name for name, each in run.claims.items() if each.verdict == NOT_ASKED)
+    return found + [Untested("not asked", left, ())] * bool(left)
 
 
 def line(text: str) -> str:

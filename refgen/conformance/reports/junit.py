@@ -1,4 +1,4 @@
-"""JUnit's XML, which CI servers show: a suite is a level, a test case a check.
+"""JUnit's XML, which CI servers show: a suite is a claim, a test case a check.
 
 A check that failed is a `failure`, one that crashed or hung an `error`, one that was skipped or inconclusive `skipped`: it
 shows nothing, and JUnit has no other word for that. TIE and CHOICE are passes that say so in `system-out`.
@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from refgen.conformance.judging.claims import by_claim
 from refgen.conformance.judging.run import Run
-from refgen.conformance.judging.verdicts import Result, Verdict, by_level
+from refgen.conformance.judging.verdicts import Result, Verdict
 from refgen.conformance.reports.contents import failure, line, who
 
 ERRORS, UNSHOWN = (Verdict.CRASH, Verdict.TIMEOUT), (Verdict.SKIP, Verdict.INCONCLUSIVE)
@@ -18,8 +19,8 @@ ERRORS, UNSHOWN = (Verdict.CRASH, Verdict.TIMEOUT), (Verdict.SKIP, Verdict.INCON
 def write_junit(run: Run, path: Path) -> None:
     """The run as XML."""
     suites = ET.Element("testsuites", {"name": f"refgen check {who(run)}"} | totals(run.results))
-    for level, own in by_level(run.results).items():
-        named = {"name": line(level), "timestamp": line(run.started)}
+    for claim, own in by_claim(run.results).items():
+        named = {"name": line(claim), "timestamp": line(run.started)}
         suite = ET.SubElement(suites, "testsuite", named | totals(own))
         properties = {
             "subject": who(run),
@@ -57,7 +58,7 @@ def put_properties(parent: ET.Element, pairs: Iterable[tuple[str, str]]) -> None
 
 def put_case(suite: ET.Element, run: Run, result: Result) -> None:
     """One check."""
-    classname = f"refgen.{line(result.level)}"
+    classname = f"refgen.{line(result.claim)}"
     case = ET.SubElement(suite, "testcase", name=line(result.id), classname=classname, time=f"{result.seconds:.3f}")
     if result.rules:
         put_properties(case, [("rule", line(rule)) for rule in result.rules])

@@ -39,9 +39,9 @@ def read_lines(path: Path, what: str, version: int) -> list[dict[str, Any]]:
 
 def about_entry(about: About) -> dict[str, Any]:
     """What a subject says of itself, as a header has it."""
-    return asdict(about) | {"can": sorted(about.can), "choices": dict(about.choices)}
+    return asdict(about) | {"can": sorted(about.can), "choices": dict(about.choices), "claims": sorted(about.claims)}
 
 
 def about_of(entry: Mapping[str, Any]) -> About:
     """What a subject says of itself, from its entry in a header."""
-    return About(**{**entry, "can": frozenset(entry["can"])})
+    return About(**{**entry, "can": frozenset(entry["can"]), "claims": frozenset(entry["claims"])})

@@ -9,6 +9,7 @@ import queue
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -166,4 +167,8 @@ def described(answer: Mapping[str, Any]) -> About:
     if not isinstance(choices, dict):
         raise GarbledError(f"hello says choices {shown(choices)}, must be an object")
     name, version = (str(answer.get(each) or "") for each in ("name", "version"))
-    return About(name or "a program without a name", version, dtype, frozenset(can), choices)
+    claims = answer.get("claims", [])
+    if not isinstance(claims, list) or not all(isinstance(each, str) for each in claims):
+        raise GarbledError(f"hello says claims {shown(claims)}, must be a list of names")
+    about = About(name or "a program without a name", version, dtype, frozenset(can), choices)
+    return replace(about, claims=frozenset(claims))

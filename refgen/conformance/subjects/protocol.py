@@ -37,6 +37,7 @@ class About:
     can: frozenset[str] = frozenset(OPERATIONS)
     choices: Mapping[str, str] = field(default_factory=dict)
     loads: bool = True  # whether it can be given model folders; a server has one
+    claims: frozenset[str] = frozenset()  # that it makes, and must answer for
 
 
 class Subject(Protocol):
@@ -62,7 +63,12 @@ class SubjectError(Exception):
 
 
 class RefusedError(SubjectError):
-    """The subject answered with an error: right where it must reject, else a failure."""
+    """The subject answered with an error: it refuses the request. `kind` is the error's name, such as ValueError."""
+
+    @property
+    def kind(self) -> str:
+        """What stands before the colon."""
+        return str(self).partition(":")[0]
 
 
 class SkippedError(SubjectError):

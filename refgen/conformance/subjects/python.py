@@ -77,4 +77,5 @@ def describe(factory: Factory, folder: Path) -> About:
         dtype=getattr(thing, "dtype", "float32"),
         can=frozenset(op for op in OPERATIONS if callable(getattr(thing, op, None))),
         choices=dict(getattr(thing, "choices", {})),
+        claims=frozenset(getattr(thing, "claims", ())),
     )

@@ -61,6 +61,7 @@ def hello(factory: Factory) -> dict[str, Any]:
         "dtype": about.dtype,
         "can": sorted(about.can),
         "choices": dict(about.choices),
+        "claims": sorted(about.claims),
     }
 
 
