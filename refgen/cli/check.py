@@ -130,6 +130,10 @@ class Declared:
         """Its answer."""
         return self._subject.ask(op, model, request)
 
+    def restart(self) -> None:
+        """Lets it begin anew."""
+        self._subject.restart()
+
     def close(self) -> None:
         """Closes it."""
         self._subject.close()

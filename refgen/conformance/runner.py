@@ -5,6 +5,7 @@ Claims come in their order. A failing smoke test ends the run; a claim in which 
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -83,6 +84,7 @@ def check(
     for result in made(lab, wanted):
         results.append(result)
         progress(len(results), len(wanted), result.id)
+    results = asked_again(lab, wanted, results)
     progress(len(wanted), len(wanted), "")
     return Run(subject.about, tuple(results), seed, tuple(lab.models), tuple(only), declared, command, started)
 
@@ -136,6 +138,42 @@ def make(lab: Lab, check: Check) -> Result:
     rules = () if dead else tuple(dict.fromkeys((*finding.rules, *check.rules)))
     asked = () if finding.verdict.good else tuple(lab.asked)  # judging/run.py looks at what was asked and skipped
     return Result(check.id, check.claim, rules, check.why, finding, round(time.monotonic() - start, 4), asked)
+
+
+def asked_again(lab: Lab, wanted: Sequence[Check], results: Sequence[Result]) -> list[Result]:
+    """The first failure of each kind once more, alone and twice, of a subject that begins anew: if the answer changes, that is it.
+
+    Checks of chance draw anew each time, and a time-out takes its time; they are left as they are.
+    """
+    seen, final = set(), []
+    for check, result in zip(wanted, results, strict=True):
+        kind = (result.claim, result.rules[:1], result.finding.fault)
+        repeats = result.verdict.bad and result.verdict is not Verdict.TIMEOUT and not hasattr(check, "draws")
+        if repeats and result.claim != SMOKE and kind not in seen:
+            seen.add(kind)
+            result = replace(result, finding=repeated(lab, check, result.finding))  # noqa: PLW2901 - the same, looked at again
+            result = replace(result, rules=result.finding.rules if "again" in result.finding.facts else result.rules)  # noqa: PLW2901
+        final.append(result)
+    return final
+
+
+def repeated(lab: Lab, check: Check, finding: Finding) -> Finding:
+    """The same finding, or that the answer changes."""
+    again = []
+    for _ in range(2):
+        lab.subject.restart()
+        again.append(guarded(lab, check).verdict)
+    good = sum(each.good for each in again)
+    if not good:
+        return finding
+    said = (
+        "asked alone, it is right: the answer depends on earlier requests"
+        if good == 2
+        else "the answer changes each time"
+    )
+    rules = ("CACHE-01", "GREEDY-04") if good == 2 else ("GREEDY-04", "CACHE-01")
+    facts = {**finding.facts, "again": [str(each) for each in again]}
+    return replace(finding, message=f"{said}. At first: {finding.message}", rules=rules, fault=None, facts=facts)
 
 
 def guarded(lab: Lab, check: Check) -> Finding:

@@ -12,6 +12,7 @@ A check puts the numbers behind its verdict into the facts of its finding. Repor
 Numbers that are not finite are the texts inf, -inf and nan (record.py).
 """
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -87,8 +88,16 @@ def failure(run: Run, result: Result) -> Failure:
         rules=tuple((rule, title(rule)) for rule in result.rules),
         sentence=spec.rules()[result.rules[0]].sentence if result.rules and result.rules[0] in spec.rules() else "",
         looks_like=line(looks),
-        repeat=f"{run.command or 'refgen check SUBJECT'} --only {result.id} --seed {run.seed}",
+        repeat=repeat(run, result),
     )
+
+
+def repeat(run: Run, result: Result) -> str:
+    """The command that shows a failure again: its check alone, unless it fails only after the others."""
+    only = " ".join(
+        f"--only {shlex.quote(each)}" for each in (run.only if "again" in result.finding.facts else [result.id])
+    )
+    return " ".join(filter(None, [run.command or "refgen check SUBJECT", only, f"--seed {run.seed}"]))
 
 
 def title(rule: str) -> str:

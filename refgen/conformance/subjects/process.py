@@ -148,6 +148,10 @@ class ProcessSubject:
             self.close()
             raise
 
+    def restart(self) -> None:
+        """Ends the program; it is started again with the next question."""
+        self.close()
+
     def close(self) -> None:
         """Ends the program."""
         if self._program is not None:

@@ -50,6 +50,9 @@ class Subject(Protocol):
     def ask(self, op: str, model: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         """The answer, checked by `checked`. Raises one of the exceptions below."""
 
+    def restart(self) -> None:
+        """Begins anew, as if nothing had been asked, where that can be done; a server cannot."""
+
     def close(self) -> None:
         """No more questions."""
 

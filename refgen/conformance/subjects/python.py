@@ -43,6 +43,10 @@ class PythonSubject:
             self._loaded = model, self._factory(model)
         return call(self._loaded[1], op, request)
 
+    def restart(self) -> None:
+        """Forgets the object, so that another is made."""
+        self._loaded = None
+
     def close(self) -> None:
         """Forgets the object."""
         self._loaded = None

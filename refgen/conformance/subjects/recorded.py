@@ -70,6 +70,10 @@ class Recorded:
             self._file.write(json.dumps(entry, allow_nan=False) + "\n")
             self._file.flush()
 
+    def restart(self) -> None:
+        """The subject's."""
+        self._subject.restart()
+
     def close(self) -> None:
         """Closes both."""
         self._subject.close()
@@ -110,6 +114,9 @@ class Replayed:
     def _key(self, op: str, model: str, request: Any) -> str:
         """What makes two questions one; a subject that loads no models has one, whatever its folder is called."""
         return json.dumps([op, model if self.about.loads else "", request], sort_keys=True)
+
+    def restart(self) -> None:
+        """Nothing: answers come as they were given."""
 
     def close(self) -> None:
         """Nothing to close."""
