@@ -288,9 +288,7 @@ def test_of_two_formats_the_first_is_read(tmp_path, npz):
     (tmp_path / "model.safetensors").unlink()
     assert_same_bits(load(tmp_path), with_head(second))
     (tmp_path / "weights.dummy.npz").unlink()
-    expected = (
-        f"{tmp_path}: holds neither {' nor '.join(name for each in both for name in each.files)} [CKPT-09]."
-    )
+    expected = f"{tmp_path}: holds neither {' nor '.join(name for each in checkpoints.FORMATS for name in each.files)} [CKPT-09]."
     with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}$"):
         load(tmp_path)
 

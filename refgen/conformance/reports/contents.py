@@ -13,16 +13,17 @@ Numbers that are not finite are the texts inf, -inf and nan (record.py).
 """
 
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from refgen import spec
-from refgen.conformance.judging.claims import NOT_ASKED, WRONG, by_claim
+from refgen.conformance.judging.claims import SMOKE, WRONG, by_claim
 from refgen.conformance.judging.run import Run
 from refgen.conformance.judging.verdicts import Result, Verdict
 from refgen.oracle.faults import FAULTS
 
+REASONS = 2  # of a claim's refusals that are told
 SUSPECTS = 5  # at most
 FAULT_SENTENCES = {fault.name: fault.sentence for fault in FAULTS}
 
@@ -42,17 +43,16 @@ class Failure:
 
 @dataclass(frozen=True)
 class Untested:
-    """Checks that showed nothing, for the same reason."""
+    """What of a claim showed nothing, and why: reasons with how many checks had them, the commonest first."""
 
-    reason: str
-    claims: tuple[str, ...]
-    ids: tuple[str, ...]
+    claim: str
+    reasons: tuple[tuple[str, int], ...]
 
     @property
     def sentence(self) -> str:
-        """How many, where, and why."""
-        number = len(self.ids)
-        return f"{number} check{'s' * (number != 1)} of {', '.join(self.claims)}: {self.reason}"
+        """The commonest reasons."""
+        told = [f"{reason} ({number})" for reason, number in self.reasons[:REASONS]]
+        return f"{self.claim}: {'; '.join(told)}{'; …' if len(self.reasons) > REASONS else ''}"
 
 
 def failures(run: Run) -> list[Failure]:
@@ -106,18 +106,17 @@ def title(rule: str) -> str:
 
 
 def untested(run: Run) -> list[Untested]:
-    """Skipped and inconclusive checks by their reason, and claims that were not asked for."""
-    groups = defaultdict(list)
-    for each in run.results:
-        if each.verdict in (Verdict.SKIP, Verdict.INCONCLUSIVE):
-            reason = line(each.finding.message) or ("skipped" if each.verdict is Verdict.SKIP else "nothing was shown")
-            groups[reason if each.verdict is Verdict.SKIP else f"inconclusive: {reason}"].append(each)
-    found = [
-        Untested(reason, tuple(by_claim(own)), tuple(each.id for each in own))
-        for reason, own in sorted(groups.items(), key=lambda group: -len(group[1]))
-    ]
-    left = tuple(name for name, each in run.claims.items() if each.verdict == NOT_ASKED)
-    return found + [Untested("not asked", left, ())] * bool(left)
+    """Claims of which questions were refused, or showed nothing, with the reasons."""
+    found = []
+    for claim, own in by_claim(run.results).items():
+        reasons = Counter(
+            line(each.finding.message) or "no reason given"
+            for each in own
+            if each.verdict in (Verdict.SKIP, Verdict.INCONCLUSIVE)
+        )
+        if reasons and claim != SMOKE:
+            found.append(Untested(claim, tuple(reasons.most_common())))
+    return found
 
 
 def line(text: str) -> str:

@@ -3,8 +3,8 @@
 import textwrap
 from collections.abc import Sequence
 
-from refgen.conformance.judging.claims import CLAIMS, SMOKE
-from refgen.conformance.judging.run import Run
+from refgen.conformance.judging.claims import CLAIMS, NOT_ASKED, NOT_CLAIMED, SMOKE
+from refgen.conformance.judging.run import BROKEN, Run
 from refgen.conformance.judging.verdicts import Verdict
 from refgen.conformance.reports.contents import SUSPECTS, Failure, failures, grouped, head, line, title, untested
 
@@ -17,7 +17,8 @@ def lines(run: Run, shown: int = SHOWN) -> list[str]:
     told = [head(run), ""]
     for sentence in run.overall.sentences:
         told += wrapped(line(sentence), "", "  ")
-    told += ["", *table(run)]
+    if run.overall.verdict != BROKEN:
+        told += ["", *table(run)]
     groups = grouped(failures(run))
     for first, *others in groups[:shown]:
         told += ["", *paragraph(first, others)]
@@ -28,11 +29,10 @@ def lines(run: Run, shown: int = SHOWN) -> list[str]:
         for number, suspect in enumerate(run.suspects[:SUSPECTS], start=1):
             name = f"{suspect.rule} {title(suspect.rule)}".strip()
             told += wrapped(line(f"{name}: {suspect.sentence}"), f"  {number}. ", "     ")
-    if reasons := untested(run):
-        told += ["", "Not tested:"]
-        for reason in reasons:
-            about = reason.sentence if reason.ids else f"{', '.join(reason.claims)}: {reason.reason}"
-            told += wrapped(about, "  ", "    ")
+    if run.overall.verdict != BROKEN and (refused := untested(run)):
+        told += ["", "Refused or not shown, by claim:"]
+        for each in refused:
+            told += wrapped(line(each.sentence), "  ", "    ")
     return told
 
 
@@ -41,6 +41,8 @@ def table(run: Run) -> list[str]:
     verdicts = [each for each in Verdict if any(str(each) in own for own in run.counts.values())]
     rows = [["claim", *map(str, verdicts), "verdict", ""]]
     for name, own in run.counts.items():
+        if name in run.claims and run.claims[name].verdict in (NOT_CLAIMED, NOT_ASKED):
+            continue
         said = run.claims[name].verdict if name in run.claims else "" if name == SMOKE else "unknown"
         what = CLAIMS[name].what.partition(";")[0] if name in CLAIMS else ""
         rows.append([name, *(str(own.get(str(each), "")) for each in verdicts), said, what])
