@@ -96,7 +96,9 @@ def test_refusing_never_makes_a_claim_right(found, declared, data):
 def test_half_must_be_shown(good, skipped, unclear, bad, is_declared, random):
     """Right is: nothing bad, and at least half of what was asked good. With less a claim is inconclusive, not claimed, or wrong."""
     one = replace(RESULT, claim="tokenizer")
-    verdicts = [Verdict.PASS] * good + [Verdict.SKIP] * skipped + [Verdict.INCONCLUSIVE] * unclear + [Verdict.FAIL] * bad
+    verdicts = (
+        [Verdict.PASS] * good + [Verdict.SKIP] * skipped + [Verdict.INCONCLUSIVE] * unclear + [Verdict.FAIL] * bad
+    )
     random.shuffle(verdicts)
     own = [replace(one, finding=Finding(each)) for each in verdicts]
     said = claim_verdicts(own, frozenset({"tokenizer"} if is_declared else ()))["tokenizer"].verdict
@@ -115,9 +117,7 @@ def test_what_shows_nothing_never_helps(found, declared, nothing):
     """One more inconclusive result makes nothing right that was not."""
     before, after = run(found, declared), run([*found, nothing], declared)
     assert before.overall.code == 0 or after.overall.code != 0
-    assert all(
-        before.claims[name].verdict == "right" for name, each in after.claims.items() if each.verdict == "right"
-    )
+    assert all(before.claims[name].verdict == "right" for name, each in after.claims.items() if each.verdict == "right")
 
 
 @given(SEVERAL, SEVERAL, declarations(), st.sampled_from(FEW))

@@ -168,7 +168,10 @@ def test_smoke_is_the_adapter(found, verdict):
 ])  # fmt: skip
 def test_beside_a_right_claim(other, declared, only, code):
     """What the results of another claim, declared or not, do to a run whose network is right."""
-    assert of(several("network", PASS=9), several("sampling", **other), declared=frozenset(declared), only=only).code == code
+    assert (
+        of(several("network", PASS=9), several("sampling", **other), declared=frozenset(declared), only=only).code
+        == code
+    )
 
 
 def test_nothing_shown():
@@ -210,7 +213,10 @@ def test_the_claim_of_other_operations():
     assert claim_of(forward, RELEASED) == "network"
     assert claim_of(replace(forward, request={"input_ids": [[1, 2]], "prefill": 1}), RELEASED) == "cache"
     assert claim_of(replace(GREEDY, op="encode", request={"text": "a"}), RELEASED) == "tokenizer"
-    assert claim_of(replace(GREEDY, op="process", request={"input_ids": [[1]], "logits": [[1.0]]}), RELEASED) == "processors"
+    assert (
+        claim_of(replace(GREEDY, op="process", request={"input_ids": [[1]], "logits": [[1.0]]}), RELEASED)
+        == "processors"
+    )
     assert claim_of(replace(GREEDY, result=MUST_REJECT), RELEASED) == "refusals"
     assert claim_of(replace(GREEDY, rules=("LEN-04",)), RELEASED) == "ending"
 
@@ -224,7 +230,9 @@ def test_other_configurations_are_another_claim():
     assert {is_released(config_of(name)) for name in DESIGNED} == {True, False}
 
 
-@given(st.sampled_from(EVERY), st.sampled_from([case.id for case, _ in EVERY]), st.text(), st.lists(st.text()).map(tuple))
+@given(
+    st.sampled_from(EVERY), st.sampled_from([case.id for case, _ in EVERY]), st.text(), st.lists(st.text()).map(tuple)
+)
 def test_the_claim_goes_by_the_question_alone(question, name, text, names):
     """Under another id, with another reason, other faults and another answer it is the same."""
     case, config = question

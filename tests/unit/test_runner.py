@@ -263,16 +263,16 @@ def test_a_refused_smoke_test_is_a_broken_adapter():
 
 def test_what_is_declared_must_be_answered():
     """By the subject, or by who asks: a declared claim that is refused is wrong, and no other."""
-    silent = check(Raises, only=["forward.net-plain.full", "tokenizer"])
+    silent = check(Raises, only=["forward.own", "tokenizer"])
     assert (silent.overall.code, silent.claims["network"].verdict) == (0, "not claimed")
-    asked = check(Raises, only=["forward.net-plain.full", "tokenizer"], claims=["network"])
+    asked = check(Raises, only=["forward.own", "tokenizer"], claims=["network"])
 
     class Says(Raises):
         """The same."""
 
         claims = ("network",)
 
-    for run in (asked, check(Says, only=["forward.net-plain.full", "tokenizer"])):
+    for run in (asked, check(Says, only=["forward.own", "tokenizer"])):
         assert (run.overall.code, run.claims["network"].verdict) == (1, "wrong")
         assert run.claims["tokenizer"].verdict == "right"
         assert run.declared == {"network"}
