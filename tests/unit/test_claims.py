@@ -4,14 +4,16 @@ tests/properties/test_claim_laws.py has the laws.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refgen.cli import main
 from refgen.conformance.judging.claims import CLAIMS, FAMILIES, by_claim, claim_of_rule, claim_verdicts, counts, place
 from refgen.conformance.judging.lab import Lab
-from refgen.conformance.judging.run import Run, overall
+from refgen.conformance.judging.run import CODES, KIT_FAILED, Run, overall
 from refgen.conformance.judging.verdicts import Finding, Result, Verdict
 from refgen.conformance.questions.cases import MUST_REJECT, Case, claim_of, config_of, is_released, read, suites
 from refgen.conformance.questions.designed import DESIGNED
@@ -26,6 +28,7 @@ from refgen.spec import rules
 from tests.strategies import results
 
 MINE = About("mine", "0.3")
+CLAIM_VERDICTS = {"right", "wrong", "waiting", "inconclusive", "not claimed", "not asked"}
 BAD = (Verdict.FAIL, Verdict.CRASH, Verdict.TIMEOUT)
 
 
@@ -287,3 +290,41 @@ def test_claims_of_other_versions_come_last():
     """A record of another version is read, and what it does not know stands at the end."""
     other = replace(several("network", PASS=1)[0], claim="poetry")
     assert list(by_claim([other, *several("serving", PASS=1)])) == ["serving", "poetry"]
+
+
+# --- The page -------------------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[2] / "docs" / "check-your-implementation.md").read_text(encoding="utf-8")
+
+
+def rows_below(header):
+    """The cells of a table of the page."""
+    _, _, rest = PAGE.partition(f"| {header} |")
+    lines = rest.split("\n\n")[0].splitlines()[2:]
+    assert lines, header
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_page_has_the_claims():
+    """docs/check-your-implementation.md has every claim, in order, and what it is about."""
+    told = {name: what for name, what, _ in rows_below("claim | what it is about | needs")}
+    assert list(told) == list(CLAIMS)
+    assert all(told[name].startswith(claim.what.split(":")[0].split(",")[0]) for name, claim in CLAIMS.items())
+
+
+def test_the_page_has_the_verdicts_and_exit_codes():
+    """Those of claims, and those of runs in the order in which they are tried, once."""
+    assert {verdict for verdict, _ in rows_below("verdict | when")} == CLAIM_VERDICTS
+    assert [(verdict, int(code)) for verdict, code, _ in rows_below("verdict | exit code | when")] == [
+        (verdict, CODES[verdict]) for verdict in ("adapter broken", "wrong", "inconclusive", "right")
+    ]
+    assert f"Exit code {KIT_FAILED} means that refgen itself failed" in PAGE
+
+
+def test_the_help_has_the_exit_codes(capsys):
+    """`refgen check --help`."""
+    with pytest.raises(SystemExit):
+        main(["check", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Exit codes: 0 " in told
+    assert all(f", {code} " in told for code in (*set(CODES.values()) - {0}, KIT_FAILED))

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 
 from refgen.cli import main
+from refgen.conformance import check as check_subject
 from refgen.conformance.judging.claims import CLAIMS
 from refgen.conformance.judging.run import Run
 from refgen.conformance.judging.verdicts import Finding, Result, Verdict
 from refgen.conformance.reports import badge, junit, matrix, page, pictures, terminal
-from refgen.conformance import check as check_subject
 from refgen.conformance.reports.record import read_jsonl, write_jsonl
 from refgen.conformance.subjects.protocol import About
 from refgen.conformance.subjects.reference import ReferenceSubject

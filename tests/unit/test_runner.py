@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 import refgen
-from refgen.conformance import assert_conformant, check
 from refgen.cli import main
-from refgen.conformance import runner
+from refgen.conformance import assert_conformant, check, runner
 from refgen.conformance.judging.claims import CLAIMS
 from refgen.conformance.judging.verdicts import Finding, KitError, LabCheck, Verdict
 from refgen.conformance.subjects.protocol import About
@@ -228,12 +227,12 @@ class Raises(ReferenceSubject):
         return super().forward(input_ids)
 
 
-class Foreign(Exception):
+class ForeignError(Exception):
     """No error of Python's."""
 
 
 @pytest.mark.parametrize(("error", "verdict"), [
-    (ValueError("no such mask"), "SKIP"), (TypeError("no such mask"), "SKIP"), (Foreign("no such mask"), "SKIP"),
+    (ValueError("no such mask"), "SKIP"), (TypeError("no such mask"), "SKIP"), (ForeignError("no such mask"), "SKIP"),
     (NotImplementedError("later"), "SKIP"), (RuntimeError("out of bounds"), "CRASH"), (IndexError("7"), "CRASH"),
     (KeyError("h.0"), "CRASH"), (MemoryError(), "CRASH"), (ZeroDivisionError("0"), "CRASH"), (SystemExit(1), "CRASH"),
 ])  # fmt: skip
@@ -295,7 +294,7 @@ def broken_kit(monkeypatch):
 
 def test_a_fault_of_the_kit_accuses_nobody(broken_kit):
     """It ends the run, and names the check and the error."""
-    with pytest.raises(KitError, match="^loop.breaks: KeyError: 'oops'$") as caught:
+    with pytest.raises(KitError, match=r"^loop\.breaks: KeyError: 'oops'$") as caught:
         check(ReferenceSubject)
     assert caught.value.check == "loop.breaks"
     assert isinstance(caught.value.__cause__, KeyError)

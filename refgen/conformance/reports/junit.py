@@ -5,7 +5,7 @@ shows nothing, and JUnit has no other word for that. What goes wrong in a claim 
 TIE and CHOICE are passes that say so in `system-out`.
 """
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -39,7 +39,7 @@ def write_junit(run: Run, path: Path) -> None:
     ET.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
 
 
-def totals(results: Sequence[Result], spared: Set[str]) -> dict[str, str]:
+def totals(results: Sequence[Result], spared: Collection[str]) -> dict[str, str]:
     """The counts that suites carry; nothing bad of the claims that are `spared`."""
     verdicts = [Verdict.SKIP if each.claim in spared and each.verdict.bad else each.verdict for each in results]
     return {
