@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refgen.cli.options import add_reports, check_output, check_reports, write_reports
+from refgen.cli.options import add_reports, check_output, check_reports, kit_failed, write_reports
 from refgen.errors import ConformanceError, RefgenError
 from refgen.progress import tell
 from refgen.shipped import find_model
@@ -70,7 +70,6 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """A subject in, a report out; the exit code is the verdict."""
     from refgen.conformance import runner  # noqa: PLC0415 - only for this command
-    from refgen.conformance.judging.run import KIT_FAILED  # noqa: PLC0415
     from refgen.conformance.judging.verdicts import KitError  # noqa: PLC0415
     from refgen.conformance.subjects.protocol import SubjectError  # noqa: PLC0415
     from refgen.conformance.subjects.recorded import Recorded  # noqa: PLC0415
@@ -84,13 +83,10 @@ def run(options: argparse.Namespace) -> int:
         declared: Subject = Declared(subject, settled(subject.about, options))
         if options.traffic is not None:
             subject = declared = Recorded(declared, options.traffic, options.seed, only)
-        done = runner.check(declared, models, only, options.seed, options.claim, command_of(options), progress=told)
+        done = runner.check(declared, models, only, options.seed, command=command_of(options), progress=told)
     except KitError as error:
         tell("")
-        print(
-            f"refgen: {error}\nrefgen: this is a bug of refgen, not of the subject; please report it", file=sys.stderr
-        )
-        return KIT_FAILED
+        return kit_failed(error)
     except (SubjectError, RefgenError) as error:
         tell("")
         print(f"refgen: error: {error}", file=sys.stderr)
@@ -150,7 +146,8 @@ def settled(about: "About", options: argparse.Namespace) -> "About":
         if not equals:
             raise ConformanceError(f"--choice {choice}", "must be NAME=OPTION", remedy="Such as top_k_ties=exactly_k.")
     choices = {**about.choices, **{name: option for name, _, option in pairs}}
-    return replace(about, dtype=options.dtype or about.dtype, choices=choices)
+    claims = about.claims | {*options.claim}
+    return replace(about, dtype=options.dtype or about.dtype, choices=choices, claims=claims)
 
 
 def command_of(options: argparse.Namespace) -> str:
@@ -160,6 +157,8 @@ def command_of(options: argparse.Namespace) -> str:
         words += [f"--{name}", value] if (value := getattr(options, name)) else []
     for choice in options.choice:
         words += ["--choice", choice]
+    for claim in options.claim:
+        words += ["--claim", claim]
     return shlex.join(words)
 
 

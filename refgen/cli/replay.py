@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refgen.cli.options import add_reports, check_reports, write_reports
+from refgen.cli.options import add_reports, check_reports, kit_failed, write_reports
 from refgen.errors import ConformanceError, RefgenError
 from refgen.progress import tell
 from refgen.shipped import find_model
@@ -42,9 +42,14 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """A recording in, a report out; the exit code is the verdict."""
+    from refgen.conformance.judging.verdicts import KitError  # noqa: PLC0415 - only for this command
+
     try:
         check_reports(options)
         done = judged(options)
+    except KitError as error:
+        tell("")
+        return kit_failed(error)
     except RefgenError as error:
         tell("")
         print(f"refgen: error: {error}", file=sys.stderr)

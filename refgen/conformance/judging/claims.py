@@ -2,7 +2,7 @@
 
 Nobody has to declare anything: who answers the questions of a claim makes it, who refuses them does not. A claim is
 
-    right          all that was answered is right, and at least half of what was asked was answered
+    right          nothing that was answered is wrong, and at least half of what was asked was shown to be right
     wrong          something that was answered is wrong
     waiting        something is wrong, but a claim that it rests on is wrong too: mend that first
     inconclusive   nothing is wrong, but too little was answered or shown
@@ -21,7 +21,7 @@ from refgen.conformance.judging.verdicts import Result, Verdict
 
 RIGHT, WRONG, WAITING, INCONCLUSIVE = "right", "wrong", "waiting", "inconclusive"
 NOT_CLAIMED, NOT_ASKED = "not claimed", "not asked"
-ENOUGH = 0.5  # of the questions of a claim that must be answered
+ENOUGH = 0.5  # of the questions of a claim that must go well
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def claim_verdict(
     if bad:
         waits = next((name for name in claim.rests_on if name in before and before[name].verdict == WRONG), "")
         return ClaimVerdict(claim, WAITING if waits else WRONG, *numbers, waits_for=waits)
-    if not good or answered < ENOUGH * len(results):
+    if good < ENOUGH * len(results):
         return ClaimVerdict(claim, INCONCLUSIVE, *numbers)
     return ClaimVerdict(claim, RIGHT, *numbers)
 

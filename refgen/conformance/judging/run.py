@@ -4,7 +4,7 @@
 
     adapter broken   2  a smoke test went bad: nothing else says anything about the model
     wrong            1  a claim is wrong, or one that was declared was not answered
-    inconclusive     3  no claim is right, or one that was mostly answered, or declared, is inconclusive
+    inconclusive     3  no claim is right, or one that was mostly answered, or declared, was not shown
     right            0  every claim that was made is right
 
 A kit that fails by itself exits with 4 (KitError), a wrong option or file with 2.
@@ -117,15 +117,23 @@ def overall(run: Run) -> Overall:
     for verdict, words in ((NOT_CLAIMED, "Not claimed"), (NOT_ASKED, "Not asked")):
         if names := [name for name, each in claims.items() if each.verdict == verdict]:
             sentences.append(f"{words}: {', '.join(names)}.")
-    return Overall(verdict_of(made, claims, run.declared), tuple(sentences))
+    return Overall(verdict_of(made, claims, held_to(run)), tuple(sentences))
+
+
+def held_to(run: Run) -> frozenset[str]:
+    """The declared claims that this run is to show; one that --only leaves out is not among them."""
+    claims = run.claims
+    return frozenset(
+        name for name in run.declared if name in claims and not (run.only and claims[name].verdict == NOT_ASKED)
+    )
 
 
 def verdict_of(made: Sequence[ClaimVerdict], claims: Mapping[str, ClaimVerdict], declared: frozenset[str]) -> str:
-    """The verdict of a working adapter."""
+    """The verdict of a working adapter, held to the claims that are declared."""
     if any(each.verdict == CLAIM_WRONG for each in made):
         return WRONG
     unclear = [each for each in made if each.verdict in (UNCLEAR, WAITING) and each.answered >= ENOUGH * each.asked]
-    missing = [name for name in declared if name in claims and claims[name].verdict != CLAIM_RIGHT]
+    missing = [name for name in declared if claims[name].verdict != CLAIM_RIGHT]
     if unclear or missing or not any(each.verdict == CLAIM_RIGHT for each in made):
         return INCONCLUSIVE
     return RIGHT

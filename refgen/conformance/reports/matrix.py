@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from refgen.conformance.judging.claims import CLAIMS, by_claim, place
+from refgen.conformance.judging.claims import CLAIMS, NOT_CLAIMED, by_claim, place
 from refgen.conformance.judging.run import Run
 from refgen.conformance.judging.verdicts import Result, Verdict
 from refgen.conformance.reports.contents import line, title, who
@@ -49,9 +49,11 @@ def claims_of(runs: Sequence[Run]) -> list[str]:
 
 
 def cells(run: Run, claims: Sequence[str]) -> list[Cell]:
-    """One a claim."""
-    own = by_claim(run.results)
-    return [cell_of(own.get(claim, ())) for claim in claims]
+    """One a claim; empty for a claim that the subject does not make."""
+    own, said = by_claim(run.results), run.claims
+    return [
+        cell_of(() if claim in said and said[claim].verdict == NOT_CLAIMED else own.get(claim, ())) for claim in claims
+    ]
 
 
 def lines(runs: Sequence[Run]) -> list[str]:
