@@ -28,8 +28,9 @@ from refgen.errors import ConformanceError, RefgenError
 
 def probe_checks(lab: Lab) -> list[cases.CaseCheck]:
     """The questions of all probes that are right in the subject's dtype; of a server, those of the probe it has loaded."""
-    probes = [build() for name, build in PROBES.items() if lab.about.loads or name in lab.models]
-    return [cases.CaseCheck(case) for probe in probes if lab.about.dtype in probe.dtypes for case in probe.cases]
+    probes = [build() for name, build in PROBES.items() if name in lab.models]
+    asked = [case for probe in probes if lab.about.dtype in probe.dtypes for case in probe.cases]
+    return [check for case in asked for check in cases.with_rows(case, {})]
 
 
 SOURCES: Sequence[Callable[[Lab], Sequence[Check]]] = (
@@ -93,6 +94,8 @@ def made(lab: Lab, wanted: Iterable[Check]) -> Iterator[Result]:
     deaths: dict[str, int] = {}
     broken = ""
     for each in wanted:
+        if isinstance(each, cases.RowCheck) and (broken or not each.applies(lab)):
+            continue
         if broken and each.level != "smoke":
             result = left(each, broken)
         elif deaths.get(each.level, 0) >= DEATHS:

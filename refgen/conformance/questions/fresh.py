@@ -102,13 +102,22 @@ def judged(lab: Lab, model: str, request: dict[str, Any]) -> Finding:
     )
     noise = expected_error(lab.reference(model).gpt2, ids, mask, noise_format(lab.about.dtype))
     exact, scale = noise.exact["lm_head"], np.where(mask, noise.scale["lm_head"], 0.0)
-    return judge_logits(lab, model, request, lab.ask("forward", model, **request)["logits"], exact, scale)
+    return judge_logits(lab, model, request, logits_of(lab, model, request), exact, scale)
+
+
+def logits_of(lab: Lab, model: str, request: dict[str, Any]) -> ndarray:
+    """The subject's logits `[B T V]`; rows without padding one by one, if it does not take several."""
+    if "attention_mask" in request or not lab.refuses("forward", request):
+        logits: ndarray = lab.ask("forward", model, **request)["logits"]
+        return logits
+    alone = [lab.ask("forward", model, **request | {"input_ids": [row]})["logits"] for row in request["input_ids"]]
+    return np.concatenate(alone)
 
 
 def judged_text(talk: ModelTalk, prompt: list[int], count: int) -> Finding:
     """The subject's greedy text behind one prompt."""
     request: dict[str, Any] = {"input_ids": [prompt], "max_new_tokens": count}
-    request |= {"eos_token_id": None} if talk.lab.about.loads else {}
+    request |= talk.endless()
     observed = tokens(talk.say(prompt, max_new_tokens=count))
     mask = [[1] * len(prompt)]
     result = talk.reference.model.generate(attention_mask=mask, pad_token_id=0, return_dict_in_generate=True, **request)

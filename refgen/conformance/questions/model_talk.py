@@ -68,14 +68,22 @@ class ModelTalk:
             request["pad_token_id"] = 0
         request |= settings
         rows: list[dict[str, Any]] = self.lab.ask("generate", self.model, **request)["rows"]
+        if self.lab.named_end is False:  # it may end by itself or not: what counts is the text up to there
+            rows = [until(row, self.reference.ends) for row in rows]
         endless = request.get("eos_token_id", 0) is None and "stop_strings" not in request
         for number, row in enumerate(rows if endless else ()):
+            if self.lab.named_end is False and {*self.reference.ends} & {*row.get("new_ids", ())}:
+                continue
             if (count := len(row.get("new_ids", ()))) not in (request["max_new_tokens"], 0 if "text" in row else -1):
                 message = (
                     f"row {number} has {count} new tokens and no end token, asked were {request['max_new_tokens']}"
                 )
                 raise GarbledError(message, ("LEN-01",))
         return rows
+
+    def endless(self) -> dict[str, Any]:
+        """What a request says of end tokens, as the subject understands it: none, or nothing of them, which means the model's own."""
+        return {"eos_token_id": None} if self.lab.about.loads and self.lab.named_end is not False else {}
 
     def say(self, prompt: Sequence[int], **settings: Any) -> dict[str, Any]:
         """The only row."""
@@ -108,7 +116,7 @@ class ModelTalk:
 
     def judged(self, prompt: Sequence[int], new_ids: list[int]) -> tuple[str, str]:
         """Verdict and sentence of the oracle."""
-        ends = end_ids(self.reference, {"eos_token_id": None} if self.lab.about.loads else {})
+        ends = end_ids(self.reference, self.endless())
         found = judge_tokens(self.reference.gpt2, prompt, new_ids, noise_format(self.lab.about.dtype), ends, samples=6)
         return found.verdict, found.sentence
 
@@ -134,6 +142,13 @@ class ModelTalk:
 def tokens(row: dict[str, Any]) -> list[int] | str:
     """The ids, or the text of a subject that gives no ids."""
     return row["new_ids"] if "new_ids" in row else row["text"]
+
+
+def until(row: dict[str, Any], ends: Sequence[int]) -> dict[str, Any]:
+    """The row up to and with its first end token."""
+    ids = row.get("new_ids", ())
+    at = next((place for place, token in enumerate(ids) if token in ends), None)
+    return row if at is None else row | {"new_ids": ids[: at + 1], "finish": "eos"}
 
 
 def must(holds: bool, message: str, **facts: Any) -> Finding:

@@ -161,8 +161,9 @@ def one(talk: ModelTalk) -> Iterator[Finding]:
 def going_on(talk: ModelTalk) -> Iterator[Finding]:
     """Some tokens, then more behind them, and all at once."""
     for prompt in talk.prompts(2):
-        first = talk.say(prompt, max_new_tokens=SHORT).get("new_ids")
-        if first is None or len(first) < SHORT:
+        row = talk.say(prompt, max_new_tokens=SHORT)
+        first = row.get("new_ids")
+        if first is None or len(first) < SHORT or row.get("finish") == "eos":
             continue
         then = talk.say([*prompt, *first], max_new_tokens=SHORT)["new_ids"]
         whole = talk.say(prompt, max_new_tokens=2 * SHORT)

@@ -61,7 +61,7 @@ class Drawer:
             request = {"do_sample": True, "max_new_tokens": steps, "eos_token_id": None, **settings, **more}
             try:
                 answer = self.lab.ask("generate", self.model, input_ids=[list(prompt)], **request)
-            except SkippedError:
+            except (SkippedError, RefusedError):
                 if len(self.ways) == 1:
                     raise
                 self.ways.pop(0)

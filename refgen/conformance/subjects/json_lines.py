@@ -39,9 +39,11 @@ def read_lines(path: Path, what: str, version: int) -> list[dict[str, Any]]:
 
 def about_entry(about: About) -> dict[str, Any]:
     """What a subject says of itself, as a header has it."""
-    return asdict(about) | {"can": sorted(about.can), "choices": dict(about.choices)}
+    takes = {op: sorted(names) for op, names in about.takes.items()}
+    return asdict(about) | {"can": sorted(about.can), "choices": dict(about.choices), "takes": takes}
 
 
 def about_of(entry: Mapping[str, Any]) -> About:
     """What a subject says of itself, from its entry in a header."""
-    return About(**{**entry, "can": frozenset(entry["can"])})
+    takes = {op: frozenset(names) for op, names in entry.get("takes", {}).items()}
+    return About(**{**entry, "can": frozenset(entry["can"]), "takes": takes})

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from refgen.conformance.subjects.process import PROTOCOL
+from refgen.conformance.subjects.protocol import SkippedError
 from refgen.conformance.subjects.python import Factory, call, describe
 from refgen.errors import ConformanceError
 from refgen.shipped import BUILT_IN, find_model
@@ -43,7 +44,7 @@ def serve(factory: Factory, requests: TextIO, answers: TextIO) -> None:
                 thing, answer = factory(Path(request["model"])), {}
             else:
                 answer = hello(factory) if op == "hello" else call(thing, op, request)
-        except NotImplementedError as error:
+        except (NotImplementedError, SkippedError) as error:
             answer = {"skipped": str(error) or f"no {op} yet"}
         except Exception as error:  # noqa: BLE001 - whatever it raises is its answer
             answer = {"error": type(error).__name__, "message": str(error)}
@@ -61,6 +62,7 @@ def hello(factory: Factory) -> dict[str, Any]:
         "dtype": about.dtype,
         "can": sorted(about.can),
         "choices": dict(about.choices),
+        "takes": {op: sorted(names) for op, names in about.takes.items()},
     }
 
 
