@@ -119,9 +119,13 @@ class Lab:
 
         What the subject says that it does not take, or has refused in the simplest form there is, is not asked but skipped.
         """
-        fitting = fitted(self.about, op, request)
-        if reason := self.refuses(op, request):
-            raise SkippedError(reason)
+        try:
+            fitting = fitted(self.about, op, request)
+            if reason := self.refuses(op, request):
+                raise SkippedError(reason)
+        except SkippedError:
+            self.asked.clear()  # the check is spared, not asked in vain
+            raise
         self.asked.append({"op": op, "model": model, **request})
         return self.subject.ask(op, self.folder(model), fitting)
 

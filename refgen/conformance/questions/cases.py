@@ -28,6 +28,7 @@ from safetensors.numpy import load_file, save_file
 from refgen.conformance.judging.judge import judge_equal, judge_logits, judge_rows, judge_scores, noise_format
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, Verdict
+from refgen.conformance.questions.designed import SMALL
 from refgen.conformance.subjects.arguments import fitted, padded
 from refgen.conformance.subjects.protocol import RefusedError, SkippedError, filled, shown
 from refgen.errors import ConformanceError
@@ -220,15 +221,40 @@ class RowCheck(CaseCheck):
 
 
 def checks(lab: Lab) -> list[CaseCheck]:
-    """All cases that come with refgen, in the order of their files, and their rows; none for a subject with a model of its own."""
+    """All cases that come with refgen, in the order of their files, and their rows; none for a server.
+
+    A subject with a model of its own is asked those that have the same answer there.
+    """
     if not lab.about.loads:
         return []
-    found = []
+    found: list[CaseCheck] = []
     for path in suites():
         beside = path.with_suffix(".safetensors")
         tensors = load_file(beside) if beside.exists() else {}
-        found += [check for case in read(path) for check in with_rows(case, tensors)]
+        for case in read(path):
+            asked = case if case.model in lab.models else elsewhere(case, lab)
+            found += [] if asked is None else with_rows(asked, tensors)
     return found
+
+
+def elsewhere(case: Case, lab: Lab) -> Case | None:
+    """The case, asked of the subject's own model: settings do the same to any logits, and what is too much for a model follows from its sizes.
+
+    None for a case whose answer is another one there.
+    """
+    if case.op == "process":
+        return replace(case, model=lab.own)
+    if case.result != MUST_REJECT or case.op not in ("forward", "generate"):
+        return None
+    V, N = SMALL["vocab_size"], SMALL["n_positions"]  # of the network that it names
+    config = lab.reference(lab.own).gpt2.config
+    prompts = [
+        [each + config.vocab_size - V if each >= V else each for each in row] for row in case.request["input_ids"]
+    ]
+    prompts = [
+        (row * config.n_positions)[: len(row) + config.n_positions - N] if len(row) > N else row for row in prompts
+    ]
+    return replace(case, model=lab.own, request={**case.request, "input_ids": prompts})
 
 
 # --- Row by row -------------------------------------------------------------------------------------------

@@ -28,14 +28,16 @@ ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu", "quick_gelu", "gelu_pytorch_t
 
 
 def checks(lab: Lab) -> list[LabCheck]:
-    """Logits and greedy text of fresh networks, if the subject loads models, and of fresh prompts to the model with text."""
+    """Logits and greedy text of fresh networks, and of fresh prompts to the model with text; of a subject's only model, drawn ids too."""
     trained = "a trained network, and words that nobody has seen together"
     found = [
         LabCheck("forward.own", "forward", ("FWD-03",), trained, FORWARD, own_logits),
         LabCheck("forward.own.padded", "forward", ("PAD-05", "PAD-04"), trained, FORWARD, own_padded),
         LabCheck("loop.own", "loop", ("GREEDY-01",), trained, GENERATE, own_text),
     ]
-    for number in range(NETWORKS if lab.about.loads else 0):
+    if lab.one_model and lab.about.loads:
+        found.append(LabCheck("forward.drawn", "forward", ("FWD-03",), "ids that no text has", FORWARD, drawn_logits))
+    for number in range(0 if lab.one_model else NETWORKS):
         name, why = f"fresh.{number}", "a network and a prompt that nobody has seen"
         logits, padded, text = (partial(find, number) for find in (fresh_logits, fresh_padded, fresh_text))
         found += [
@@ -64,7 +66,14 @@ def own_padded(lab: Lab) -> Finding:
 def own_text(lab: Lab) -> Finding:
     """Some prompts, forty tokens each."""
     talk = ModelTalk(lab, "loop.own")
-    return together(judged_text(talk, talk.prompt(), 40) for _ in range(3))
+    return together(judged_text(talk, ids, min(40, talk.limit - len(ids))) for ids in talk.prompts(3, 8))
+
+
+def drawn_logits(lab: Lab) -> Finding:
+    """Two rows of any ids."""
+    talk = ModelTalk(lab, "forward.drawn")
+    V = talk.reference.gpt2.config.vocab_size
+    return judged(lab, talk.model, {"input_ids": talk.chance.integers(V, size=(2, min(talk.limit, 24))).tolist()})
 
 
 def fresh_logits(number: int, lab: Lab) -> Finding:

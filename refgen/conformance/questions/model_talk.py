@@ -17,6 +17,7 @@ from refgen.conformance.judging.judge import around, end_ids, first_difference, 
 from refgen.conformance.judging.lab import Lab, Reference
 from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.subjects.protocol import GarbledError
+from refgen.errors import TokenizerError
 from refgen.oracle.margins import judge_tokens
 from refgen.oracle.noise import POSITION, expected_error, ratio
 
@@ -45,9 +46,24 @@ class ModelTalk:
         return self.reference.gpt2.config.n_positions
 
     def prompt(self, words: int = 8) -> list[int]:
-        """Ids of some words in any order."""
+        """Ids of some words in any order, or of a model that knows no words any ids; few where the context is short."""
         text = " ".join(str(word) for word in self.chance.choice(SENTENCE.split(), words))
-        return self.reference.tokenizer.encode(text[:1].upper() + text[1:])
+        most = max(2, self.limit // 5)
+        try:
+            return self.reference.tokenizer.encode(text[:1].upper() + text[1:])[:most]
+        except TokenizerError:
+            if not self.lab.about.loads:
+                raise
+        ids = [each for each in range(self.reference.gpt2.config.vocab_size) if each not in self.reference.ends]
+        return [int(each) for each in self.chance.choice(ids, min(most, words + words // 2))]
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the model has a tokenizer."""
+        try:
+            return bool(self.reference.tokenizer)
+        except TokenizerError:
+            return False
 
     def prompts(self, count: int, words: int = 8) -> list[list[int]]:
         """Several, most of different lengths."""

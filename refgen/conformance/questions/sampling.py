@@ -419,7 +419,7 @@ def texts(model: str) -> list[LawCheck]:
 
 def checks(lab: Lab) -> list[Check]:
     """All that can be asked about the models at hand. Those that weigh chance share ALPHA equally."""
-    models = set(lab.models) if lab.about.loads else {lab.own}
+    models = set(lab.models)
     text = [lab.own] if lab.own in models - {each.model for each in LAWS} else []
     weighing = [each for each in LAWS if each.model in models] + [each for name in text for each in texts(name)]
     shared: list[Check] = [replace(each, alpha=ALPHA / len(weighing)) for each in weighing]
