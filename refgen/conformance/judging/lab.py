@@ -67,6 +67,11 @@ class Reference:
         own = self.folder / "generation_config.json"
         return GPT2LMHeadModel(self.exact, GenerationConfig.from_pretrained(self.folder) if own.exists() else None)
 
+    @property
+    def noise_format(self) -> str:
+        """The format whose rounding the subject may show; one that computes in float64 is held to float32's."""
+        return "float32" if self.dtype == "float64" else self.dtype
+
     @cached_property
     def ends(self) -> tuple[int, ...]:
         """STOP-02. The end tokens of a request that does not name any: the model's own."""
@@ -93,6 +98,7 @@ class Lab:
         self.subject, self.models, self.seed = subject, models, seed
         self.asked: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
         self.named: set[str] = set()  # faults of the forward pass that were recognised
+        self.located: set[str] = set()  # those of them, or "" for none of them, whose first stage was looked for
         self._references: dict[str, Reference] = {}
         self._refusals: dict[tuple[str, str], str] = {}
         self._folder = Path(mkdtemp(prefix="refgen-"))  # of models that are made for this run
@@ -102,7 +108,7 @@ class Lab:
     @property
     def own(self) -> str:
         """The model that relations and fresh questions are asked of: the one that comes with refgen, or the only one."""
-        return next(iter(self.models)) if self.one_model else BUILT_IN[0]
+        return BUILT_IN[0] if not self.one_model and BUILT_IN[0] in self.models else next(iter(self.models))
 
     @property
     def one_model(self) -> bool:
@@ -119,15 +125,20 @@ class Lab:
 
         What the subject says that it does not take, or has refused in the simplest form there is, is not asked but skipped.
         """
-        try:
-            fitting = fitted(self.about, op, request)
-            if reason := self.refuses(op, request):
-                raise SkippedError(reason)
-        except SkippedError:
-            self.asked.clear()  # the check is spared, not asked in vain
-            raise
+        fitting = self._fitted(op, request)
         self.asked.append({"op": op, "model": model, **request})
         return self.subject.ask(op, self.folder(model), fitting)
+
+    def _fitted(self, op: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The request as the subject can take it. A check that goes beyond what it takes is spared, not asked in vain."""
+        try:
+            fitting, reason = fitted(self.about, op, request), self.refuses(op, request)
+        except SkippedError as error:
+            fitting, reason = {}, str(error)
+        if reason:
+            self.asked.clear()
+            raise SkippedError(reason)
+        return fitting
 
     def refuses(self, op: str, request: Mapping[str, Any]) -> str:
         """Why the subject cannot take as many rows as the request has, or padding; empty if it can."""
@@ -180,5 +191,10 @@ class Lab:
 
     def chance(self, name: str) -> np.random.Generator:
         """Random numbers for one check, the same in every run with this seed, whatever else is checked."""
-        digest = hashlib.sha256(f"{self.seed} {name}".encode()).digest()
-        return np.random.default_rng(int.from_bytes(digest[:8], "little"))
+        return chance(self.seed, name)
+
+
+def chance(seed: int, name: str) -> np.random.Generator:
+    """Random numbers that go by a seed and a name."""
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "little"))

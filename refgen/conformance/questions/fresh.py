@@ -4,6 +4,7 @@ They have the levels of the cases they are like. The networks have all switches 
 float64 forward pass.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from refgen import checkpoints
 from refgen.checkpoints import assemble, tensor_shapes
 from refgen.config import GPT2Config
 from refgen.conformance.judging.judge import judge_greedy, judge_logits, noise_format
-from refgen.conformance.judging.lab import Lab
+from refgen.conformance.judging.lab import Lab, chance
 from refgen.conformance.judging.verdicts import Finding, LabCheck, Verdict, together
 from refgen.conformance.questions.model_talk import ModelTalk, must, tokens
 from refgen.model import GPT2
@@ -106,12 +107,13 @@ def fresh_text(number: int, lab: Lab) -> Finding:
 
 def judged(lab: Lab, model: str, request: dict[str, Any]) -> Finding:
     """The subject's logits of one request."""
+    logits = logits_of(lab, model, request)
     ids, mask = (
         np.asarray(request.get(name, np.ones_like(request["input_ids"]))) for name in ("input_ids", "attention_mask")
     )
     noise = expected_error(lab.reference(model).gpt2, ids, mask, noise_format(lab.about.dtype))
     exact, scale = noise.exact["lm_head"], np.where(mask, noise.scale["lm_head"], 0.0)
-    return judge_logits(lab, model, request, logits_of(lab, model, request), exact, scale)
+    return judge_logits(lab, model, request, logits, exact, scale)
 
 
 def logits_of(lab: Lab, model: str, request: dict[str, Any]) -> ndarray:
@@ -145,14 +147,20 @@ def judged_text(talk: ModelTalk, prompt: list[int], count: int) -> Finding:
 
 def network(lab: Lab, number: int) -> str:
     """The name of a fresh network, whose folder is written when it is first asked for."""
-    name = f"fresh-{lab.seed}-{number}"
-    lab.add(name, partial(write, lab.chance(name)))
+    name, put = fresh(lab.seed, number)
+    lab.add(name, put)
     return name
 
 
-def write(chance: np.random.Generator, folder: Path) -> None:
+def fresh(seed: int, number: int) -> tuple[str, Callable[[Path], None]]:
+    """The name of a network, and what writes it: the same for a seed, wherever it is asked for."""
+    name = f"fresh-{seed}-{number}"
+    return name, partial(write, chance(seed, name))
+
+
+def write(numbers: np.random.Generator, folder: Path) -> None:
     """A random configuration with random weights, all of which matter."""
-    checkpoints.save(drawn(chance), folder)
+    checkpoints.save(drawn(numbers), folder)
 
 
 def drawn(chance: np.random.Generator) -> GPT2:
