@@ -108,7 +108,7 @@ class Lab:
     @property
     def own(self) -> str:
         """The model that relations and fresh questions are asked of: the one that comes with refgen, or the only one."""
-        return BUILT_IN[0] if not self.one_model and BUILT_IN[0] in self.models else next(iter(self.models))
+        return next(iter(self.models)) if self.one_model else BUILT_IN[0]
 
     @property
     def one_model(self) -> bool:
@@ -156,7 +156,8 @@ class Lab:
         if (op, what) not in self._refusals:
             reason = ""
             try:
-                self.subject.ask(op, self.folder(self.own), fitted(self.about, op, simplest))
+                model = self.own if self.own in self.models else next(iter(self.models))
+                self.subject.ask(op, self.folder(model), fitted(self.about, op, simplest))
             except (RefusedError, SkippedError) as error:
                 reason = f"{op} does not take {what}: {error}"
             except SubjectError:

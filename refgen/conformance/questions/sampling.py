@@ -190,10 +190,12 @@ class TextCheck(LawCheck):
         return Trial(self.terms, sampler)
 
     def ask_for(self, lab: Lab, chance: np.random.Generator) -> tuple[Sequence[int], int]:
-        """Another prompt each time, of any tokens."""
-        config = lab.reference(self.model).gpt2.config
+        """Another prompt each time, of any tokens but end tokens, which may be padding."""
+        reference = lab.reference(self.model)
+        config = reference.gpt2.config
         P = min(self.n_prompt, config.n_positions // 2)
-        return chance.integers(config.vocab_size, size=P).tolist(), config.n_positions - P
+        ids = np.setdiff1d(np.arange(config.vocab_size), reference.ends)
+        return chance.choice(ids, size=P).tolist(), config.n_positions - P
 
     def grouped(self, lab: Lab, prompt: Sequence[int], several: Sequence[Sequence[int]]) -> Iterator[Rows]:
         """Rows with the logits of each step, and how far off those are expected to be."""
