@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from refgen.cli.options import add_reports, check_output, check_reports, kit_failed, write_reports
 from refgen.errors import ConformanceError, RefgenError
 from refgen.progress import tell
-from refgen.shipped import find_model
 
 if TYPE_CHECKING:
     from refgen.conformance.subjects.protocol import About, Subject
@@ -36,7 +35,10 @@ def add(commands: Any) -> None:
     command.set_defaults(run=run)
     command.add_argument("subject", metavar="SUBJECT", help="factory, URL or command")
     command.add_argument(
-        "--model", metavar="DIR|NAME", help="the model that a server has loaded (default: shakespeare)"
+        "--model",
+        metavar="DIR|NAME",
+        help="examine SUBJECT on this model alone, not on the kit's small networks: for programs of a fixed size. Of a server, "
+        "the model that it has loaded (default: shakespeare)",
     )
     command.add_argument(
         "--only",
@@ -99,21 +101,24 @@ def run(options: argparse.Namespace) -> int:
 
 def connected(options: argparse.Namespace) -> "tuple[Subject, Mapping[str, Path] | None]":
     """The subject, and the models it may be asked about; None for those of the kit."""
+    from refgen.conformance.questions.models import only  # noqa: PLC0415 - only for this command
+
     if options.subject.startswith(("http://", "https://")):
         from refgen.conformance.subjects.http import connect  # noqa: PLC0415 - an extra
 
-        folder = find_model(options.model or "shakespeare")
+        models = only(options.model or "shakespeare")
+        (folder,) = models.values()
         dtype = options.dtype or "float32"
-        return connect(options.subject, folder, dtype=dtype, timeout=options.timeout), {folder.name: folder}
+        return connect(options.subject, folder, dtype=dtype, timeout=options.timeout), models
     from refgen.conformance.subjects.process import ProcessSubject  # noqa: PLC0415 - only for this command
 
-    if options.model is not None:
-        raise ConformanceError("--model", "is for a server; other subjects load the models of the kit")
+    alone = None if options.model is None else only(options.model)
     if PYTHON.fullmatch(options.subject):
         command = [sys.executable, "-m", "refgen.conformance.subjects.worker", options.subject]
+        command += [] if alone is None else map(str, alone.values())
     else:
         command = shlex.split(options.subject)
-    return ProcessSubject(command, options.timeout), None
+    return ProcessSubject(command, options.timeout), alone
 
 
 class Declared:

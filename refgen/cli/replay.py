@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from refgen.cli.options import add_reports, check_reports, kit_failed, write_reports
 from refgen.errors import ConformanceError, RefgenError
 from refgen.progress import tell
-from refgen.shipped import find_model
 
 if TYPE_CHECKING:
     from refgen.conformance.judging.run import Run
@@ -60,6 +59,7 @@ def run(options: argparse.Namespace) -> int:
 def judged(options: argparse.Namespace) -> "Run":
     """The run that the recording makes."""
     from refgen.conformance import runner  # noqa: PLC0415 - only for this command
+    from refgen.conformance.questions.models import only  # noqa: PLC0415
     from refgen.conformance.subjects.recorded import Replayed  # noqa: PLC0415
 
     subject = Replayed(options.traffic)
@@ -70,7 +70,7 @@ def judged(options: argparse.Namespace) -> "Run":
     )
     return runner.check(
         subject,
-        models=None if options.model is None else {options.model: find_model(options.model)},
+        models=None if options.model is None else only(options.model),
         only=options.only or subject.only,
         seed=subject.seed if options.seed is None else options.seed,
         command=command,

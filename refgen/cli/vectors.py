@@ -19,6 +19,9 @@ def add(commands: Any) -> None:
         epilog="Example: refgen vectors vectors",
     )
     command.set_defaults(run=run)
+    command.add_argument(
+        "--seed", type=int, metavar="N", help="write the networks that refgen check --seed N draws, too"
+    )
     command.add_argument("folder", metavar="DIR", type=Path, help="is made if it is not there")
 
 
@@ -26,12 +29,14 @@ def run(options: argparse.Namespace) -> None:
     """Files out, one line that counts them."""
     from refgen.conformance.questions.cases import VECTORS, read, suites  # noqa: PLC0415 - only for this command
     from refgen.conformance.questions.designed import DESIGNED  # noqa: PLC0415
+    from refgen.conformance.questions.fresh import OTHERS, RELEASED, fresh  # noqa: PLC0415
     from refgen.conformance.questions.models import WRITERS  # noqa: PLC0415
 
     if options.folder.is_file():
         raise ConformanceError(str(options.folder), "is a file, not a folder")
     shutil.copytree(VECTORS, options.folder / "cases", dirs_exist_ok=True)
-    for name, write in WRITERS.items():
+    drawn = [] if options.seed is None else [fresh(options.seed, number) for number in range(RELEASED + OTHERS)]
+    for name, write in [*WRITERS.items(), *drawn]:
         tell(f"writing {name}")
         write(options.folder / "models" / name)
     for name in BUILT_IN:
@@ -41,5 +46,5 @@ def run(options: argparse.Namespace) -> None:
     probes = len(WRITERS) - len(DESIGNED)
     print(
         f"{options.folder}: {cases} cases in {len(suites())} files, {len(DESIGNED)} designed networks, {probes} probes, "
-        "the shipped model"
+        f"the shipped model{f', {len(drawn)} drawn networks' * bool(drawn)}"
     )

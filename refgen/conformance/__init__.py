@@ -16,17 +16,21 @@ from typing import Any
 __all__ = ["assert_conformant", "check"]
 
 
-def check(subject: Any, **options: Any) -> Any:
+def check(subject: Any, *, model: Any = None, **options: Any) -> Any:
     """The `Run` (judging/run.py) of a subject: a factory that makes an object of a model folder, or a `Subject`.
 
-    `options` are those of `runner.check`: only, seed, claims, models, progress. Raises `ConformanceError`.
+    With `model`, a folder, it is examined on that model alone; else on those of the kit. `options` are those of `runner.check`:
+    only, seed, claims, models, progress. Raises `ConformanceError`.
     """
+    from refgen.conformance.questions.models import only  # noqa: PLC0415
     from refgen.conformance.runner import check as checked  # noqa: PLC0415
     from refgen.conformance.subjects.python import PythonSubject, describe  # noqa: PLC0415 - who only reads a case needs none of it
     from refgen.shipped import find_model  # noqa: PLC0415
 
+    if model is not None:
+        options["models"] = only(model)
     if not hasattr(subject, "ask"):
-        subject = PythonSubject(subject, describe(subject, find_model("shakespeare")))
+        subject = PythonSubject(subject, describe(subject, find_model("shakespeare" if model is None else model)))
     return checked(subject, **options)
 
 

@@ -30,12 +30,13 @@ from refgen.errors import ConformanceError, RefgenError, did_you_mean
 
 def probe_checks(lab: Lab) -> list[cases.CaseCheck]:
     """The questions of all probes that are right in the subject's dtype; of a server, those of the probe it has loaded."""
-    probes = [build() for name, build in PROBES.items() if lab.about.loads or name in lab.models]
+    probes = [build() for name, build in PROBES.items() if name in lab.models]
     return [
-        cases.CaseCheck(case, probe.config)
+        check
         for probe in probes
         if lab.about.dtype in probe.dtypes
         for case in probe.cases
+        for check in cases.with_rows(case, probe.config, {})
     ]
 
 
@@ -109,6 +110,8 @@ def made(lab: Lab, wanted: Iterable[Check]) -> Iterator[Result]:
     deaths: dict[str, int] = {}
     broken = ""
     for each in wanted:
+        if isinstance(each, cases.RowCheck) and (broken or not each.applies(lab)):
+            continue
         if broken and each.claim != SMOKE:
             result = left(each, broken)
         elif deaths.get(each.claim, 0) >= DEATHS:
@@ -145,8 +148,9 @@ def asked_again(lab: Lab, wanted: Sequence[Check], results: Sequence[Result]) ->
 
     Checks of chance draw anew each time, and a time-out takes its time; they are left as they are.
     """
-    seen, final = set(), []
-    for check, result in zip(wanted, results, strict=True):
+    seen, final, checks = set(), [], {each.id: each for each in wanted}
+    for result in results:
+        check = checks[result.id]
         kind = (result.claim, result.rules[:1], result.finding.fault)
         repeats = result.verdict.bad and result.verdict is not Verdict.TIMEOUT and not hasattr(check, "draws")
         if repeats and result.claim != SMOKE and kind not in seen:

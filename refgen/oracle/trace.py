@@ -8,7 +8,7 @@ Axes    B rows, T positions, C = n_embd, H heads, D = C / H, S keys, V tokens.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -150,7 +150,7 @@ def load(path: Path, config: GPT2Config) -> Trace:
     there. The dtype is the one in the metadata, else the coarsest of the stages'. Raises `OracleError`, and
     `CheckpointError` for what is no safetensors file.
     """
-    tensors = {tensor.name.removeprefix("transformer."): tensor for tensor in read_file(path)}
+    tensors = {without_prefix(tensor.name): tensor for tensor in read_file(path)}
     with safe_open(path, framework="numpy") as file:
         about = file.metadata() or {}
     if IDS not in tensors:
@@ -159,18 +159,13 @@ def load(path: Path, config: GPT2Config) -> Trace:
     mask = with_rows(numbers(tensors.pop(MASK))) if MASK in tensors else np.ones_like(ids)
     check_ids(ids, config)
     check_mask(mask, len(ids), 0, ids.shape[1])
-    names = stage_names(config)
-    unknown = sorted(tensors.keys() - set(names))
-    if unknown:
-        remedy = "Leave them out; a stage is called drop, h.0.ln_1, h.0.attn.c_attn, …, lm_head: see docs/trace.md."
-        raise OracleError(str(path), f"names stages that refgen does not know: {listed(unknown)}", remedy=remedy)
+    names = known(str(path), tensors, config)
     own = GPT2Config.from_dict(json.loads(about["config"])) if "config" in about else None
     coarsest = max((list(DTYPES).index(t.dtype) for t in tensors.values() if t.dtype in DTYPES), default=1)
     return Trace(
         stages={
             name: with_shape(f"{path.name}: {name}", numbers(tensors[name]), stage_shape(name, config, *ids.shape))
             for name in names
-            if name in tensors
         },
         input_ids=ids.astype(np.int64),
         attention_mask=mask.astype(np.int64),
@@ -178,6 +173,36 @@ def load(path: Path, config: GPT2Config) -> Trace:
         config=own,
         prefill=int(about["prefill"]) if "prefill" in about else None,
     )
+
+
+def of(
+    given: Mapping[str, ndarray], input_ids: ndarray, attention_mask: ndarray, config: GPT2Config, dtype: str
+) -> Trace:
+    """A trace of stages that somebody gives as arrays, under the names that `load` takes. Raises `OracleError`."""
+    arrays = {without_prefix(name): array for name, array in given.items()}
+    return Trace(
+        stages={
+            name: with_shape(name, arrays[name], stage_shape(name, config, *input_ids.shape))
+            for name in known("the answer", arrays, config)
+        },
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        dtype=dtype,
+    )
+
+
+def without_prefix(name: str) -> str:
+    """The name of a stage; modules of transformers begin with another word."""
+    return name.removeprefix("transformer.")
+
+
+def known(where: str, given: Iterable[str], config: GPT2Config) -> list[str]:
+    """These stages in the order of model.py. Refuses others."""
+    names, given = stage_names(config), set(given)
+    if unknown := sorted(given - set(names)):
+        remedy = "Leave them out; a stage is called drop, h.0.ln_1, h.0.attn.c_attn, …, lm_head: see docs/trace.md."
+        raise OracleError(where, f"names stages that refgen does not know: {listed(unknown)}", remedy=remedy)
+    return [name for name in names if name in given]
 
 
 def with_rows(ids: ndarray) -> ndarray:

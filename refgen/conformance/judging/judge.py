@@ -15,6 +15,7 @@ import numpy as np
 from numpy import ndarray
 
 from refgen.conformance.judging.lab import Lab, Reference
+from refgen.conformance.judging.layers import located
 from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.oracle.counterfactual import Pass
 from refgen.oracle.diagnose import View, diagnose
@@ -59,7 +60,15 @@ def judge_logits(
     """FWD-21. `logits` and `exact` `[B T V]`, `scale` `[B T]` the expected error: at most 1.5 times it overall, 4 at a position.
 
     Errors of 16 bits may hide a fault that only its signature shows, so there the known faults are looked for in any case.
+    A failure says where it begins.
     """
+    return located(lab, model, request, compared(lab, model, request, logits, exact, scale))
+
+
+def compared(
+    lab: Lab, model: str, request: Mapping[str, Any], logits: ndarray, exact: ndarray, scale: ndarray
+) -> Finding:
+    """The verdict on logits alone."""
     _, mask = arrays_of(request)
     real = mask.astype(bool)
     if logits.shape != exact.shape:

@@ -8,7 +8,7 @@ import hashlib
 import shutil
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,8 @@ import numpy as np
 
 from refgen import checkpoints
 from refgen.auto import GPT2LMHeadModel
-from refgen.conformance.subjects.protocol import About, Subject
+from refgen.conformance.subjects.arguments import fitted, padded
+from refgen.conformance.subjects.protocol import About, RefusedError, SkippedError, Subject, SubjectError
 from refgen.generation.config import GenerationConfig
 from refgen.model import GPT2
 from refgen.oracle.formats import cast
@@ -27,6 +28,20 @@ from refgen.shipped import BUILT_IN
 from refgen.tokenizer import Tokenizer
 
 REMEMBERED = 4  # requests, to show how to reproduce a failure
+PAIR, PAD = "several rows", "padding"  # what a request may have that not every subject takes
+SIMPLEST: Mapping[str, Mapping[str, Mapping[str, Any]]] = {  # by operation the simplest request that has it
+    "forward": {
+        PAIR: {"input_ids": [[1, 2, 3], [1, 2, 3]]},
+        PAD: {"input_ids": [[0, 1, 2, 3]], "attention_mask": [[0, 1, 1, 1]]},
+    },
+    "process": {PAIR: {"input_ids": [[1], [1]], "logits": [[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]]}},
+    "generate": {
+        PAIR: {"input_ids": [[1, 2, 3], [1, 2, 3]], "max_new_tokens": 1, "do_sample": False},
+        PAD: {
+            "input_ids": [[0, 1, 2, 3]], "attention_mask": [[0, 1, 1, 1]], "max_new_tokens": 1, "do_sample": False
+        },
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,10 +67,28 @@ class Reference:
         own = self.folder / "generation_config.json"
         return GPT2LMHeadModel(self.exact, GenerationConfig.from_pretrained(self.folder) if own.exists() else None)
 
+    @property
+    def noise_format(self) -> str:
+        """The format whose rounding the subject may show; one that computes in float64 is held to float32's."""
+        return "float32" if self.dtype == "float64" else self.dtype
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """STOP-02. The end tokens of a request that does not name any: the model's own."""
+        own = self.folder / "generation_config.json"
+        config = GenerationConfig.from_pretrained(self.folder) if own.exists() else None
+        config = config or GenerationConfig.from_model_config(self.gpt2.config.to_dict())
+        return several(config.eos_token_id)
+
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The folder's tokenizer."""
         return Tokenizer.from_pretrained(self.folder)
+
+
+def several(ids: int | Sequence[int] | None) -> tuple[int, ...]:
+    """End tokens as a request has them: an id, several, or none."""
+    return () if ids is None else tuple(ids) if isinstance(ids, Sequence) else (ids,)
 
 
 class Lab:
@@ -65,15 +98,22 @@ class Lab:
         self.subject, self.models, self.seed = subject, models, seed
         self.asked: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
         self.named: set[str] = set()  # faults of the forward pass that were recognised
+        self.located: set[str] = set()  # those of them, or "" for none of them, whose first stage was looked for
         self._references: dict[str, Reference] = {}
+        self._refusals: dict[tuple[str, str], str] = {}
         self._folder = Path(mkdtemp(prefix="refgen-"))  # of models that are made for this run
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._added: dict[str, Path] = {}
 
     @property
     def own(self) -> str:
-        """The model that relations and fresh questions are asked of: the subject's own, or the one that comes with refgen."""
-        return next(iter(self.models)) if not self.about.loads else BUILT_IN[0]
+        """The model that relations and fresh questions are asked of: the one that comes with refgen, or the only one."""
+        return next(iter(self.models)) if self.one_model else BUILT_IN[0]
+
+    @property
+    def one_model(self) -> bool:
+        """Whether the subject is examined on a model of its own: on a server's, or on the one that --model names."""
+        return not self.about.loads or len(self.models) == 1
 
     @property
     def about(self) -> About:
@@ -81,9 +121,58 @@ class Lab:
         return self.subject.about
 
     def ask(self, op: str, model: str, **request: Any) -> dict[str, Any]:
-        """The subject's answer, with arrays; raises a `SubjectError`. Values must be what JSON can hold."""
+        """The subject's answer, with arrays; raises a `SubjectError`. Values must be what JSON can hold.
+
+        What the subject says that it does not take, or has refused in the simplest form there is, is not asked but skipped.
+        """
+        fitting = self._fitted(op, request)
         self.asked.append({"op": op, "model": model, **request})
-        return self.subject.ask(op, self.folder(model), request)
+        return self.subject.ask(op, self.folder(model), fitting)
+
+    def _fitted(self, op: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The request as the subject can take it. A check that goes beyond what it takes is spared, not asked in vain."""
+        try:
+            fitting, reason = fitted(self.about, op, request), self.refuses(op, request)
+        except SkippedError as error:
+            fitting, reason = {}, str(error)
+        if reason:
+            self.asked.clear()
+            raise SkippedError(reason)
+        return fitting
+
+    def refuses(self, op: str, request: Mapping[str, Any]) -> str:
+        """Why the subject cannot take as many rows as the request has, or padding; empty if it can."""
+        has = [PAIR] * (len(request.get("input_ids", ())) > 1) + [PAD] * padded(request)
+        return next(filter(None, (self._refusal(op, each) for each in has)), "")
+
+    def _refusal(self, op: str, what: str) -> str:
+        """What the subject says to the simplest request with several rows or padding, if it does not answer it.
+
+        An answer of another kind, a death or a hang is none: questions that have it are asked, and show that again.
+        """
+        simplest = SIMPLEST.get(op, {}).get(what)
+        if simplest is None or not self.about.loads:
+            return ""
+        if (op, what) not in self._refusals:
+            reason = ""
+            try:
+                model = self.own if self.own in self.models else next(iter(self.models))
+                self.subject.ask(op, self.folder(model), fitted(self.about, op, simplest))
+            except (RefusedError, SkippedError) as error:
+                reason = f"{op} does not take {what}: {error}"
+            except SubjectError:
+                pass
+            self._refusals[op, what] = reason
+        return self._refusals[op, what]
+
+    @property
+    def named_end(self) -> bool | None:
+        """Whether `generate` has an argument for end tokens, of a subject that says what it takes; None for one that takes anything.
+
+        One that has it is told its end tokens where they matter. Of one that has not nobody knows whether its text ends at all.
+        """
+        taken = self.about.takes.get("generate")
+        return None if taken is None else "eos_token_id" in taken
 
     def add(self, name: str, write: Callable[[Path], None]) -> None:
         """One more model, that `write` puts into its folder."""
@@ -103,5 +192,10 @@ class Lab:
 
     def chance(self, name: str) -> np.random.Generator:
         """Random numbers for one check, the same in every run with this seed, whatever else is checked."""
-        digest = hashlib.sha256(f"{self.seed} {name}".encode()).digest()
-        return np.random.default_rng(int.from_bytes(digest[:8], "little"))
+        return chance(self.seed, name)
+
+
+def chance(seed: int, name: str) -> np.random.Generator:
+    """Random numbers that go by a seed and a name."""
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "little"))

@@ -30,8 +30,9 @@ from refgen.conformance.judging.claims import claim_of_rule
 from refgen.conformance.judging.judge import judge_equal, judge_logits, judge_rows, judge_scores, noise_format
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, Verdict
-from refgen.conformance.questions.designed import DESIGNED, designed_config
-from refgen.conformance.subjects.protocol import RefusedError, filled, shown
+from refgen.conformance.questions.designed import DESIGNED, SMALL, designed_config
+from refgen.conformance.subjects.arguments import fitted, padded
+from refgen.conformance.subjects.protocol import RefusedError, SkippedError, filled, shown
 from refgen.errors import ConformanceError
 from refgen.json_files import read_object
 from refgen.shipped import find_model
@@ -204,7 +205,19 @@ class CaseCheck:
             return self.chosen(lab)
         if case.result == MUST_REJECT:
             return self.rejected(lab)
-        return self.judged(lab, lab.ask(case.op, case.model, **case.request), case.expected)
+        return self.judged(lab, self.answered(lab), case.expected)
+
+    def answered(self, lab: Lab) -> dict[str, Any]:
+        """The subject's answer. If it meets the model's own end token, a subject with an argument for that is told it.
+
+        Raises `SkippedError` for one without: nobody knows whether its text should end there.
+        """
+        case, request = self.case, dict(self.case.request)
+        if case.op == "generate" and lab.named_end is not None and meets(case, own := lab.reference(case.model).ends):
+            if not lab.named_end:
+                raise SkippedError("generate takes no eos_token_id")
+            request.setdefault("eos_token_id", own[0] if len(own) == 1 else list(own))
+        return lab.ask(case.op, case.model, **request)
 
     def rejected(self, lab: Lab) -> Finding:
         """An answer is the failure here."""
@@ -226,7 +239,7 @@ class CaseCheck:
         facts = {"choice": name, "option": declared}
         if options[declared] is None:
             return replace(self.rejected(lab), facts=facts)
-        answer = lab.ask(self.case.op, self.case.model, **self.case.request)
+        answer = self.answered(lab)
         finding = self.judged(lab, answer, options[declared])
         if finding.verdict.good:
             return Finding(Verdict.CHOICE, f"{name}={declared}", facts)
@@ -250,13 +263,140 @@ class CaseCheck:
         return judge_logits(lab, case.model, case.request, answer["logits"], exact, scale)
 
 
+@dataclass(frozen=True)
+class RowCheck(CaseCheck):
+    """A row of a batch by itself, for a subject that does not take the `batch`: other subjects are not asked."""
+
+    batch: Mapping[str, Any] = field(default_factory=dict)  # its request
+
+    def applies(self, lab: Lab) -> bool:
+        """Whether the subject is asked: not if it would be spared the row as well."""
+        try:
+            fitted(lab.about, self.case.op, self.case.request)
+        except SkippedError:
+            return False
+        return bool(lab.refuses(self.case.op, self.batch))
+
+
 def checks(lab: Lab) -> list[CaseCheck]:
-    """All cases that come with refgen, in the order of their files; none for a subject with a model of its own."""
+    """All cases that come with refgen, in the order of their files, and their rows; none for a server.
+
+    A subject with a model of its own is asked those that have the same answer there.
+    """
     if not lab.about.loads:
         return []
-    found = []
+    found: list[CaseCheck] = []
     for path in suites():
         beside = path.with_suffix(".safetensors")
         tensors = load_file(beside) if beside.exists() else {}
-        found += [CaseCheck(case, config_of(case.model), tensors) for case in read(path)]
+        for case in read(path):
+            asked = case if case.model in lab.models else elsewhere(case, lab)
+            if asked is not None:
+                own = config_of(case.model) if asked is case else lab.reference(lab.own).gpt2.config
+                found += with_rows(asked, own, tensors)
     return found
+
+
+def elsewhere(case: Case, lab: Lab) -> Case | None:
+    """The case, asked of the subject's own model: settings do the same to any logits, and what is too much for a model follows from its sizes.
+
+    None for a case whose answer is another one there.
+    """
+    if case.op == "process":
+        return replace(case, model=lab.own)
+    if case.result != MUST_REJECT or case.op not in ("forward", "generate"):
+        return None
+    V, N = SMALL["vocab_size"], SMALL["n_positions"]  # of the network that it names
+    config = lab.reference(lab.own).gpt2.config
+    prompts = [
+        [each + config.vocab_size - V if each >= V else each for each in row] for row in case.request["input_ids"]
+    ]
+    prompts = [
+        (row * config.n_positions)[: len(row) + config.n_positions - N] if len(row) > N else row for row in prompts
+    ]
+    return replace(case, model=lab.own, request={**case.request, "input_ids": prompts})
+
+
+# --- Row by row -------------------------------------------------------------------------------------------
+
+COUNTED = ("max_length", "min_length")  # settings that count the columns of the prompt, padding too
+OF_BATCHES = ("PAD-", "BATCH-")  # rules that a row by itself says nothing of
+
+
+def with_rows(case: Case, config: GPT2Config, tensors: Mapping[str, ndarray]) -> list[CaseCheck]:
+    """The check of a case, and those of its rows if it is a batch."""
+    rows = [
+        RowCheck(row, config, row_tensors(case, number, tensors), case.request)
+        for number, row in enumerate(rows_of(case))
+    ]
+    return [CaseCheck(case, config, tensors), *rows]
+
+
+def rows_of(case: Case) -> list[Case]:
+    """Each row of a batch as a case of its own, without its padding: `loop.x.row0` and so on. None of what is no batch."""
+    prompts = case.request.get("input_ids", ())
+    if case.result == MUST_REJECT or (len(prompts) < 2 and not padded(case.request)):
+        return []
+    rules = tuple(rule for rule in case.rules if not rule.startswith(OF_BATCHES))
+    rules = rules or (("FWD-03",) if case.op == "forward" else ("GREEDY-01",))
+    return [
+        replace(
+            case,
+            id=f"{case.id}.row{number}",
+            rules=rules,
+            request=row_request(case.request, number),
+            expected=row_expected(case, number),
+            kills=(),
+        )
+        for number in range(len(prompts))
+    ]
+
+
+def padding(request: Mapping[str, Any], number: int) -> int:
+    """How many columns of that row are padding."""
+    mask = request.get("attention_mask")
+    return 0 if mask is None else len(mask[number]) - sum(mask[number])
+
+
+def row_request(request: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """What is asked of that row."""
+    gap = padding(request, number)
+    own: dict[str, Any] = {
+        name: value for name, value in request.items() if name not in ("attention_mask", "pad_token_id")
+    }
+    own["input_ids"] = [list(request["input_ids"][number][gap:])]
+    own |= {name: [request[name][number]] for name in ("logits", "uniforms") if name in request}
+    return own | {name: request[name] - gap for name in COUNTED if request.get(name) is not None}
+
+
+def row_expected(case: Case, number: int) -> dict[str, Any]:
+    """What must come back of it; of a choice, for every option."""
+    B = len(case.request["input_ids"])
+
+    def part(right: Mapping[str, Any]) -> dict[str, Any]:
+        several = {name: right[name] for name in ("rows", "scores") if name in right}
+        return {
+            **right,
+            **{name: own[number * len(own) // B : (number + 1) * len(own) // B] for name, own in several.items()},
+        }
+
+    if case.result != CHOICE:
+        return part(case.expected)
+    return {option: right and part(right) for option, right in case.expected.items()}
+
+
+def row_tensors(case: Case, number: int, tensors: Mapping[str, ndarray]) -> dict[str, ndarray]:
+    """The logits of that row, and their expected errors, under the names that they have."""
+    key = case.expected.get("logits")
+    if key is None:
+        return {}
+    gap = padding(case.request, number)
+    own = (name for name in tensors if name == key or name.startswith(f"{key}.scale."))
+    return {name: tensors[name][number : number + 1, gap:] for name in own}
+
+
+def meets(case: Case, ends: Sequence[int]) -> bool:
+    """Whether an expected row has one of these tokens."""
+    options = case.expected.values() if case.result == CHOICE else (case.expected,)
+    rows = (row for right in options if right for row in right.get("rows", ()))
+    return any(set(ends) & set(row["new_ids"]) for row in rows)

@@ -4,6 +4,7 @@ Some networks are configured as OpenAI's are, others have all switches of the co
 forward pass.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from refgen import checkpoints
 from refgen.checkpoints import assemble, tensor_shapes
 from refgen.config import GPT2Config
 from refgen.conformance.judging.judge import judge_greedy, judge_logits, noise_format
-from refgen.conformance.judging.lab import Lab
+from refgen.conformance.judging.lab import Lab, chance
 from refgen.conformance.judging.verdicts import Finding, LabCheck, Verdict, together
 from refgen.conformance.questions.model_talk import ModelTalk, must, tokens
 from refgen.model import GPT2
@@ -28,14 +29,16 @@ ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu", "quick_gelu", "gelu_pytorch_t
 
 
 def checks(lab: Lab) -> list[LabCheck]:
-    """Logits and greedy text of fresh networks, if the subject loads models, and of fresh prompts to the model with text."""
+    """Logits and greedy text of fresh networks, and of fresh prompts to the model with text; of a subject's only model, drawn ids too."""
     trained = "a trained network, and words that nobody has seen together"
     found = [
         LabCheck("forward.own", "network", ("FWD-03",), trained, FORWARD, own_logits),
         LabCheck("forward.own.padded", "padding", ("PAD-05", "PAD-04"), trained, FORWARD, own_padded),
         LabCheck("loop.own", "greedy", ("GREEDY-01",), trained, GENERATE, own_text),
     ]
-    for number in range(RELEASED + OTHERS if lab.about.loads else 0):
+    if lab.one_model and lab.about.loads:
+        found.append(LabCheck("forward.drawn", "network", ("FWD-03",), "ids that no text has", FORWARD, drawn_logits))
+    for number in range(0 if lab.one_model else RELEASED + OTHERS):
         name, why = f"fresh.{number}", "a network and a prompt that nobody has seen"
         claims = ("network", "padding", "greedy") if number < RELEASED else ("configurations",) * 3
         logits, padded, text = (partial(find, number) for find in (fresh_logits, fresh_padded, fresh_text))
@@ -65,7 +68,14 @@ def own_padded(lab: Lab) -> Finding:
 def own_text(lab: Lab) -> Finding:
     """Some prompts, forty tokens each."""
     talk = ModelTalk(lab, "loop.own")
-    return together(judged_text(talk, talk.prompt(), 40) for _ in range(3))
+    return together(judged_text(talk, ids, min(40, talk.limit - len(ids))) for ids in talk.prompts(3, 8))
+
+
+def drawn_logits(lab: Lab) -> Finding:
+    """Two rows of any ids."""
+    talk = ModelTalk(lab, "forward.drawn")
+    V = talk.reference.gpt2.config.vocab_size
+    return judged(lab, talk.model, {"input_ids": talk.chance.integers(V, size=(2, min(talk.limit, 24))).tolist()})
 
 
 def fresh_logits(number: int, lab: Lab) -> Finding:
@@ -98,18 +108,28 @@ def fresh_text(number: int, lab: Lab) -> Finding:
 
 def judged(lab: Lab, model: str, request: dict[str, Any]) -> Finding:
     """The subject's logits of one request."""
+    logits = logits_of(lab, model, request)
     ids, mask = (
         np.asarray(request.get(name, np.ones_like(request["input_ids"]))) for name in ("input_ids", "attention_mask")
     )
     noise = expected_error(lab.reference(model).gpt2, ids, mask, noise_format(lab.about.dtype))
     exact, scale = noise.exact["lm_head"], np.where(mask, noise.scale["lm_head"], 0.0)
-    return judge_logits(lab, model, request, lab.ask("forward", model, **request)["logits"], exact, scale)
+    return judge_logits(lab, model, request, logits, exact, scale)
+
+
+def logits_of(lab: Lab, model: str, request: dict[str, Any]) -> ndarray:
+    """The subject's logits `[B T V]`; rows without padding one by one, if it does not take several."""
+    if "attention_mask" in request or not lab.refuses("forward", request):
+        logits: ndarray = lab.ask("forward", model, **request)["logits"]
+        return logits
+    alone = [lab.ask("forward", model, **request | {"input_ids": [row]})["logits"] for row in request["input_ids"]]
+    return np.concatenate(alone)
 
 
 def judged_text(talk: ModelTalk, prompt: list[int], count: int) -> Finding:
     """The subject's greedy text behind one prompt."""
     request: dict[str, Any] = {"input_ids": [prompt], "max_new_tokens": count}
-    request |= {"eos_token_id": None} if talk.lab.about.loads else {}
+    request |= talk.endless()
     observed = tokens(talk.say(prompt, max_new_tokens=count))
     mask = [[1] * len(prompt)]
     result = talk.reference.model.generate(attention_mask=mask, pad_token_id=0, return_dict_in_generate=True, **request)
@@ -128,14 +148,20 @@ def judged_text(talk: ModelTalk, prompt: list[int], count: int) -> Finding:
 
 def network(lab: Lab, number: int) -> str:
     """The name of a fresh network, whose folder is written when it is first asked for."""
-    name = f"fresh-{lab.seed}-{number}"
-    lab.add(name, partial(write, lab.chance(name), number < RELEASED))
+    name, put = fresh(lab.seed, number)
+    lab.add(name, put)
     return name
 
 
-def write(chance: np.random.Generator, is_released: bool, folder: Path) -> None:
+def fresh(seed: int, number: int) -> tuple[str, Callable[[Path], None]]:
+    """The name of a network, and what writes it: the same for a seed, wherever it is asked for."""
+    name = f"fresh-{seed}-{number}"
+    return name, partial(write, chance(seed, name), number < RELEASED)
+
+
+def write(numbers: np.random.Generator, is_released: bool, folder: Path) -> None:
     """A random configuration with random weights, all of which matter."""
-    checkpoints.save(drawn(chance, is_released), folder)
+    checkpoints.save(drawn(numbers, is_released), folder)
 
 
 def drawn(chance: np.random.Generator, is_released: bool) -> GPT2:

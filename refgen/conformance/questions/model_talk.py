@@ -17,6 +17,7 @@ from refgen.conformance.judging.judge import around, end_ids, first_difference, 
 from refgen.conformance.judging.lab import Lab, Reference
 from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.subjects.protocol import GarbledError
+from refgen.errors import TokenizerError
 from refgen.oracle.margins import judge_tokens
 from refgen.oracle.noise import POSITION, expected_error, ratio
 
@@ -45,9 +46,24 @@ class ModelTalk:
         return self.reference.gpt2.config.n_positions
 
     def prompt(self, words: int = 8) -> list[int]:
-        """Ids of some words in any order."""
+        """Ids of some words in any order, or of a model that knows no words any ids; few where the context is short."""
         text = " ".join(str(word) for word in self.chance.choice(SENTENCE.split(), words))
-        return self.reference.tokenizer.encode(text[:1].upper() + text[1:])
+        most = max(2, self.limit // 5)
+        try:
+            return self.reference.tokenizer.encode(text[:1].upper() + text[1:])[:most]
+        except TokenizerError:
+            if not self.lab.about.loads:
+                raise
+        ids = [each for each in range(self.reference.gpt2.config.vocab_size) if each not in self.reference.ends]
+        return [int(each) for each in self.chance.choice(ids, min(most, words + words // 2))]
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the model has a tokenizer."""
+        try:
+            return bool(self.reference.tokenizer)
+        except TokenizerError:
+            return False
 
     def prompts(self, count: int, words: int = 8) -> list[list[int]]:
         """Several, most of different lengths."""
@@ -68,14 +84,22 @@ class ModelTalk:
             request["pad_token_id"] = 0
         request |= settings
         rows: list[dict[str, Any]] = self.lab.ask("generate", self.model, **request)["rows"]
+        if self.lab.named_end is False:  # it may end by itself or not: what counts is the text up to there
+            rows = [until(row, self.reference.ends) for row in rows]
         endless = request.get("eos_token_id", 0) is None and "stop_strings" not in request
         for number, row in enumerate(rows if endless else ()):
+            if self.lab.named_end is False and {*self.reference.ends} & {*row.get("new_ids", ())}:
+                continue
             if (count := len(row.get("new_ids", ()))) not in (request["max_new_tokens"], 0 if "text" in row else -1):
                 message = (
                     f"row {number} has {count} new tokens and no end token, asked were {request['max_new_tokens']}"
                 )
                 raise GarbledError(message, ("LEN-01",))
         return rows
+
+    def endless(self) -> dict[str, Any]:
+        """What a request says of end tokens, as the subject understands it: none, or nothing of them, which means the model's own."""
+        return {"eos_token_id": None} if self.lab.about.loads and self.lab.named_end is not False else {}
 
     def say(self, prompt: Sequence[int], **settings: Any) -> dict[str, Any]:
         """The only row."""
@@ -108,7 +132,7 @@ class ModelTalk:
 
     def judged(self, prompt: Sequence[int], new_ids: list[int]) -> tuple[str, str]:
         """Verdict and sentence of the oracle."""
-        ends = end_ids(self.reference, {"eos_token_id": None} if self.lab.about.loads else {})
+        ends = end_ids(self.reference, self.endless())
         found = judge_tokens(self.reference.gpt2, prompt, new_ids, noise_format(self.lab.about.dtype), ends, samples=6)
         return found.verdict, found.sentence
 
@@ -134,6 +158,13 @@ class ModelTalk:
 def tokens(row: dict[str, Any]) -> list[int] | str:
     """The ids, or the text of a subject that gives no ids."""
     return row["new_ids"] if "new_ids" in row else row["text"]
+
+
+def until(row: dict[str, Any], ends: Sequence[int]) -> dict[str, Any]:
+    """The row up to and with its first end token."""
+    ids = row.get("new_ids", ())
+    at = next((place for place, token in enumerate(ids) if token in ends), None)
+    return row if at is None else row | {"new_ids": ids[: at + 1], "finish": "eos"}
 
 
 def must(holds: bool, message: str, **facts: Any) -> Finding:

@@ -4,7 +4,10 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from refgen import checkpoints
 from refgen.conformance.questions.designed import DESIGNED, designed
@@ -26,6 +29,27 @@ WRITERS: Mapping[str, Callable[[Path], None]] = {
     **{name: write_designed(name) for name in DESIGNED},
     **{name: write_probe(build) for name, build in PROBES.items()},
 }
+
+
+def only(path_or_name: str | Path) -> dict[str, Path]:
+    """The one model of a subject that is examined on its own, by the name of its folder.
+
+    A folder that is called like a model of the kit and holds another one gets another name, so that it is not asked what
+    only that model answers. Raises `CheckpointError`.
+    """
+    folder = find_model(path_or_name).resolve()
+    models = Models()
+    other = folder.name in models and not same(folder, models[folder.name])
+    return {f"{folder.name}-own" if other else folder.name: folder}
+
+
+def same(a: Path, b: Path) -> bool:
+    """Whether two folders hold the same network."""
+    mine, other = checkpoints.load(a), checkpoints.load(b)
+    if replace(mine.config, other={}) != replace(other.config, other={}):
+        return False
+    pairs = zip(checkpoints.disassemble(mine).values(), checkpoints.disassemble(other).values(), strict=True)
+    return all(np.array_equal(*pair) for pair in pairs)
 
 
 class Models(Mapping[str, Path]):

@@ -21,6 +21,7 @@ from refgen.oracle.noise import LOGIT, expected_error, logit_scale
 Relation = Callable[[ModelTalk], Iterable[Finding]]
 RELATIONS: list[tuple[str, tuple[str, ...], str, frozenset[str], Relation]] = []
 SHORT, LONG = 6, 20  # new tokens
+ROOM = 64  # tokens that the longest prompt and its answer need
 
 
 def relation(name: str, *rules: str, why: str, needs: str = "generate") -> Callable[[Relation], Relation]:
@@ -43,7 +44,10 @@ def checks(lab: Lab) -> list[LabCheck]:  # noqa: ARG001 - all sources have one s
 
 def found(name: str, find: Relation, lab: Lab) -> Finding:
     """What one relation finds in the lab's own model."""
-    return together(find(ModelTalk(lab, name)))
+    talk = ModelTalk(lab, name)
+    if lab.about.loads and talk.limit < ROOM:
+        return Finding(Verdict.SKIP, f"relations need a context of {ROOM} tokens, the model has {talk.limit}")
+    return together(find(talk))
 
 
 # --- The same question ------------------------------------------------------------------------------------
@@ -162,8 +166,9 @@ def one(talk: ModelTalk) -> Iterator[Finding]:
 def going_on(talk: ModelTalk) -> Iterator[Finding]:
     """Some tokens, then more behind them, and all at once."""
     for prompt in talk.prompts(2):
-        first = talk.say(prompt, max_new_tokens=SHORT).get("new_ids")
-        if first is None or len(first) < SHORT:
+        row = talk.say(prompt, max_new_tokens=SHORT)
+        first = row.get("new_ids")
+        if first is None or len(first) < SHORT or row.get("finish") == "eos":
             continue
         then = talk.say([*prompt, *first], max_new_tokens=SHORT)["new_ids"]
         whole = talk.say(prompt, max_new_tokens=2 * SHORT)
@@ -336,6 +341,9 @@ def minimum(talk: ModelTalk) -> Iterator[Finding]:
 @relation("stop-string", "SSTR-01", why="a stop string ends the text where it is whole, and not before")
 def stop_string(talk: ModelTalk) -> Iterator[Finding]:
     """Four characters that the text has anyway, wherever tokens end."""
+    if not talk.speaks:
+        yield Finding(Verdict.SKIP, "the model has no tokenizer")
+        return
     decode = partial(talk.reference.tokenizer.decode, skip_special_tokens=True)
     for prompt in talk.prompts(3):
         plain = talk.say(prompt, max_new_tokens=LONG)

@@ -62,7 +62,7 @@ class Drawer:
             request = {"do_sample": True, "max_new_tokens": steps, "eos_token_id": None, **settings, **more}
             try:
                 answer = self.lab.ask("generate", self.model, input_ids=[list(prompt)], **request)
-            except SkippedError:
+            except (SkippedError, RefusedError):
                 if len(self.ways) == 1:
                     raise
                 self.ways.pop(0)
@@ -195,10 +195,12 @@ class TextCheck(LawCheck):
         return Trial(self.terms, sampler)
 
     def ask_for(self, lab: Lab, chance: np.random.Generator) -> tuple[Sequence[int], int]:
-        """Another prompt each time, of any tokens."""
-        config = lab.reference(self.model).gpt2.config
+        """Another prompt each time, of any tokens but end tokens, which may be padding."""
+        reference = lab.reference(self.model)
+        config = reference.gpt2.config
         P = min(self.n_prompt, config.n_positions // 2)
-        return chance.integers(config.vocab_size, size=P).tolist(), config.n_positions - P
+        ids = np.setdiff1d(np.arange(config.vocab_size), reference.ends)
+        return chance.choice(ids, size=P).tolist(), config.n_positions - P
 
     def grouped(self, lab: Lab, prompt: Sequence[int], several: Sequence[Sequence[int]]) -> Iterator[Rows]:
         """Rows with the logits of each step, and how far off those are expected to be."""
@@ -424,7 +426,7 @@ def texts(model: str) -> list[LawCheck]:
 
 def checks(lab: Lab) -> list[Check]:
     """All that can be asked about the models at hand. Those that weigh chance share ALPHA equally."""
-    models = set(lab.models) if lab.about.loads else {lab.own}
+    models = set(lab.models)
     text = [lab.own] if lab.own in models - {each.model for each in LAWS} else []
     weighing = [each for each in LAWS if each.model in models] + [each for name in text for each in texts(name)]
     shared: list[Check] = [replace(each, alpha=ALPHA / len(weighing)) for each in weighing]

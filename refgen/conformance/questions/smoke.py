@@ -4,6 +4,7 @@ import numpy as np
 
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, LabCheck, Verdict
+from refgen.conformance.questions.model_talk import ModelTalk
 from refgen.errors import TokenizerError
 
 
@@ -31,12 +32,16 @@ def prompt(lab: Lab) -> list[int]:
 
 def encode(lab: Lab) -> Finding:
     """A word to ids."""
+    if not ModelTalk(lab, "smoke.encode").speaks:
+        return Finding(Verdict.SKIP, "the model has no tokenizer")
     ids = lab.ask("encode", lab.own, text="Hello")["ids"]
     return Finding(Verdict.PASS if ids else Verdict.FAIL, f"ids of 'Hello' are {ids}")
 
 
 def decode(lab: Lab) -> Finding:
     """Ids to a text."""
+    if not ModelTalk(lab, "smoke.decode").speaks:
+        return Finding(Verdict.SKIP, "the model has no tokenizer")
     text = lab.ask("decode", lab.own, ids=lab.reference(lab.own).tokenizer.encode("Hello"), skip_special_tokens=False)[
         "text"
     ]

@@ -6,6 +6,8 @@ A check puts the numbers behind its verdict into the facts of its finding. Repor
     stages    of each stage of a forward pass, its error in units of the expected one: {name, overall, worst, passes}; a list
     overall, worst
               the same of the logits alone: two numbers
+    layers    where a wrong forward pass begins, a sentence; or
+    commands  those that say it, a list
     power     of each known sampler fault, whether it would have been seen: {fault, tokens, detected}; a list. `tokens` is how
               many it takes on average, `detected` the chance with those that were drawn, 0 to 1
 
@@ -39,6 +41,8 @@ class Failure:
     sentence: str  # of the first rule
     looks_like: str  # a fault and what it is; empty if none is known or the message says it
     repeat: str  # the command that asks it again
+    begins: str = ""  # where, of a forward pass of which that is known
+    commands: tuple[str, ...] = ()  # that say it, where it is not
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ def failure(run: Run, result: Result) -> Failure:
         rules=tuple((rule, title(rule)) for rule in result.rules),
         sentence=spec.rules()[result.rules[0]].sentence if result.rules and result.rules[0] in spec.rules() else "",
         looks_like=line(looks),
+        begins=line(str(finding.facts.get("layers", ""))),
+        commands=tuple(line(str(each)) for each in finding.facts.get("commands", ())),
         repeat=repeat(run, result),
     )
 

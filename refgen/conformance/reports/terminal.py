@@ -73,10 +73,15 @@ def paragraph(bad: Failure, others: Sequence[Failure] = ()) -> list[str]:
     if names[1:]:
         told += wrapped(f"also about {', '.join(names[1:])}")
     told += wrapped(f"looks like {bad.looks_like}") if bad.looks_like else []
+    told += wrapped(f"where it begins: {bad.begins}") if bad.begins else []
     told += wrapped(f"why it matters: {bad.why}") if bad.why else []
     if others:
         told += wrapped(f"{len(others)} more like it: {listed([each.result.id for each in others])}")
-    return [*told, f"  $ {line(bad.repeat)}"]
+    told += [f"  $ {line(bad.repeat)}"]
+    if bad.commands:
+        told += wrapped("where it begins: record your stages of the same ids as mine.safetensors (docs/trace.md), then")
+        told += [f"  $ {each}" for each in bad.commands]
+    return told
 
 
 def listed(ids: Sequence[str]) -> str:

@@ -39,9 +39,13 @@ def read_lines(path: Path, what: str, version: int) -> list[dict[str, Any]]:
 
 def about_entry(about: About) -> dict[str, Any]:
     """What a subject says of itself, as a header has it."""
-    return asdict(about) | {"can": sorted(about.can), "choices": dict(about.choices), "claims": sorted(about.claims)}
+    takes = {op: sorted(names) for op, names in about.takes.items()}
+    told = {"can": sorted(about.can), "choices": dict(about.choices), "takes": takes, "claims": sorted(about.claims)}
+    return asdict(about) | told
 
 
 def about_of(entry: Mapping[str, Any]) -> About:
     """What a subject says of itself, from its entry in a header."""
-    return About(**{**entry, "can": frozenset(entry["can"]), "claims": frozenset(entry["claims"])})
+    takes = {op: frozenset(names) for op, names in entry.get("takes", {}).items()}
+    sets = {name: frozenset(entry[name]) for name in ("can", "claims")}
+    return About(**{**entry, **sets, "takes": takes})

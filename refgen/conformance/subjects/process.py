@@ -16,6 +16,7 @@ from typing import Any
 
 from refgen.conformance.subjects.protocol import (
     DTYPES,
+    EXPLAINING,
     OPERATIONS,
     About,
     CrashedError,
@@ -162,17 +163,27 @@ class ProcessSubject:
 def described(answer: Mapping[str, Any]) -> About:
     """The answer to hello. Raises `GarbledError`."""
     can, choices, dtype = answer.get("can"), answer.get("choices", {}), answer.get("dtype", "float32")
+    takes, known = answer.get("takes", {}), {*OPERATIONS, *EXPLAINING}
     if answer.get("protocol") != PROTOCOL:
         raise GarbledError(f"hello says protocol {shown(answer.get('protocol'))}, must be {PROTOCOL}")
-    if not isinstance(can, list) or not can or not set(can) <= set(OPERATIONS):
-        raise GarbledError(f"hello says can {shown(can)}, must be a list of some of {', '.join(OPERATIONS)}")
+    if not texts(can) or not can or not set(can) <= known:
+        every = ", ".join((*OPERATIONS, *EXPLAINING))
+        raise GarbledError(f"hello says can {shown(can)}, must be a list of some of {every}")
     if dtype not in DTYPES:
         raise GarbledError(f"hello says dtype {shown(dtype)}, must be one of {', '.join(DTYPES)}")
     if not isinstance(choices, dict):
         raise GarbledError(f"hello says choices {shown(choices)}, must be an object")
+    if not isinstance(takes, dict) or not takes.keys() <= known or not all(texts(names) for names in takes.values()):
+        raise GarbledError(f"hello says takes {shown(takes)}, must be lists of arguments by operation")
     name, version = (str(answer.get(each) or "") for each in ("name", "version"))
+    taken = {op: frozenset(names) for op, names in takes.items()}
     claims = answer.get("claims", [])
-    if not isinstance(claims, list) or not all(isinstance(each, str) for each in claims):
+    if not texts(claims):
         raise GarbledError(f"hello says claims {shown(claims)}, must be a list of names")
-    about = About(name or "a program without a name", version, dtype, frozenset(can), choices)
+    about = About(name or "a program without a name", version, dtype, frozenset(can), choices, takes=taken)
     return replace(about, claims=frozenset(claims))
+
+
+def texts(value: Any) -> bool:
+    """Whether it is a list of texts."""
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)

@@ -7,9 +7,10 @@ A subject is asked by operation, with the name of a model folder, and answers wi
     forward   {input_ids [B T], attention_mask?, prefill?} -> {logits [B T V]}
     process   {input_ids [B S], logits [B V], settings…} -> {scores [B V]}, -inf for what is removed
     generate  {input_ids [B P], attention_mask?, seed?, uniforms?, settings…} -> {rows: [{new_ids, finish?, logprobs?, text?, chunks?}]}
+    stages    {input_ids [B T]} -> {stages: {name: array}}, any of those that `refgen trace` lists; asked only after a wrong forward pass
 
 `prefill` = n asks for the first n positions in one pass and the others one by one through a cache. `settings` are
-the fields of GenerationConfig. A row has the new tokens up to and with its end token, no filling. Whatever else happens
+the fields of GenerationConfig. Ids, masks and numbers of a request are nested lists. A row has the new tokens up to and with its end token, no filling. Whatever else happens
 is an exception of this file: the subject refuses, says it cannot, dies, hangs, or answers what is no answer.
 """
 
@@ -23,6 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 
 OPERATIONS = ("encode", "decode", "forward", "process", "generate")
+EXPLAINING = ("stages",)  # operations that no verdict needs: they tell where a failure begins
 FINISHES = ("eos", "length", "stop_string", "context")
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 
@@ -38,6 +40,9 @@ class About:
     choices: Mapping[str, str] = field(default_factory=dict)
     loads: bool = True  # whether it can be given model folders; a server has one
     claims: frozenset[str] = frozenset()  # that it makes, and must answer for
+    takes: Mapping[str, frozenset[str]] = field(
+        default_factory=dict
+    )  # arguments by operation; one that is not listed takes any
 
 
 class Subject(Protocol):
@@ -105,6 +110,8 @@ def checked(op: str, request: Mapping[str, Any], answer: Any) -> dict[str, Any]:
             raise GarbledError(f"text is {shown(answer.get('text'))}, must be a text")
         return answer
     B = len(request["input_ids"])
+    if op == "stages":
+        return {"stages": stages(answer.get("stages"))}
     if op == "forward":
         T = len(request["input_ids"][0])
         return {"logits": numbers(answer.get("logits"), "logits", (B, T, -1))}
@@ -136,6 +143,13 @@ def rows(value: Any, count: int) -> list[dict[str, Any]]:
     return checked_rows
 
 
+def stages(value: Any) -> dict[str, np.ndarray]:
+    """The arrays of `stages` as float64; which of them fit the model is looked at when they are compared (judging/layers.py)."""
+    if not isinstance(value, Mapping) or not value:
+        raise GarbledError(f"stages are {shown(value)}, must be an object of arrays by name")
+    return {str(name): numbers(array, f"stage {shown(str(name))}", None) for name, array in value.items()}
+
+
 def ids(value: Any, name: str) -> list[int]:
     """A flat list of whole numbers."""
     flat = value.tolist() if hasattr(value, "tolist") else value
@@ -144,8 +158,8 @@ def ids(value: Any, name: str) -> list[int]:
     return list(flat)
 
 
-def numbers(value: Any, name: str, shape: Sequence[int], nothing: float | None = None) -> np.ndarray:
-    """float64 in that shape, -1 for any length; None inside a list is `nothing`."""
+def numbers(value: Any, name: str, shape: Sequence[int] | None, nothing: float | None = None) -> np.ndarray:
+    """float64 in that shape, -1 for any length, or in any shape for None; None inside a list is `nothing`."""
     if isinstance(value, Mapping):
         value = unpacked(value, name)
     if isinstance(value, list | tuple) and nothing is not None:
@@ -154,6 +168,8 @@ def numbers(value: Any, name: str, shape: Sequence[int], nothing: float | None =
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         raise GarbledError(f"{name} are {shown(value)}, must be numbers") from None
+    if shape is None:
+        return array
     if array.ndim != len(shape) or any(want not in (-1, have) for want, have in zip(shape, array.shape, strict=True)):
         wanted = ["any" if each == -1 else each for each in shape]
         raise GarbledError(f"{name} have shape {list(array.shape)}, must have {wanted}")

@@ -1,19 +1,32 @@
 """A subject that is a Python object: methods with the names of the operations, and perhaps `dtype`, `name`, `choices`.
 
-`factory(folder)` gives the object for a model folder. Methods take the request's entries by name: `generate(input_ids,
-max_new_tokens=5)`; any of them may be missing, and a NotImplementedError says that something is not there yet.
+`factory(folder)` gives the object for a model folder. Methods take the request's entries by name, as JSON has them:
+`generate(input_ids=[[1, 2, 3]], max_new_tokens=5)`. Any method may be missing and any argument (arguments.py says what then
+happens), and a NotImplementedError says that something is not there yet.
 """
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from refgen.conformance.subjects.arguments import with_needed, without
 from refgen.conformance.subjects.deadline import within
-from refgen.conformance.subjects.protocol import OPERATIONS, About, RefusedError, SkippedError, TimedOutError, checked
+from refgen.conformance.subjects.protocol import (
+    EXPLAINING,
+    OPERATIONS,
+    About,
+    RefusedError,
+    SkippedError,
+    TimedOutError,
+    checked,
+)
 
 Factory = Callable[[Path], Any]
-KEY = {"encode": "ids", "decode": "text", "forward": "logits", "process": "scores", "generate": "rows"}
+KEY = {
+    "encode": "ids", "decode": "text", "forward": "logits", "process": "scores", "generate": "rows", "stages": "stages"
+}  # fmt: skip
 
 
 class PythonSubject:
@@ -31,7 +44,7 @@ class PythonSubject:
         except TimeoutError:
             self._loaded = None
             raise TimedOutError(f"no answer to {op} after {self._timeout:g} s") from None
-        if isinstance(error, NotImplementedError):
+        if isinstance(error, NotImplementedError | SkippedError):
             raise SkippedError(str(error) or f"no {op} yet")
         if error is not None:
             raise RefusedError(f"{type(error).__name__}: {error}") from error
@@ -53,33 +66,45 @@ class PythonSubject:
 
 
 def call(thing: Any, op: str, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer of the object's method `op`. Raises `NotImplementedError` for a method or an argument that it does not have."""
+    """The answer of the object's method `op`. Raises `SkippedError` for a method or an argument that it does not have.
+
+    The method gets lists of its own: whatever it does to them, the question stays what it was.
+    """
     method = getattr(thing, op, None)
     if method is None:
-        raise NotImplementedError(f"has no {op}")
-    if foreign := [name for name in request if not takes(method, name)]:
-        raise NotImplementedError(f"{op} takes no {foreign[0]}")
-    value = method(**request)
-    return dict(value) if isinstance(value, Mapping) else {KEY[op]: value}
+        raise SkippedError(f"has no {op}")
+    taken = arguments(method)
+    if taken is not None:
+        request = without(op, request, taken.keys())
+        request = with_needed(op, request, (name for name, needed in taken.items() if needed))
+    value = method(**copy.deepcopy(dict(request)))
+    named = isinstance(value, Mapping) and (op != "stages" or value.keys() == {"stages"})
+    return dict(value) if named else {KEY[op]: value}
 
 
-def takes(method: Callable[..., Any], name: str) -> bool:
-    """Whether it has that argument; what cannot be asked is thought to have any."""
+def arguments(method: Callable[..., Any]) -> dict[str, bool] | None:
+    """Its arguments by name, and whether it needs them; None if it takes any, or nobody can tell."""
     try:
-        parameters = inspect.signature(method).parameters
+        parameters = inspect.signature(method).parameters.values()
     except (TypeError, ValueError):
-        return True
-    return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+        return None
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return None
+    named = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    return {each.name: each.default is each.empty for each in named}
 
 
 def describe(factory: Factory, folder: Path) -> About:
     """What the object for `folder` says of itself."""
     thing = factory(folder)
+    methods = {op: method for op in (*OPERATIONS, *EXPLAINING) if callable(method := getattr(thing, op, None))}
+    taken = {op: arguments(method) for op, method in methods.items()}
     return About(
         name=str(getattr(thing, "name", type(thing).__name__)),
         version=str(getattr(thing, "version", "")),
         dtype=getattr(thing, "dtype", "float32"),
-        can=frozenset(op for op in OPERATIONS if callable(getattr(thing, op, None))),
+        can=frozenset(methods),
         choices=dict(getattr(thing, "choices", {})),
         claims=frozenset(getattr(thing, "claims", ())),
+        takes={op: frozenset(names) for op, names in taken.items() if names is not None},
     )

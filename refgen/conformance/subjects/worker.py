@@ -1,6 +1,6 @@
-"""The other end of process.py for a Python factory: `python -m refgen.conformance.subjects.worker pkg.module:factory`.
+"""The other end of process.py for a Python factory: `python -m refgen.conformance.subjects.worker pkg.module:factory [DIR]`.
 
-So a Python subject runs in a process of its own, and may crash or hang. What it prints goes to stderr.
+DIR is the only model that it will be asked about, if it is not to load those of the kit. So a Python subject runs in a process of its own, and may crash or hang. What it prints goes to stderr.
 """
 
 import base64
@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from refgen.conformance.subjects.process import PROTOCOL
+from refgen.conformance.subjects.protocol import SkippedError
 from refgen.conformance.subjects.python import Factory, call, describe
 from refgen.errors import ConformanceError
 from refgen.shipped import BUILT_IN, find_model
@@ -30,8 +31,8 @@ def find_factory(name: str) -> Factory:
     return factory
 
 
-def serve(factory: Factory, requests: TextIO, answers: TextIO) -> None:
-    """Answers until bye or the end."""
+def serve(factory: Factory, requests: TextIO, answers: TextIO, folder: Path) -> None:
+    """Answers until bye or the end; hello from the object for `folder`."""
     thing: Any = None
     for line in requests:
         request = json.loads(line)
@@ -42,8 +43,8 @@ def serve(factory: Factory, requests: TextIO, answers: TextIO) -> None:
             if op == "load":
                 thing, answer = factory(Path(request["model"])), {}
             else:
-                answer = hello(factory) if op == "hello" else call(thing, op, request)
-        except NotImplementedError as error:
+                answer = hello(factory, folder) if op == "hello" else call(thing, op, request)
+        except (NotImplementedError, SkippedError) as error:
             answer = {"skipped": str(error) or f"no {op} yet"}
         except Exception as error:  # noqa: BLE001 - whatever it raises is its answer
             answer = {"error": type(error).__name__, "message": str(error)}
@@ -51,9 +52,13 @@ def serve(factory: Factory, requests: TextIO, answers: TextIO) -> None:
         answers.flush()
 
 
-def hello(factory: Factory) -> dict[str, Any]:
-    """What the object for the shipped model says of itself."""
-    about = describe(factory, find_model(BUILT_IN[0]))
+def hello(factory: Factory, folder: Path) -> dict[str, Any]:
+    """What the object for that model says of itself."""
+    try:
+        about = describe(factory, folder)
+    except Exception as error:
+        remedy = "A program that loads one model only is examined with --model DIR."
+        raise ConformanceError(f"the model {folder.name}", f"is not taken: {error}", remedy=remedy) from error
     return {
         "protocol": PROTOCOL,
         "name": about.name,
@@ -62,6 +67,7 @@ def hello(factory: Factory) -> dict[str, Any]:
         "can": sorted(about.can),
         "choices": dict(about.choices),
         "claims": sorted(about.claims),
+        "takes": {op: sorted(names) for op, names in about.takes.items()},
     }
 
 
@@ -87,7 +93,7 @@ def main() -> int:
     except ConformanceError as error:
         print(f"refgen: error: {error}", file=sys.stderr)
         return 2
-    serve(factory, sys.stdin, answers)
+    serve(factory, sys.stdin, answers, find_model(sys.argv[2] if len(sys.argv) > 2 else BUILT_IN[0]))
     return 0
 
 
