@@ -51,13 +51,6 @@ SOURCES: Sequence[Callable[[Lab], Sequence[Check]]] = (
 )
 DEATHS = 3  # in one claim, before it is left
 DEADLY = frozenset({Verdict.CRASH, Verdict.TIMEOUT})
-CRASHES = frozenset(  # errors that no program raises to refuse a request; others, such as ValueError, refuse it
-    {
-        "ArithmeticError", "AttributeError", "BufferError", "FloatingPointError", "IndexError", "KeyError", "LookupError",
-        "MemoryError", "NameError", "OSError", "RecursionError", "RuntimeError", "SystemError", "SystemExit",
-        "UnboundLocalError", "UnicodeDecodeError", "UnicodeEncodeError", "ZeroDivisionError",
-    }
-)  # fmt: skip
 
 
 def check(
@@ -189,7 +182,7 @@ def guarded(lab: Lab, check: Check) -> Finding:
         RefgenError,
     ) as error:  # refgen's own: what was answered cannot be looked at, such as ids that are no tokens
         if isinstance(error, RefusedError) and check.claim != SMOKE:
-            crashed = error.kind in CRASHES
+            crashed = error.is_crash
             return Finding(Verdict.CRASH if crashed else Verdict.SKIP, f"{'raised' if crashed else 'refused:'} {error}")
         verdicts: dict[type[Exception], Verdict] = {
             SkippedError: Verdict.SKIP, CrashedError: Verdict.CRASH, TimedOutError: Verdict.TIMEOUT

@@ -74,15 +74,13 @@ Sampling is not shown (0 of 1).
 Not claimed: processors, refusals.
 Not asked: cache, batch, padding, configurations, beams, serving.
 
-claim       PASS  TIE  FAIL  TIMEOUT  SKIP  INCONCLUSIVE       verdict
-smoke          1                                                        the adapter answers sanely
-tokenizer                          1                             wrong  text to ids and back
-network        1          2                                      wrong  the GPT-2 that OpenAI released, of any size: logits, and text that shows them
-greedy              1                                            right  the best token at every step
-ending                    1                                    waiting  end tokens, limits, the end of the context, stop strings
-processors                               2                 not claimed  penalties, bans, biases, and what all settings make of logits
-sampling                                               1  inconclusive  the law of sampled tokens, and seeds
-refusals                  1                                not claimed  wrong ids and settings are errors, not answers
+claim      PASS  TIE  FAIL  TIMEOUT  SKIP  INCONCLUSIVE       verdict
+smoke         1                                                        the adapter answers sanely
+tokenizer                         1                             wrong  text to ids and back
+network       1          2                                      wrong  the GPT-2 that OpenAI released, of any size: logits, and text that shows them
+greedy             1                                            right  the best token at every step
+ending                   1                                    waiting  end tokens, limits, the end of the context, stop strings
+sampling                                              1  inconclusive  the law of sampled tokens, and seeds
 
 TIMEOUT tokenizer.hang
   no answer to encode\\x1b[2J after 60 s
@@ -102,10 +100,10 @@ Likely causes, the likeliest first:
   1. FWD-16 GELU: looks like gelu-erf; 2 of its 3 checks fail
   2. FWD-04 Logits: 2 of its 2 checks fail
 
-Not tested:
-  2 checks of processors: the subject does not process
-  1 check of sampling: inconclusive: 120 tokens are too few
-  cache, batch, padding, configurations, beams, serving: not asked"""
+Refused or not shown, by claim:
+  processors: the subject does not process (2)
+  sampling: 120 tokens are too few (1)
+"""
 
 
 # --- Terminal ---------------------------------------------------------------------------------------------

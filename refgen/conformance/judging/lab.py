@@ -158,10 +158,10 @@ class Lab:
             try:
                 model = self.own if self.own in self.models else next(iter(self.models))
                 self.subject.ask(op, self.folder(model), fitted(self.about, op, simplest))
-            except (RefusedError, SkippedError) as error:
-                reason = f"{op} does not take {what}: {error}"
-            except SubjectError:
-                pass
+            except SubjectError as error:
+                crashed = isinstance(error, RefusedError) and error.is_crash
+                if isinstance(error, RefusedError | SkippedError) and not crashed:
+                    reason = f"{op} does not take {what}: {error}"
             self._refusals[op, what] = reason
         return self._refusals[op, what]
 

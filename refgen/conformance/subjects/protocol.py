@@ -70,13 +70,22 @@ class SubjectError(Exception):
         super().__init__(message)
 
 
+CRASHES = frozenset(  # errors that no program raises to refuse a request; others, such as ValueError, refuse it
+    {
+        "ArithmeticError", "AttributeError", "BufferError", "FloatingPointError", "IndexError", "KeyError", "LookupError",
+        "MemoryError", "NameError", "OSError", "RecursionError", "RuntimeError", "SystemError", "SystemExit",
+        "UnboundLocalError", "UnicodeDecodeError", "UnicodeEncodeError", "ZeroDivisionError",
+    }
+)  # fmt: skip
+
+
 class RefusedError(SubjectError):
-    """The subject answered with an error: it refuses the request. `kind` is the error's name, such as ValueError."""
+    """The subject answered with an error. It refuses the request, unless no program raises such an error on purpose."""
 
     @property
-    def kind(self) -> str:
-        """What stands before the colon."""
-        return str(self).partition(":")[0]
+    def is_crash(self) -> bool:
+        """Whether the error's name, which stands before the colon, is one of CRASHES."""
+        return str(self).partition(":")[0] in CRASHES
 
 
 class SkippedError(SubjectError):
