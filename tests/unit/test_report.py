@@ -102,8 +102,7 @@ Likely causes, the likeliest first:
 
 Refused or not shown, by claim:
   processors: the subject does not process (2)
-  sampling: 120 tokens are too few (1)
-"""
+  sampling: 120 tokens are too few (1)"""
 
 
 # --- Terminal ---------------------------------------------------------------------------------------------
