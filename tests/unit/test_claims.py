@@ -138,6 +138,23 @@ def test_a_wrong_run_says_what_is_wrong():
     )
 
 
+def test_what_went_well_elsewhere_speaks_for_a_rule():
+    """A rule is less suspect where its checks pass, in whatever claim; failures that wait accuse nobody."""
+    run = Run(
+        MINE,
+        (
+            *several("sampling", "PROC-05", FAIL=1),
+            *several("sampling", "SAMP-05", FAIL=1),
+            *several("processors", "PROC-05", PASS=5),
+        ),
+    )
+    assert [each.rule for each in run.suspects] == ["SAMP-05", "PROC-05"]
+    assert run.suspects[1].of == 6
+    assert "Sampling is wrong: SAMP-05" in run.overall.sentence
+    waiting = Run(MINE, (*several("network", "FWD-16", FAIL=1), *several("batch", "BATCH-01", FAIL=9)))
+    assert [each.rule for each in waiting.suspects] == ["FWD-16"]
+
+
 def test_a_declared_claim_that_is_refused():
     """The sentence says so."""
     found = of(several("tokenizer", PASS=1), several("batch", SKIP=4), declared=frozenset({"batch"}))
@@ -241,6 +258,15 @@ def test_the_claim_goes_by_the_question_alone(question, name, text, names):
     case, config = question
     other = replace(case, id=name, why=text, model=text, expected={}, kills=names, seen_in=names, bug=text, choice=text)
     assert claim_of(other, config) == claim_of(case, config)
+
+
+def test_the_network_does_not_rest_on_endings():
+    """No question of the network or of greedy text ends before its limit, so a wrong ending is not charged to them."""
+    for case, config in EVERY:
+        if case.op == "generate" and claim_of(case, config) in ("network", "greedy"):
+            answers = [case.expected] if "rows" in case.expected else list(case.expected.values())
+            finishes = {row["finish"] for answer in answers if answer for row in answer["rows"]}
+            assert finishes == {"length"}, case.id
 
 
 def test_every_family_of_rules_has_a_claim():

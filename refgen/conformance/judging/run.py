@@ -10,7 +10,7 @@
 A kit that fails by itself exits with 4 (KitError), a wrong option or file with 2.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import refgen
@@ -82,8 +82,7 @@ class Run:
     @property
     def suspects(self) -> tuple[Suspect, ...]:
         """The likeliest broken rule first, of the claims that are wrong."""
-        wrong = {name for name, each in self.claims.items() if each.verdict == CLAIM_WRONG}
-        return suspects([each for each in self.results if each.claim in wrong])
+        return suspected(self.results, {name for name, each in self.claims.items() if each.verdict == CLAIM_WRONG})
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
@@ -139,6 +138,11 @@ def verdict_of(made: Sequence[ClaimVerdict], claims: Mapping[str, ClaimVerdict],
     return RIGHT
 
 
+def suspected(results: Sequence[Result], claims: Collection[str]) -> tuple[Suspect, ...]:
+    """Who is behind the failures of some claims; what went well counts against suspicion, whatever its claim."""
+    return suspects([each for each in results if each.verdict.good or each.claim in claims])
+
+
 def sentence(each: ClaimVerdict, run: Run) -> str:
     """What to say of a claim that was made."""
     if each.verdict == CLAIM_RIGHT:
@@ -149,7 +153,7 @@ def sentence(each: ClaimVerdict, run: Run) -> str:
         return f"{each.claim.says('not shown')} ({each.count})."
     if not each.answered:
         return f"{each.claim.says('wrong')}: it is declared, and every question is refused."
-    own = suspects([result for result in run.results if result.claim == each.claim.name])
+    own = suspected(run.results, {each.claim.name})
     rule = own[0].rule if own else ""
     cause = f": {rule} {spec.rules()[rule].title}" if rule in spec.rules() else ""
     return f"{each.claim.says('wrong')}{cause} ({each.bad} of {each.answered} failed)."
