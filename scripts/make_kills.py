@@ -2,7 +2,7 @@
 
     python scripts/make_kills.py
 
-A fault is planted in refgen and the whole kit asks it what its level and the ones that show it have. In bfloat16 every operation of the forward pass is
+A fault is planted in refgen and the whole kit asks it what can show it. In bfloat16 every operation of the forward pass is
 rounded. Takes some twenty minutes on one processor.
 """
 
@@ -29,12 +29,12 @@ from refgen.oracle.counterfactual import Pass  # noqa: E402
 from refgen.oracle.formats import cast  # noqa: E402
 from tests.rounded import run_in  # noqa: E402
 
-LEVELS = {
+ONLY = {  # the claims that the faults of a family can show in
     "tokenizer": ["tokenizer"],
-    "forward": ["forward", "probes"],
-    "process": ["process", "probes"],
-    "loop": ["process", "loop", "relations", "probes"],
-    "sampling": ["process", "sampling"],
+    "forward": ["network", "greedy", "cache", "batch", "padding", "configurations", "ending"],
+    "process": ["processors", "sampling"],
+    "loop": ["greedy", "cache", "batch", "padding", "ending", "processors", "beams", "network", "sampling"],
+    "sampling": ["processors", "sampling"],
 }
 HEAD = """# What the kit catches
 
@@ -77,10 +77,10 @@ def in_bfloat16(name: str) -> Factory:
     return plant
 
 
-def verdict(fault: SubjectFault, factory: Factory, models: Models, levels: list[str]) -> tuple[int, str, bool]:
+def verdict(fault: SubjectFault, factory: Factory, models: Models, only: list[str]) -> tuple[int, str, bool]:
     """How many checks failed, the first suspect in words, whether it is a rule of the fault."""
     subject = PythonSubject(factory, describe(factory, models["shakespeare"]))
-    run = check(subject, models, levels=levels)
+    run = check(subject, models, only=only)
     bad = sum(result.verdict.bad for result in run.results)
     if not run.suspects:
         return bad, "nothing", False
@@ -92,10 +92,10 @@ def verdict(fault: SubjectFault, factory: Factory, models: Models, levels: list[
 def rows(models: Models) -> Iterator[tuple[SubjectFault, tuple[int, str, bool], tuple[int, str, bool] | None]]:
     """Every fault."""
     for fault in FAULTS:
-        found = verdict(fault, fault.plant, models, LEVELS[fault.level])
+        found = verdict(fault, fault.plant, models, ONLY[fault.family])
         rounded = None
-        if fault.level == "forward":
-            rounded = verdict(fault, in_bfloat16(fault.name), models, LEVELS["forward"])
+        if fault.family == "forward":
+            rounded = verdict(fault, in_bfloat16(fault.name), models, ONLY["forward"])
         print(fault.name, found, rounded, file=sys.stderr)
         yield fault, found, rounded
 

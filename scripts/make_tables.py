@@ -19,8 +19,9 @@ sys.path.insert(0, str(ROOT))
 from refgen.generation.call import CALL_ARGUMENTS  # noqa: E402
 from refgen.generation.config import METADATA, SETTINGS  # noqa: E402
 from refgen.generation.refused import REFUSED  # noqa: E402
+from refgen.oracle.faults import FAULTS as FORWARD_FAULTS  # noqa: E402
 from refgen.spec import rules  # noqa: E402
-from tests.meta.faults import FAULTS, FORWARD_FAULTS, FORWARD_RULES, WITHOUT  # noqa: E402
+from tests.meta.faults import FAULTS, FORWARD_RULES, WITHOUT  # noqa: E402
 
 ID = re.compile(r"\b([A-Z]{2,})-(\d\d)\b(?: to \1-(\d\d)\b)?")  # "FWD-05 to FWD-08" names all of them
 NO_TESTS = ("tests/meta", "tests/docs", "tests/unit/test_spec.py")  # they speak of rules and check none

@@ -4,7 +4,7 @@ tests/golden/proved_logits.json
     for the shipped model and the designed networks: the ids, the greedy tokens that are proved to follow and the least margin among
     them, and the float64 logits behind the last of the ids, proved and correctly rounded, as hexadecimal text
 refgen/conformance/questions/vectors/
-    the cases of the conformance kit, a file a level, and the tensors of the forward ones; vectors/ beside this has their makers
+    the cases of the conformance kit, a file a kind, and the tensors of the forward ones; vectors/ beside this has their makers
 """
 
 import json
@@ -37,8 +37,8 @@ def write_cases(folder: Path) -> None:
     """All files of cases."""
     tensors: dict[str, ndarray] = {}
     write(folder / "forward.json", list(with_reports(forward.cases(tensors))), tensors)
-    for level in (tokenizer, process, loop):
-        write(folder / f"{level.__name__.rpartition('.')[2]}.json", list(with_reports(level.cases())))
+    for kind in (tokenizer, process, loop):
+        write(folder / f"{kind.__name__.rpartition('.')[2]}.json", list(with_reports(kind.cases())))
 
 
 def cases(names: list[str] | None = None) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A small server with OpenAI's `/v1/completions` around refgen, in which faults can be planted: what the serving level is tested on.
+"""A small server with OpenAI's `/v1/completions` around refgen, in which faults can be planted: what the claim "serving" is tested on.
 
     with Server(folder, fault="echo_ignored") as url: ...
 

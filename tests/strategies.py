@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from refgen import GPT2Config, GPT2LMHeadModel, bpe
 from refgen.activations import ACTIVATIONS
 from refgen.checkpoints import assemble, tensor_shapes
+from refgen.conformance.judging.claims import CLAIMS
 from refgen.conformance.judging.run import Run
-from refgen.conformance.judging.verdicts import LEVELS, Finding, Result, Verdict
+from refgen.conformance.judging.verdicts import Finding, Result, Verdict
 from refgen.conformance.subjects.protocol import DTYPES, OPERATIONS, About
 
 
@@ -203,8 +204,10 @@ def merge_lists(draw: Any, order: str = "any") -> list[bpe.Pair]:
     return draw(st.permutations([*merges, *(pair for pair in more if {*pair} <= {*tokens})]))
 
 
-def results(verdicts: tuple[Verdict, ...] = tuple(Verdict), facts: Any = None) -> st.SearchStrategy[Result]:
-    """One result; `facts` is a strategy for those of its finding."""
+def results(
+    verdicts: tuple[Verdict, ...] = tuple(Verdict), facts: Any = None, claims: tuple[str, ...] = tuple(CLAIMS)
+) -> st.SearchStrategy[Result]:
+    """One result of one of these claims; `facts` is a strategy for those of its finding."""
     pointed = st.sampled_from(((), (), ("EOS-01",)))
     fault = st.sampled_from((None, None, "gelu_erf", "dec_pos_stale"))
     text = st.just("why") if facts is None else st.text(max_size=10)
@@ -212,7 +215,7 @@ def results(verdicts: tuple[Verdict, ...] = tuple(Verdict), facts: Any = None) -
         Finding, st.sampled_from(verdicts), text, st.just({}) if facts is None else facts, pointed, fault
     )
     asked = st.lists(st.sampled_from(OPERATIONS).map(lambda op: {"op": op, "input_ids": [[1]]}), max_size=1).map(tuple)
-    drawn = st.tuples(NAMES, st.sampled_from(tuple(LEVELS)), RULES, text, finding, st.floats(0, 100), asked)
+    drawn = st.tuples(NAMES, st.sampled_from(claims), RULES, text, finding, st.floats(0, 100), asked)
     return drawn.map(lambda own: Result(own[0], own[1], own[4].rules or own[2], *own[3:]))
 
 
@@ -220,8 +223,13 @@ def abouts() -> st.SearchStrategy[About]:
     """What subjects say of themselves."""
     return st.builds(
         About, NAMES, NAMES, st.sampled_from(DTYPES), st.frozensets(st.sampled_from(OPERATIONS)),
-        st.dictionaries(NAMES, NAMES, max_size=2), st.booleans(),
+        st.dictionaries(NAMES, NAMES, max_size=2), st.booleans(), declarations(),
     )  # fmt: skip
+
+
+def declarations() -> st.SearchStrategy[frozenset[str]]:
+    """Claims that a subject declares."""
+    return st.frozensets(st.sampled_from(tuple(CLAIMS)), max_size=3)
 
 
 def runs(several: st.SearchStrategy[list[Result]] | None = None) -> st.SearchStrategy[Run]:
@@ -230,5 +238,6 @@ def runs(several: st.SearchStrategy[list[Result]] | None = None) -> st.SearchStr
     several = st.lists(results(facts=facts), max_size=5) if several is None else several
     return st.builds(
         Run, abouts(), several.map(tuple), seed=st.integers(0, 99), models=st.lists(NAMES, max_size=2).map(tuple),
-        levels=st.lists(st.sampled_from(tuple(LEVELS)), unique=True).map(tuple), command=st.text(max_size=8),
+        only=st.lists(st.sampled_from((*CLAIMS, "loop.*")), max_size=2).map(tuple), declared=declarations(),
+        command=st.text(max_size=8),
     )  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refgen.cli.options import add_reports, check_output, check_reports, write_reports
+from refgen.cli.options import add_reports, check_output, check_reports, kit_failed, write_reports
 from refgen.errors import ConformanceError, RefgenError
 from refgen.progress import tell
 
@@ -24,9 +24,10 @@ def add(commands: Any) -> None:
     """Declares the command."""
     command = commands.add_parser(
         "check",
-        help="judge an implementation: conformant, or which rule it breaks",
-        description="Ask SUBJECT everything that SPEC.md has to do with, and judge the answers. The exit code is 0 for conformant, "
-        "1 for not, 2 for a broken adapter, 3 if too little was shown either way.",
+        help="say whether an implementation is right, claim by claim, and which rule it breaks",
+        description="Test SUBJECT against every rule of SPEC.md that applies, and say what is right and what is wrong. "
+        "Exit codes: 0 every claim that it makes is right, 1 a claim is wrong, 2 a wrong option or file or an adapter that "
+        "does not start, 3 too little was shown, 4 refgen itself failed.",
         epilog="SUBJECT is pkg.module:factory for a Python factory, a URL such as http://127.0.0.1:8000/v1 for a server, or a command "
         "for any program that speaks the protocol of docs/subjects.md. refgen itself: "
         "refgen check refgen.conformance.subjects.reference:ReferenceSubject",
@@ -40,10 +41,14 @@ def add(commands: Any) -> None:
         "the model that it has loaded (default: shakespeare)",
     )
     command.add_argument(
-        "--level", action="append", metavar="LEVEL", help="only this level; may be given several times"
+        "--only",
+        action="append",
+        default=[],
+        metavar="CLAIM|ID",
+        help="only this claim, or checks that match: 'loop.*'",
     )
     command.add_argument(
-        "--only", action="append", default=[], metavar="ID", help="only this check, or all that match: 'loop.*'"
+        "--claim", action="append", default=[], metavar="CLAIM", help="a claim that SUBJECT must answer for"
     )
     command.add_argument(
         "--probe", action="append", default=[], metavar="NAME", help="only the questions of this probe"
@@ -67,6 +72,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """A subject in, a report out; the exit code is the verdict."""
     from refgen.conformance import runner  # noqa: PLC0415 - only for this command
+    from refgen.conformance.judging.verdicts import KitError  # noqa: PLC0415
     from refgen.conformance.subjects.protocol import SubjectError  # noqa: PLC0415
     from refgen.conformance.subjects.recorded import Recorded  # noqa: PLC0415
 
@@ -78,8 +84,11 @@ def run(options: argparse.Namespace) -> int:
         only = [*options.only, *(f"probe.{name}.*" for name in options.probe)]
         declared: Subject = Declared(subject, settled(subject.about, options))
         if options.traffic is not None:
-            subject = declared = Recorded(declared, options.traffic, options.seed, options.level or (), only)
-        done = runner.check(declared, models, options.level, only, options.seed, command_of(options), progress=told)
+            subject = declared = Recorded(declared, options.traffic, options.seed, only)
+        done = runner.check(declared, models, only, options.seed, command=command_of(options), progress=told)
+    except KitError as error:
+        tell("")
+        return kit_failed(error)
     except (SubjectError, RefgenError) as error:
         tell("")
         print(f"refgen: error: {error}", file=sys.stderr)
@@ -122,6 +131,10 @@ class Declared:
         """Its answer."""
         return self._subject.ask(op, model, request)
 
+    def restart(self) -> None:
+        """Lets it begin anew."""
+        self._subject.restart()
+
     def close(self) -> None:
         """Closes it."""
         self._subject.close()
@@ -138,7 +151,8 @@ def settled(about: "About", options: argparse.Namespace) -> "About":
         if not equals:
             raise ConformanceError(f"--choice {choice}", "must be NAME=OPTION", remedy="Such as top_k_ties=exactly_k.")
     choices = {**about.choices, **{name: option for name, _, option in pairs}}
-    return replace(about, dtype=options.dtype or about.dtype, choices=choices)
+    claims = about.claims | {*options.claim}
+    return replace(about, dtype=options.dtype or about.dtype, choices=choices, claims=claims)
 
 
 def command_of(options: argparse.Namespace) -> str:
@@ -148,6 +162,8 @@ def command_of(options: argparse.Namespace) -> str:
         words += [f"--{name}", value] if (value := getattr(options, name)) else []
     for choice in options.choice:
         words += ["--choice", choice]
+    for claim in options.claim:
+        words += ["--claim", claim]
     return shlex.join(words)
 
 

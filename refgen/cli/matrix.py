@@ -13,9 +13,9 @@ def add(commands: Any) -> None:
     """Declares the command."""
     command = commands.add_parser(
         "matrix",
-        help="show several subjects by levels of conformance",
-        description="Lay records of `refgen check` side by side: subjects down, levels across. "
-        "A cell has the checks that went well of those made; ! marks a level in which one failed.",
+        help="show several subjects claim by claim",
+        description="Lay records of `refgen check` side by side: subjects down, claims across. "
+        "A cell has the checks that went well of those made; ! marks a claim in which one failed.",
         epilog="Example: refgen matrix mine.jsonl theirs.jsonl --html matrix.html",
     )
     command.set_defaults(run=run)

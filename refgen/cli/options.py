@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,15 @@ def check_reports(options: argparse.Namespace) -> None:
         from refgen.conformance.reports import page  # noqa: PLC0415 - only with this option
 
         page.environment()
+
+
+def kit_failed(error: Exception) -> int:
+    """Says that refgen itself failed, which accuses no subject; the exit code of that."""
+    from refgen.conformance.judging.run import KIT_FAILED  # noqa: PLC0415 - only for these commands
+
+    print(f"refgen: {error}", file=sys.stderr)
+    print("refgen: this is a bug of refgen, not of the subject; please report it", file=sys.stderr)
+    return KIT_FAILED
 
 
 def write_reports(run: "Run", options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refgen.cli.options import add_reports, check_reports, write_reports
+from refgen.cli.options import add_reports, check_reports, kit_failed, write_reports
 from refgen.errors import ConformanceError, RefgenError
 from refgen.progress import tell
 
@@ -31,9 +31,8 @@ def add(commands: Any) -> None:
         "--model", metavar="DIR|NAME", help="the model of a subject that had one of its own, such as a server"
     )
     command.add_argument(
-        "--level", action="append", metavar="LEVEL", help="only this level; may be given several times"
+        "--only", action="append", metavar="CLAIM|ID", help="only this claim, or checks that match: 'loop.*'"
     )
-    command.add_argument("--only", action="append", metavar="ID", help="only this check, or all that match: 'loop.*'")
     command.add_argument(
         "--seed", type=int, metavar="N", help="for everything that is drawn (default: the recording's)"
     )
@@ -42,9 +41,14 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """A recording in, a report out; the exit code is the verdict."""
+    from refgen.conformance.judging.verdicts import KitError  # noqa: PLC0415 - only for this command
+
     try:
         check_reports(options)
         done = judged(options)
+    except KitError as error:
+        tell("")
+        return kit_failed(error)
     except RefgenError as error:
         tell("")
         print(f"refgen: error: {error}", file=sys.stderr)
@@ -67,7 +71,6 @@ def judged(options: argparse.Namespace) -> "Run":
     return runner.check(
         subject,
         models=None if options.model is None else only(options.model),
-        levels=options.level or subject.levels or None,
         only=options.only or subject.only,
         seed=subject.seed if options.seed is None else options.seed,
         command=command,

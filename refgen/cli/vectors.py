@@ -29,13 +29,13 @@ def run(options: argparse.Namespace) -> None:
     """Files out, one line that counts them."""
     from refgen.conformance.questions.cases import VECTORS, read, suites  # noqa: PLC0415 - only for this command
     from refgen.conformance.questions.designed import DESIGNED  # noqa: PLC0415
-    from refgen.conformance.questions.fresh import NETWORKS, fresh  # noqa: PLC0415
+    from refgen.conformance.questions.fresh import OTHERS, RELEASED, fresh  # noqa: PLC0415
     from refgen.conformance.questions.models import WRITERS  # noqa: PLC0415
 
     if options.folder.is_file():
         raise ConformanceError(str(options.folder), "is a file, not a folder")
     shutil.copytree(VECTORS, options.folder / "cases", dirs_exist_ok=True)
-    drawn = [] if options.seed is None else [fresh(options.seed, number) for number in range(NETWORKS)]
+    drawn = [] if options.seed is None else [fresh(options.seed, number) for number in range(RELEASED + OTHERS)]
     for name, write in [*WRITERS.items(), *drawn]:
         tell(f"writing {name}")
         write(options.folder / "models" / name)

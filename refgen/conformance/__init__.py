@@ -20,7 +20,7 @@ def check(subject: Any, *, model: Any = None, **options: Any) -> Any:
     """The `Run` (judging/run.py) of a subject: a factory that makes an object of a model folder, or a `Subject`.
 
     With `model`, a folder, it is examined on that model alone; else on those of the kit. `options` are those of `runner.check`:
-    levels, only, seed, models, progress. Raises `ConformanceError`.
+    only, seed, claims, models, progress. Raises `ConformanceError`.
     """
     from refgen.conformance.questions.models import only  # noqa: PLC0415
     from refgen.conformance.runner import check as checked  # noqa: PLC0415

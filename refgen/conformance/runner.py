@@ -1,17 +1,19 @@
 """The runner: all checks of a subject, one after the other, each to a result whatever the subject does.
 
-Levels come in their order. A failing smoke test ends the run; a level in which the subject keeps dying or hanging is left.
+Claims come in their order. A failing smoke test ends the run; a claim in which the subject keeps dying or hanging is left.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from refgen.conformance.judging.claims import CLAIMS, SMOKE, place
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.run import Run
-from refgen.conformance.judging.verdicts import LEVELS, Check, Finding, Result, Verdict
+from refgen.conformance.judging.verdicts import Check, Finding, KitError, Result, Verdict
 from refgen.conformance.questions import cases, fresh, relations, sampling, serving, smoke
 from refgen.conformance.questions.models import Models
 from refgen.conformance.questions.probes import PROBES
@@ -23,14 +25,19 @@ from refgen.conformance.subjects.protocol import (
     SubjectError,
     TimedOutError,
 )
-from refgen.errors import ConformanceError, RefgenError
+from refgen.errors import ConformanceError, RefgenError, did_you_mean
 
 
 def probe_checks(lab: Lab) -> list[cases.CaseCheck]:
     """The questions of all probes that are right in the subject's dtype; of a server, those of the probe it has loaded."""
     probes = [build() for name, build in PROBES.items() if name in lab.models]
-    asked = [case for probe in probes if lab.about.dtype in probe.dtypes for case in probe.cases]
-    return [check for case in asked for check in cases.with_rows(case, {})]
+    return [
+        check
+        for probe in probes
+        if lab.about.dtype in probe.dtypes
+        for case in probe.cases
+        for check in cases.with_rows(case, probe.config, {})
+    ]
 
 
 SOURCES: Sequence[Callable[[Lab], Sequence[Check]]] = (
@@ -42,51 +49,53 @@ SOURCES: Sequence[Callable[[Lab], Sequence[Check]]] = (
     relations.checks,
     probe_checks,
 )
-DEATHS = 3  # in one level, before it is left
+DEATHS = 3  # in one claim, before it is left
 DEADLY = frozenset({Verdict.CRASH, Verdict.TIMEOUT})
 
 
 def check(
     subject: Subject,
     models: Mapping[str, Path] | None = None,
-    levels: Iterable[str] | None = None,
     only: Sequence[str] = (),
     seed: int = 0,
+    claims: Iterable[str] = (),
     command: str = "",
     progress: Callable[[int, int, str], None] = lambda *_: None,
 ) -> Run:
-    """Makes all checks of `levels`, by default of all, or those of them whose id matches one of `only`; tells `progress` how far it is.
+    """Makes all checks, or those of the claims and ids that `only` names ("network", "forward.*"); tells `progress` how far it is.
 
-    `models` are the folders that the subject is asked about, by default those of the kit. Raises `ConformanceError` for levels and ids
-    that there are not.
+    `models` are the folders that the subject is asked about, by default those of the kit; `claims` must be answered. Raises
+    `ConformanceError` for claims and ids that do not exist, `KitError` if refgen itself fails.
     """
-    levels = tuple(LEVELS) if levels is None else tuple(levels)
-    if unknown := [level for level in levels if level not in LEVELS]:
-        raise ConformanceError(f"level {unknown[0]!r}", "is none", remedy=f"There are {', '.join(LEVELS)}.")
+    declared = frozenset(claims) | subject.about.claims
+    for name in declared:
+        if name not in CLAIMS:
+            raise ConformanceError(f"claim {name!r}", "does not exist", remedy=did_you_mean(name, CLAIMS))
     started = datetime.now(UTC).isoformat(timespec="seconds")
     lab = Lab(subject, Models() if models is None else models, seed)
-    wanted = selected(lab, levels, only)
+    wanted = selected(lab, only)
     results: list[Result] = []
     for result in made(lab, wanted):
         results.append(result)
         progress(len(results), len(wanted), result.id)
+    results = asked_again(lab, wanted, results)
     progress(len(wanted), len(wanted), "")
-    return Run(subject.about, tuple(results), seed, tuple(lab.models), levels, command, started)
+    return Run(subject.about, tuple(results), seed, tuple(lab.models), tuple(only), declared, command, started)
 
 
-def selected(lab: Lab, levels: Sequence[str], only: Sequence[str]) -> list[Check]:
-    """Checks in the order of their levels; the smoke tests are always among them."""
+def selected(lab: Lab, only: Sequence[str]) -> list[Check]:
+    """Checks in the order of their claims; the smoke tests are always among them."""
     every = [each for source in SOURCES for each in source(lab)]
     for pattern in only:
-        if not any(fnmatchcase(each.id, pattern) for each in every):
-            raise ConformanceError(f"check {pattern!r}", "is none", remedy="Such as loop.end.first or 'forward.*'.")
+        if pattern not in CLAIMS and not any(fnmatchcase(each.id, pattern) for each in every):
+            remedy = did_you_mean(pattern, [*CLAIMS, *(each.id for each in every)]) or "Such as network or 'forward.*'."
+            raise ConformanceError(f"--only {pattern}", "is neither a claim nor the id of a check", remedy=remedy)
     chosen = [
         each
         for each in every
-        if each.level == "smoke"
-        or (each.level in levels and (not only or any(fnmatchcase(each.id, pattern) for pattern in only)))
+        if each.claim == SMOKE or not only or any(each.claim == name or fnmatchcase(each.id, name) for name in only)
     ]
-    return sorted(chosen, key=lambda each: list(LEVELS).index(each.level))
+    return sorted(chosen, key=lambda each: place(each.claim))
 
 
 def made(lab: Lab, wanted: Iterable[Check]) -> Iterator[Result]:
@@ -96,14 +105,14 @@ def made(lab: Lab, wanted: Iterable[Check]) -> Iterator[Result]:
     for each in wanted:
         if isinstance(each, cases.RowCheck) and (broken or not each.applies(lab)):
             continue
-        if broken and each.level != "smoke":
+        if broken and each.claim != SMOKE:
             result = left(each, broken)
-        elif deaths.get(each.level, 0) >= DEATHS:
-            result = left(each, f"the subject died or hung {DEATHS} times in this level")
+        elif deaths.get(each.claim, 0) >= DEATHS:
+            result = left(each, f"the subject died or hung {DEATHS} times in this claim")
         else:
             result = make(lab, each)
-        deaths[each.level] = deaths.get(each.level, 0) + (result.verdict in DEADLY)
-        if each.level == "smoke" and result.verdict.bad:
+        deaths[each.claim] = deaths.get(each.claim, 0) + (result.verdict in DEADLY)
+        if each.claim == SMOKE and result.verdict.bad:
             broken = f"{each.id} went wrong"
         yield result
 
@@ -111,7 +120,7 @@ def made(lab: Lab, wanted: Iterable[Check]) -> Iterator[Result]:
 def left(check: Check, reason: str) -> Result:
     """A check that was not made."""
     return Result(
-        check.id, check.level, check.rules, check.why, Finding(Verdict.INCONCLUSIVE, f"not made: {reason}"), 0.0
+        check.id, check.claim, check.rules, check.why, Finding(Verdict.INCONCLUSIVE, f"not made: {reason}"), 0.0
     )
 
 
@@ -121,9 +130,47 @@ def make(lab: Lab, check: Check) -> Result:
     start = time.monotonic()
     missing = sorted(check.needs - lab.about.can)
     finding = Finding(Verdict.SKIP, f"the subject does not {missing[0]}") if missing else guarded(lab, check)
-    rules = tuple(dict.fromkeys((*finding.rules, *check.rules)))
+    dead = finding.verdict in DEADLY  # a crash names no rule: it may have any cause
+    rules = () if dead else tuple(dict.fromkeys((*finding.rules, *check.rules)))
     asked = () if finding.verdict.good else tuple(lab.asked)  # judging/run.py looks at what was asked and skipped
-    return Result(check.id, check.level, rules, check.why, finding, round(time.monotonic() - start, 4), asked)
+    return Result(check.id, check.claim, rules, check.why, finding, round(time.monotonic() - start, 4), asked)
+
+
+def asked_again(lab: Lab, wanted: Sequence[Check], results: Sequence[Result]) -> list[Result]:
+    """The first failure of each kind once more, alone and twice, of a subject that begins anew: if the answer changes, that is it.
+
+    Checks of chance draw anew each time, and a time-out takes its time; they are left as they are.
+    """
+    seen, final, checks = set(), [], {each.id: each for each in wanted}
+    for result in results:
+        check = checks[result.id]
+        kind = (result.claim, result.rules[:1], result.finding.fault)
+        repeats = result.verdict.bad and result.verdict is not Verdict.TIMEOUT and not hasattr(check, "draws")
+        if repeats and result.claim != SMOKE and kind not in seen:
+            seen.add(kind)
+            result = replace(result, finding=repeated(lab, check, result.finding))  # noqa: PLW2901 - the same, looked at again
+            result = replace(result, rules=result.finding.rules if "again" in result.finding.facts else result.rules)  # noqa: PLW2901
+        final.append(result)
+    return final
+
+
+def repeated(lab: Lab, check: Check, finding: Finding) -> Finding:
+    """The same finding, or that the answer changes."""
+    again = []
+    for _ in range(2):
+        lab.subject.restart()
+        again.append(guarded(lab, check).verdict)
+    good = sum(each.good for each in again)
+    if not good:
+        return finding
+    said = (
+        "asked alone, it is right: the answer depends on earlier requests"
+        if good == 2
+        else "the answer changes each time"
+    )
+    rules = ("CACHE-01", "GREEDY-04") if good == 2 else ("GREEDY-04", "CACHE-01")
+    facts = {**finding.facts, "again": [str(each) for each in again]}
+    return replace(finding, message=f"{said}. At first: {finding.message}", rules=rules, fault=None, facts=facts)
 
 
 def guarded(lab: Lab, check: Check) -> Finding:
@@ -134,13 +181,16 @@ def guarded(lab: Lab, check: Check) -> Finding:
         SubjectError,
         RefgenError,
     ) as error:  # refgen's own: what was answered cannot be looked at, such as ids that are no tokens
+        if isinstance(error, RefusedError) and check.claim != SMOKE:
+            crashed = error.is_crash
+            return Finding(Verdict.CRASH if crashed else Verdict.SKIP, f"{'raised' if crashed else 'refused:'} {error}")
         verdicts: dict[type[Exception], Verdict] = {
             SkippedError: Verdict.SKIP, CrashedError: Verdict.CRASH, TimedOutError: Verdict.TIMEOUT
         }  # fmt: skip
         said = f"refused: {error}" if isinstance(error, RefusedError) else str(error)
         verdict = verdicts.get(type(error), Verdict.FAIL)
-        if check.level == "smoke" and verdict is Verdict.SKIP:  # it says that it can
+        if check.claim == SMOKE and verdict is Verdict.SKIP:  # it says that it can
             verdict = Verdict.FAIL
         return Finding(verdict, said, rules=getattr(error, "rules", ()))
-    except Exception as error:  # noqa: BLE001 - a fault of the kit is none of the subject's
-        return Finding(Verdict.INCONCLUSIVE, f"the kit itself failed: {type(error).__name__}: {error}")
+    except Exception as error:
+        raise KitError(check.id, error) from error

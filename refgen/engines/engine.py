@@ -14,7 +14,7 @@ Prompts               Who cuts a long prompt into parts is the engine; the calle
 `note`                Is shown every stage that model.py names, in its order, as a plain array. An engine that fuses steps hands a
                       pass that somebody watches to a way that does not, with the same bounds.
 Rows                  A cache's rows can be taken out, repeated and joined by others between passes (`Cache.select`, `Cache.join`),
-                      so a server can let requests come and go while a batch runs.
+                      so a server can let requests come and go while a batch runs. An engine that splits a batch does the same.
 Held to               model.py: float64 within a stated bound, float32 and coarser within the modelled rounding error
                       (oracle/noise.py); tests/properties/test_engine_laws.py asks every engine in `ENGINES`.
 

@@ -1,4 +1,4 @@
-"""Cases of the level "forward": logits of the designed networks, proved and correctly rounded, with their expected rounding errors.
+"""Cases of forward: logits of the designed networks, proved and correctly rounded, with their expected rounding errors.
 
 A padded row is what it is alone, so it is proved alone; what stands at its padding means nothing, and is 0 here.
 """
@@ -52,9 +52,7 @@ def cases(tensors: dict[str, ndarray], names: tuple[str, ...] = tuple(DESIGNED))
             tensors |= expected(name, request, key)
             rules = {"padded": ("PAD-05", "PAD-04"), "cached": ("CACHE-02", "FWD-02")}.get(kind, (CONFIG_RULES[name],))
             bug = {"net-plain": "BASIC"}.get(name, "MODIFIED_PARAMETER") if kind == "full" else "EDGE_CASE"
-            yield Case(
-                f"forward.{key}", "forward", rules, WHY[kind], name, "forward", request, {"logits": key}, bug=bug
-            )
+            yield Case(f"forward.{key}", rules, WHY[kind], name, "forward", request, {"logits": key}, bug=bug)
     yield from rejected()
 
 
@@ -68,7 +66,6 @@ def rejected() -> Iterator[Case]:
     for name, rule, why, request in table:
         yield Case(
             f"forward.rejects.{name}",
-            "forward",
             (rule,),
             why,
             "net-plain",

@@ -1,4 +1,4 @@
-"""Cases of the level "loop": greedy text of the designed networks, each token proved to be the best, and what must be refused.
+"""Cases of loop: greedy text of the designed networks, each token proved to be the best, and what must be refused.
 
 What ends a text, stops it or keeps tokens out of it is in the probes, whose tokens no rounding can change.
 """
@@ -36,7 +36,6 @@ def cases(names: tuple[str, ...] = tuple(DESIGNED)) -> Iterator[Case]:
         request = {"input_ids": [PROMPT], "max_new_tokens": TOKENS, "do_sample": False}
         yield Case(
             f"loop.greedy.{name}",
-            "loop",
             ("GREEDY-01",),
             "the likeliest token, each time",
             name,
@@ -48,7 +47,6 @@ def cases(names: tuple[str, ...] = tuple(DESIGNED)) -> Iterator[Case]:
         request = {"input_ids": [PROMPT], "max_new_tokens": 4, "do_sample": False} | change
         yield Case(
             f"loop.rejects.{name}",
-            "loop",
             (rule,),
             why,
             "net-plain",

@@ -1,4 +1,4 @@
-"""Cases of the level "process": what settings make of logits that are written down, so that every number can be followed.
+"""Cases of process: what settings make of logits that are written down, so that every number can be followed.
 
 Logits are small multiples of 1/4, which every format holds; no mass of a prefix lies within 1e-3 of a top-p, so that no case turns
 on how a sum is rounded, except for two equal logits, whose half is exact.
@@ -78,9 +78,7 @@ def cases() -> Iterator[Case]:
     """Each with the scores that refgen's processors give."""
     for name, rule, why, history, logits, settings, kills in TABLE:
         request = {"input_ids": [history], "logits": [logits], **settings}
-        yield Case(
-            f"process.{name}", "process", (rule,), why, MODEL, "process", request, scores_of(request), kills=kills
-        )
+        yield Case(f"process.{name}", (rule,), why, MODEL, "process", request, scores_of(request), kills=kills)
     yield ties(
         "top_k",
         "top_k_ties",
@@ -110,7 +108,6 @@ def ties(name: str, choice: str, logits: list[float], settings: dict[str, Any], 
     why = "which of equal tokens are kept differs between stacks; a subject has one way"
     return Case(
         f"process.ties.{name}",
-        "process",
         (rule,),
         why,
         MODEL,
@@ -147,7 +144,7 @@ def orders() -> Iterator[Case]:
         request = {"input_ids": [[1]], "logits": [SLOPE], **SAMPLING, **settings}
         expected = {option: in_order(order, settings) for option, order in ORDERS.items()}
         yield Case(
-            f"process.order.{name}", "process", (rule,), why, MODEL, "process", request, expected, "CONVENTION", CHOICE,
+            f"process.order.{name}", (rule,), why, MODEL, "process", request, expected, "CONVENTION", CHOICE,
             "order", kills=kills,
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Cases of the level "tokenizer": texts that break tokenizers, with the shipped model's ids."""
+"""Cases of tokenizer: texts that break tokenizers, with the shipped model's ids."""
 
 from collections.abc import Iterator
 
@@ -50,7 +50,6 @@ def cases() -> Iterator[Case]:
         ids = tokenizer.encode(text)
         yield Case(
             f"tokenizer.encode.{name}",
-            "tokenizer",
             (rule,),
             why,
             MODEL,
@@ -79,7 +78,6 @@ def decoding(tokenizer: Tokenizer, name: str, ids: list[int]) -> Case:
     request = {"ids": ids, "skip_special_tokens": False}
     return Case(
         f"tokenizer.decode.{name}",
-        "tokenizer",
         (rule,),
         why,
         MODEL,
@@ -105,6 +103,4 @@ def special(tokenizer: Tokenizer) -> Iterator[Case]:
     for name, ids, skip, rule, why, kills in table:
         request = {"ids": ids, "skip_special_tokens": skip}
         expected = {"text": tokenizer.decode(ids, skip_special_tokens=skip)}
-        yield Case(
-            f"tokenizer.special.{name}", "tokenizer", (rule,), why, MODEL, "decode", request, expected, kills=kills
-        )
+        yield Case(f"tokenizer.special.{name}", (rule,), why, MODEL, "decode", request, expected, kills=kills)

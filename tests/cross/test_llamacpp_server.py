@@ -1,4 +1,4 @@
-"""The serving level on a released server, llama.cpp's. What it does otherwise than SPEC.md is listed here, each with its reason."""
+"""The claim "serving" on a released server, llama.cpp's. What it does otherwise than SPEC.md is listed here, each with its reason."""
 
 import os
 import re

@@ -35,14 +35,14 @@ def one_thread():
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(("dtype", "attention"), VARIANTS)
-def test_transformers_is_conformant(dtype, attention, figures):
+def test_transformers_is_right(dtype, attention, figures):
     """Nothing fails; what is not the best token is a tie that rounding explains."""
     run = check(partial(TransformersSubject, dtype=dtype, attention=attention), only=SAMPLE)
-    assert run.overall.verdict == "conformant", run.overall.sentence
+    assert run.overall.verdict == "right", run.overall.sentence
     figures.append(f"transformers, {attention}: {run.overall.sentence}")
 
 
-def test_a_gpt2_in_javascript_is_conformant(figures):
+def test_a_gpt2_in_javascript_is_right(figures):
     """The example of docs/subjects.md, through the pipe."""
     if shutil.which("node") is None:
         pytest.skip("node is not installed")
@@ -51,7 +51,7 @@ def test_a_gpt2_in_javascript_is_conformant(figures):
         run = check(subject, only=["forward.net-*", "loop.greedy.*", "loop.rejects.*", "probe.clock.*"])
     finally:
         subject.close()
-    assert run.overall.verdict == "conformant", run.overall.sentence
+    assert run.overall.verdict == "right", run.overall.sentence
     assert len((ROOT / "docs" / "adapters" / "adapter.mjs").read_text().splitlines()) < 60
     figures.append(f"{subject.about.name}: {run.overall.sentence}")
 

@@ -11,6 +11,7 @@ import refgen.model
 from refgen import AutoModelForCausalLM, Cache, ConfigError, GPT2Config, GPT2LMHeadModel
 from refgen.activations import ACTIVATIONS, relu
 from refgen.checkpoints import assemble
+from refgen.engines import ENGINES
 from refgen.engines.canonical.numbers import Canonical, canonical, kept
 from refgen.model import Affine, attend, attention_scale, gelu_new, layer_norm, linear, softmax, visibility
 from tests import exact_twin
@@ -85,7 +86,7 @@ def test_what_is_refused():
         AutoModelForCausalLM.from_pretrained("shakespeare", dtype="float64", engine="canonical")
     with pytest.raises(
         ConfigError,
-        match=r"engine='canonicl': must be one of plain, numpy, canonical \[CANON-01\]. Did you mean canonical\?",
+        match=rf"engine='canonicl': must be one of {', '.join(ENGINES)} \[CANON-01\]. Did you mean canonical\?",
     ):
         AutoModelForCausalLM.from_pretrained("shakespeare", engine="canonicl")
 

@@ -20,6 +20,7 @@ from refgen.conformance.questions.cases import (
     Case,
     CaseCheck,
     as_dict,
+    config_of,
     from_dict,
     read,
     suites,
@@ -81,9 +82,9 @@ def test_cases_name_what_there_is():
 @pytest.mark.filterwarnings("ignore::refgen.IgnoredSettingWarning")
 def test_files_are_what_their_makers_make(tmp_path):
     """Made again, files are the same bytes; of what takes proofs a sample is."""
-    for level in (tokenizer, process):
-        name = f"{level.__name__.rpartition('.')[2]}.json"
-        write(tmp_path / name, list(with_reports(level.cases())))
+    for kind in (tokenizer, process):
+        name = f"{kind.__name__.rpartition('.')[2]}.json"
+        write(tmp_path / name, list(with_reports(kind.cases())))
         assert (tmp_path / name).read_bytes() == (VECTORS / name).read_bytes()
     filed = {case.id: case for case in FILED}
     assert all(as_dict(case) == as_dict(filed[case.id]) for case in with_reports(loop.cases(("net-own-head",))))
@@ -101,7 +102,6 @@ def test_files_are_what_their_makers_make(tmp_path):
     st.builds(
         Case,
         id=st.from_regex(r"[a-z]+\.[a-z]+", fullmatch=True),
-        level=st.just("loop"),
         rules=st.lists(st.sampled_from(sorted(RULES)), min_size=1).map(tuple),
         why=st.text(min_size=1),
         model=st.text(),
@@ -146,10 +146,10 @@ def verdict(case, ids, choices=()):
     """Of a subject that says `ids`."""
     about = About("says", can=frozenset({"encode"}), choices=dict(choices))
     lab = Lab(PythonSubject(lambda folder: Says(ids), about), Models())
-    return CaseCheck(case).run(lab)
+    return CaseCheck(case, config_of(case.model)).run(lab)
 
 
-PLAIN = Case("a.b", "tokenizer", ("TOK-05",), "why", "shakespeare", "encode", {"text": "x"}, {"ids": [1, 2]})
+PLAIN = Case("a.b", ("TOK-05",), "why", "shakespeare", "encode", {"text": "x"}, {"ids": [1, 2]})
 CHOOSING = replace(
     PLAIN,
     result=CHOICE,

@@ -180,7 +180,8 @@ def test_an_activation_refgen_does_not_know_is_refused(tmp_path):
 def test_a_folder_without_weights_is_refused(tmp_path):
     """CKPT-09. Both names that weights may have are in the error."""
     (tmp_path / "config.json").write_text(json.dumps(SMALL.to_dict()))
-    expected = f"{tmp_path}: holds neither model.safetensors nor model.safetensors.index.json [CKPT-09]."
+    names = " nor ".join(name for each in checkpoints.FORMATS for name in each.files)
+    expected = f"{tmp_path}: holds neither {names} [CKPT-09]."
     with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}$"):
         load(tmp_path)
 
@@ -211,8 +212,8 @@ def test_an_unknown_model_name_is_refused(tmp_path):
 
 
 def read_npz(folder: Path) -> list[Stored]:
-    """The arrays of `weights.npz`, which holds linear weights as torch's Linear has them, `[out, in]`."""
-    path = folder / "weights.npz"
+    """The arrays of `weights.dummy.npz`, which holds linear weights as torch's Linear has them, `[out, in]`."""
+    path = folder / "weights.dummy.npz"
     with np.load(path) as archive:
         arrays = {name: archive[name] for name in archive.files if name != "config"}
     return [
@@ -225,14 +226,14 @@ def read_npz(folder: Path) -> list[Stored]:
 
 def config_of_npz(folder: Path) -> dict[str, Any]:
     """The configuration, which is in the same file."""
-    with np.load(folder / "weights.npz") as archive:
+    with np.load(folder / "weights.dummy.npz") as archive:
         return json.loads(str(archive["config"]))
 
 
 @pytest.fixture
 def npz(monkeypatch):
     """A second format in the registry."""
-    both = (*checkpoints.FORMATS, Format(("weights.npz",), read_npz, config_of_npz))
+    both = (*checkpoints.FORMATS, Format(("weights.dummy.npz",), read_npz, config_of_npz))
     monkeypatch.setattr("refgen.checkpoints.FORMATS", both)
 
 
@@ -240,7 +241,7 @@ def write_npz(folder: Path, tensors: dict[str, ndarray], config: GPT2Config = SM
     """A model folder in that format."""
     folder.mkdir(parents=True, exist_ok=True)
     turned = {name: array.T if ".c_" in name else array for name, array in tensors.items()}
-    np.savez(folder / "weights.npz", config=json.dumps(config.to_dict()), **turned)
+    np.savez(folder / "weights.dummy.npz", config=json.dumps(config.to_dict()), **turned)
     return folder
 
 
@@ -286,10 +287,8 @@ def test_of_two_formats_the_first_is_read(tmp_path, npz):
     assert_same_bits(load(tmp_path), with_head(first))
     (tmp_path / "model.safetensors").unlink()
     assert_same_bits(load(tmp_path), with_head(second))
-    (tmp_path / "weights.npz").unlink()
-    expected = (
-        f"{tmp_path}: holds neither model.safetensors nor model.safetensors.index.json nor weights.npz [CKPT-09]."
-    )
+    (tmp_path / "weights.dummy.npz").unlink()
+    expected = f"{tmp_path}: holds neither {' nor '.join(name for each in checkpoints.FORMATS for name in each.files)} [CKPT-09]."
     with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}$"):
         load(tmp_path)
 

@@ -233,7 +233,7 @@ def test_sizes_and_words(folders):
         assert set(probe(name).rules) <= RULES, name
         for case in probe(name).cases:
             assert set(case.rules) <= RULES, case.id
-            assert case.level == "probes", case.id
+            assert not case.ties, case.id
             assert case.model == name, case.id
 
 

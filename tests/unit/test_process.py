@@ -107,21 +107,21 @@ def test_a_program_that_is_not_there():
 
 
 def test_a_run_goes_on(program):
-    """A subject that dies at nearly every question gets verdicts, and a level is left after three deaths."""
-    run = check(program("say(ids=[1]) if request.get('text') == 'Hello' else os._exit(1)"), levels=["tokenizer"])
+    """A subject that dies at nearly every question gets verdicts, and a claim is left after three deaths."""
+    run = check(program("say(ids=[1]) if request.get('text') == 'Hello' else os._exit(1)"), only=["tokenizer"])
     assert run.overall.code == 2, "one smoke test fails, so the adapter is broken, and nothing else is asked"
-    assert {result.verdict for result in run.results if result.level == "tokenizer"} == {"INCONCLUSIVE"}
+    assert {result.verdict for result in run.results if result.claim == "tokenizer"} == {"INCONCLUSIVE"}
     alive = "say(ids=[1]) if request.get('text') == 'Hello' else say(rows=[[1]]) if op == 'generate' else os._exit(1)"
-    run = check(program(alive), levels=["tokenizer"])
+    run = check(program(alive), only=["tokenizer"])
     assert run.overall.code == 1
-    verdicts = [result.verdict for result in run.results if result.level == "tokenizer" and "encode" in result.id]
+    verdicts = [result.verdict for result in run.results if result.claim == "tokenizer" and "encode" in result.id]
     assert verdicts[:4] == ["CRASH", "CRASH", "CRASH", "INCONCLUSIVE"]
 
 
-def test_who_skips_everything_is_not_conformant(program):
+def test_skipping_everything_shows_nothing(program):
     """Nothing shown beyond the smoke test is inconclusive."""
     smoke = "say(ids=[1]) if request.get('text') == 'Hello' else say(rows=[[1]]) if request.get('max_new_tokens') == 1 "
-    run = check(program(smoke + "else say(skipped='later')"), levels=["tokenizer"])
+    run = check(program(smoke + "else say(skipped='later')"), only=["tokenizer"])
     assert (run.overall.verdict, run.overall.code) == ("inconclusive", 3)
 
 
@@ -139,10 +139,9 @@ def test_a_python_factory_in_its_own_process(worker):
     assert worker.about.name == "refgen"
     run = check(
         worker,
-        levels=["tokenizer", "process", "loop"],
         only=["tokenizer.*", "process.*", "loop.rejects.*", "loop.greedy.*"],
     )
-    assert run.overall.verdict == "conformant", run.overall.sentence
+    assert run.overall.verdict == "right", run.overall.sentence
     assert all(result.verdict.good for result in run.results)
 
 

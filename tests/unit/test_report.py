@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -11,19 +12,22 @@ import pytest
 from hypothesis import given
 
 from refgen.cli import main
+from refgen.conformance import check as check_subject
+from refgen.conformance.judging.claims import CLAIMS
 from refgen.conformance.judging.run import Run
-from refgen.conformance.judging.verdicts import LEVELS, Finding, Result, Verdict
+from refgen.conformance.judging.verdicts import Finding, Result, Verdict
 from refgen.conformance.reports import badge, junit, matrix, page, pictures, terminal
-from refgen.conformance.reports.record import write_jsonl
+from refgen.conformance.reports.record import read_jsonl, write_jsonl
 from refgen.conformance.subjects.protocol import About
+from refgen.conformance.subjects.reference import ReferenceSubject
 from refgen.errors import ConformanceError
 from tests.strategies import runs
 
 
-def check(name, level, verdict, *rules, message="", why="text would differ", **finding):
+def check(name, claim, verdict, *rules, message="", why="text would differ", **finding):
     """One result."""
     found = Finding(Verdict(verdict), message, **finding)
-    return Result(name, level, (*finding.get("rules", ()), *rules), why, found, 0.5)
+    return Result(name, claim, (*finding.get("rules", ()), *rules), why, found, 0.5)
 
 
 STAGES = [
@@ -41,32 +45,49 @@ RUN = Run(
     About("mine", "0.3", "float32", frozenset({"forward", "generate"}), {"top_k_ties": "all"}),
     (
         check("smoke.forward", "smoke", "PASS"),
-        check("forward.a", "forward", "PASS", "FWD-16", facts={"overall": 0.9, "worst": 1.4}),
-        *(check(f"forward.{name}", "forward", "FAIL", "FWD-04", message=GELU, why="every logit", rules=("FWD-16",), fault="gelu-erf",
+        check("tokenizer.hang", "tokenizer", "TIMEOUT", message="no answer to encode\x1b[2J after 60 s"),
+        check("forward.a", "network", "PASS", "FWD-16", facts={"overall": 0.9, "worst": 1.4}),
+        *(check(f"forward.{name}", "network", "FAIL", "FWD-04", message=GELU, why="every logit", rules=("FWD-16",), fault="gelu-erf",
                 facts={"overall": 41.0, "worst": 70.0, "stages": STAGES}) for name in "bc"),
-        check("loop.greedy", "loop", "TIE", "GREEDY-01", facts={"margins": [0.0, 1.5, 0.0]}),
-        check("loop.end", "loop", "TIMEOUT", "STOP-02", message="no answer to generate\x1b[2J after 60 s"),
-        check("process.a", "process", "SKIP", "TOPP-01", message="the subject does not process"),
-        check("process.b", "process", "SKIP", "TOPK-01", message="the subject does not process"),
+        check("loop.greedy", "greedy", "TIE", "GREEDY-01", facts={"margins": [0.0, 1.5, 0.0]}),
+        check("loop.end", "ending", "FAIL", "STOP-02", message="observed [1, 2], expected [1]"),
+        check("process.a", "processors", "SKIP", "TOPP-01", message="the subject does not process"),
+        check("process.b", "processors", "SKIP", "TOPK-01", message="the subject does not process"),
         check("sampling.law", "sampling", "INCONCLUSIVE", "TEMP-01", message="120 tokens are too few", facts={"power": POWER}),
+        check("loop.rejects", "refusals", "FAIL", "IN-02", message="answered {}, must refuse"),
     ),
     seed=7,
     models=("shakespeare",),
-    levels=tuple(level for level in LEVELS if level != "probes"),
     command="refgen check mine.py:load",
     started="2026-01-02T03:04:05+00:00",
 )  # fmt: skip
-GOOD = replace(RUN, results=tuple(each for each in RUN.results if not each.verdict.bad and each.level != "sampling"))
+GOOD = replace(RUN, results=tuple(each for each in RUN.results if not each.verdict.bad and each.claim != "sampling"))
 
 TEXT = """\
-mine 0.3 in float32 · refgen VERSION · seed 7 · choices top_k_ties=all · models shakespeare · 4.5 s
+mine 0.3 in float32 · refgen VERSION · seed 7 · choices top_k_ties=all · models shakespeare · 5.5 s
 
-level     PASS  TIE  FAIL  TIMEOUT  SKIP  INCONCLUSIVE
-smoke        1                                          the adapter answers sanely
-forward      1          2                               logits, against their rounding error
-process                                2                what settings make of logits
-loop              1              1                      greedy text: lengths, ends, padding, batches, cache
-sampling                                             1  the law of sampled text, and seeds
+The tokenizer is wrong (1 of 1 failed).
+The network is wrong: FWD-16 GELU (2 of 3 failed).
+Greedy text is right (1 of 1).
+Endings: 1 of 1 failed; that waits for the network.
+Sampling is not shown (0 of 1).
+Not claimed: processors, refusals.
+Not asked: cache, batch, padding, configurations, beams, serving.
+
+claim       PASS  TIE  FAIL  TIMEOUT  SKIP  INCONCLUSIVE       verdict
+smoke          1                                                        the adapter answers sanely
+tokenizer                          1                             wrong  text to ids and back
+network        1          2                                      wrong  the GPT-2 that OpenAI released, of any size: logits, and text that shows them
+greedy              1                                            right  the best token at every step
+ending                    1                                    waiting  end tokens, limits, the end of the context, stop strings
+processors                               2                 not claimed  penalties, bans, biases, and what all settings make of logits
+sampling                                               1  inconclusive  the law of sampled tokens, and seeds
+refusals                  1                                not claimed  wrong ids and settings are errors, not answers
+
+TIMEOUT tokenizer.hang
+  no answer to encode\\x1b[2J after 60 s
+  why it matters: text would differ
+  $ refgen check mine.py:load --only tokenizer.hang --seed 7
 
 FAIL forward.b
   logits off: 61 times what rounding explains
@@ -77,47 +98,39 @@ FAIL forward.b
   1 more like it: forward.c
   $ refgen check mine.py:load --only forward.b --seed 7
 
-TIMEOUT loop.end
-  no answer to generate\\x1b[2J after 60 s
-  STOP-02 End tokens: A row ends when its newest token is an end token, which stays in the output; end tokens
-    in the prompt stop nothing.
-  why it matters: text would differ
-  $ refgen check mine.py:load --only loop.end --seed 7
-
-NOT CONFORMANT in float32: 3 checks failed (forward 2 of 3, loop 1 of 2). Right: smoke 1/1. Not tested:
-  tokenizer, process, sampling, serving, relations, probes.
-
-Suspects, the likeliest first:
+Likely causes, the likeliest first:
   1. FWD-16 GELU: looks like gelu-erf; 2 of its 3 checks fail
-  2. STOP-02 End tokens: 1 of its 1 checks fails
-  3. FWD-04 Logits: 2 of its 2 checks fail
+  2. FWD-04 Logits: 2 of its 2 checks fail
 
 Not tested:
-  2 checks of process: the subject does not process
+  2 checks of processors: the subject does not process
   1 check of sampling: inconclusive: 120 tokens are too few
-  probes: not asked for
-  tokenizer, serving, relations: no check fits the subject"""
+  cache, batch, padding, configurations, beams, serving: not asked"""
 
 
 # --- Terminal ---------------------------------------------------------------------------------------------
 
 
 def test_the_terminal():
-    """A line a level, a paragraph a kind of failure, the verdict, whom to suspect, what was not tested and why."""
+    """The answer in words, a line a claim, a paragraph a kind of failure, whom to suspect, what was not tested and why."""
     assert "\n".join(terminal.lines(RUN)).replace(RUN.version, "VERSION") == TEXT
 
 
 def test_a_good_run_is_short():
     """Without failures there are neither paragraphs nor suspects."""
     told = terminal.lines(GOOD)
-    assert "CONFORMANT in float32 at levels smoke 1/1, forward 1/1, loop 1/1. Not tested:" in " ".join(told)
-    assert not [line for line in told if "Suspects" in line or line.startswith(("FAIL", "  $"))]
+    assert told[2:5] == [
+        "The network is right (1 of 1).",
+        "Greedy text is right (1 of 1).",
+        "Not claimed: processors.",
+    ]
+    assert not [line for line in told if "causes" in line or line.startswith(("FAIL", "  $"))]
 
 
 def test_only_so_many_failures_are_shown():
     """Behind the limit there are their number and some names."""
     told = terminal.lines(RUN, shown=1)
-    assert "… and 1 more failures: loop.end" in told
+    assert "… and 2 more failures: forward.b, forward.c" in told
     assert sum(line.startswith("  $") for line in told) == 1
 
 
@@ -138,7 +151,7 @@ def path(tmp_path_factory):
 
 @given(runs())
 def test_junit_counts_agree(path, run):
-    """Any run is XML that parses; suites add up to their cases, and failures to the verdicts."""
+    """Any run is XML that parses; suites add up to their cases, and failures to the verdicts of claims that are made."""
     junit.write_junit(run, path)
     suites = ET.parse(path).getroot()
     assert int(suites.get("tests")) == len(run.results) == len(suites.findall("./testsuite/testcase"))
@@ -146,17 +159,40 @@ def test_junit_counts_agree(path, run):
         inside = {kind: len(suite.findall(f".//testcase/{kind}")) for kind in ("failure", "error", "skipped")}
         told = (int(suite.get(name)) for name in ("failures", "errors", "skipped"))
         assert tuple(inside.values()) == tuple(told)
-    verdicts = [each.verdict for each in run.results]
-    assert int(suites.get("failures")) == verdicts.count(Verdict.FAIL)
-    assert int(suites.get("errors")) == verdicts.count(Verdict.CRASH) + verdicts.count(Verdict.TIMEOUT)
-    assert int(suites.get("skipped")) == verdicts.count(Verdict.SKIP) + verdicts.count(Verdict.INCONCLUSIVE)
+    made = [
+        each.verdict for each in run.results if each.claim == "smoke" or run.claims[each.claim].verdict != "not claimed"
+    ]
+    unshown = sum(each in (Verdict.SKIP, Verdict.INCONCLUSIVE) for each in made) + len(run.results) - len(made)
+    assert int(suites.get("failures")) == made.count(Verdict.FAIL)
+    assert int(suites.get("errors")) == made.count(Verdict.CRASH) + made.count(Verdict.TIMEOUT)
+    assert int(suites.get("skipped")) == unshown
+
+
+@given(runs())
+def test_junit_is_green_where_the_code_is_zero(path, run):
+    """A right run has neither failures nor errors, so a CI server says what the exit code says."""
+    junit.write_junit(run, path)
+    suites = ET.parse(path).getroot()
+    if run.overall.code == 0:
+        assert (suites.get("failures"), suites.get("errors")) == ("0", "0")
+    if run.overall.code == 1 and not run.declared:
+        assert (suites.get("failures"), suites.get("errors")) != ("0", "0")
 
 
 def test_junit_tells_the_rule(path):
-    """A suite a level; a case has its rules as properties, and a failure what a person needs."""
+    """A suite a claim; a case has its rules as properties, and a failure what a person needs."""
     junit.write_junit(RUN, path)
     root = ET.parse(path).getroot()
-    assert [suite.get("name") for suite in root] == ["smoke", "forward", "process", "loop", "sampling"]
+    assert [suite.get("name") for suite in root] == [
+        "smoke",
+        "tokenizer",
+        "network",
+        "greedy",
+        "ending",
+        "processors",
+        "sampling",
+        "refusals",
+    ]
     case = root.find(".//testcase[@name='forward.b']")
     assert [each.get("value") for each in case.findall("./properties/property[@name='rule']")] == ["FWD-16", "FWD-04"]
     failure = case.find("failure")
@@ -168,7 +204,10 @@ def test_junit_tells_the_rule(path):
         "every logit",
         "refgen check mine.py:load --only forward.b --seed 7",
     ]
-    assert root.find(".//testcase[@name='loop.end']/error").get("type") == "TIMEOUT"
+    assert root.find(".//testcase[@name='tokenizer.hang']/error").get("type") == "TIMEOUT"
+    assert root.find(".//testcase[@name='loop.end']/failure").get("type") == "FAIL"
+    spared = root.find(".//testcase[@name='loop.rejects']/skipped").get("message")
+    assert spared == "not claimed: FAIL: answered {}, must refuse"
     assert root.find(".//testcase[@name='loop.greedy']/system-out").text == "TIE: "
     assert (
         root.find(".//testcase[@name='sampling.law']/skipped").get("message") == "INCONCLUSIVE: 120 tokens are too few"
@@ -178,28 +217,40 @@ def test_junit_tells_the_rule(path):
 # --- Badge ------------------------------------------------------------------------------------------------
 
 
-def made(**levels):
-    """A run with so many passes a level."""
-    results = [check("a.b", level, "PASS") for level, count in levels.items() for _ in range(count)]
+def made(**claims):
+    """A run with so many passes a claim."""
+    results = [check("a.b", claim, "PASS") for claim, count in claims.items() for _ in range(count)]
     return replace(RUN, results=tuple(results))
 
 
 @pytest.mark.parametrize(("run", "message", "color"), [
-    (made(smoke=4, tokenizer=2, forward=3, process=1, loop=1, sampling=1, relations=25),
-     "levels 1-5 float32 8/8 · R 25/25", "brightgreen"),
-    (made(tokenizer=1, process=1, loop=1, probes=2), "levels 1,3-4 float32 3/3 · P 2/2", "brightgreen"),
-    (made(forward=1), "level 2 float32 1/1", "brightgreen"),
-    (made(relations=2), "float32 · R 2/2", "brightgreen"),
-    (RUN, "levels 2,4 float32 2/5", "red"),
-    (made(smoke=2), "inconclusive · float32", "yellow"),
-    (made(), "inconclusive", "yellow"),
+    (made(smoke=4, network=3, greedy=1, sampling=25), "float32: network, greedy, sampling right", "brightgreen"),
+    (made(tokenizer=1), "float32: tokenizer right", "brightgreen"),
+    (GOOD, "float32: network, greedy right", "brightgreen"),
+    (RUN, "float32: tokenizer, network wrong", "red"),
+    (replace(made(network=1), declared=frozenset({"batch"})), "float32: network right", "yellow"),
+    (made(smoke=2), "float32: inconclusive", "yellow"),
+    (made(), "float32: inconclusive", "yellow"),
     (replace(RUN, results=(check("smoke.a", "smoke", "CRASH"),)), "adapter broken", "lightgrey"),
 ])  # fmt: skip
 def test_badges(path, run, message, color):
-    """A badge says levels, dtype and counts, and no more than was shown."""
+    """A badge has the claims that are right, or those that are wrong, and the dtype; no more than was shown."""
     badge.write_badge(run, path)
     told = json.loads(path.read_text(encoding="utf-8"))
     assert told == {"schemaVersion": 1, "label": "refgen", "message": message, "color": color}
+
+
+@given(runs())
+def test_a_badge_names_claims_of_its_verdict(path, run):
+    """Of any run: green where claims are right, red where some are wrong, and never a claim of another verdict."""
+    badge.write_badge(run, path)
+    told = json.loads(path.read_text(encoding="utf-8"))
+    assert (told["color"] == "brightgreen") == (run.overall.code == 0)
+    named = {name for name in CLAIMS if re.search(rf"\b{name}\b", told["message"])}
+    wanted = "wrong" if told["message"].endswith("wrong") else "right"
+    assert (
+        named == {name for name, each in run.claims.items() if each.verdict == wanted} or told["color"] == "lightgrey"
+    )
 
 
 # --- Page -------------------------------------------------------------------------------------------------
@@ -259,23 +310,25 @@ def test_every_run_is_a_page(path, run):
 
 
 def test_the_page_tells_everything(path):
-    """Verdict, levels, suspects, failures, what was not tested, strips, timelines, power and rules."""
+    """Verdict, claims, suspects, failures, what was not tested, strips, timelines, power and rules."""
     page.write_html(RUN, path)
     found = parsed(path)
     for words in (
-        "not conformant",
-        "3 checks failed",
+        "wrong",
+        "The network is wrong: FWD-16 GELU (2 of 3 failed).",
+        "Endings: 1 of 1 failed; that waits for the network.",
+        "Not claimed: processors, refusals.",
         "FWD-16",
         "looks like gelu-erf",
         "1 more like it",
-        "refgen check mine.py:load --only loop.end --seed 7",
+        "refgen check mine.py:load --only tokenizer.hang --seed 7",
         "120 tokens are too few",
         "h.0.mlp.act",
         "largest 1.5 sigma",
         "top_k_plus_one",
         "5,200",
         "30 %",
-        "7 rules have checks",
+        "8 rules have checks",
     ):
         assert words in found.text, words
     assert found.tags.count("svg") == 4  # the checks' strip, two passes' stages, one timeline
@@ -284,7 +337,7 @@ def test_the_page_tells_everything(path):
 def test_what_a_subject_says_is_no_markup(path):
     """Names and messages are escaped."""
     evil = "<script>alert('x')</script>"
-    results = (check(evil, "loop", "FAIL", evil, message=evil, why=evil, fault=evil, facts={"margins": [9.0]}),)
+    results = (check(evil, "network", "FAIL", evil, message=evil, why=evil, fault=evil, facts={"margins": [9.0]}),)
     page.write_html(replace(RUN, about=About(evil), results=results, command=evil, models=(evil,)), path)
     assert parsed(path).text.count(evil) >= 6
     matrix.write_html([replace(RUN, about=About(evil))], path)
@@ -301,12 +354,12 @@ def test_without_jinja2(monkeypatch, tmp_path):
 
 def test_timelines():
     """Bars grow with the logarithm; what is infinite has the full height; the limit is where a tie ends."""
-    (line,) = pictures.timelines([check("a", "loop", "FAIL", facts={"margins": [0.0, 2.0, 4.0, 8.0, 80.0, "inf"]})])
+    (line,) = pictures.timelines([check("a", "greedy", "FAIL", facts={"margins": [0.0, 2.0, 4.0, 8.0, 80.0, "inf"]})])
     assert [bar.kind for bar in line.bars] == ["best", "tie", "tie", "off", "off", "off"]
     heights = [bar.height for bar in line.bars]
     assert heights == sorted(heights)
     assert (heights[0], heights[2], heights[4:], line.largest) == (0.0, line.limit, [1.0, 1.0], "inf")
-    assert pictures.timelines([check("a", "loop", "PASS", facts={"margins": [0.0, 0.0]})]) == []
+    assert pictures.timelines([check("a", "greedy", "PASS", facts={"margins": [0.0, 0.0]})]) == []
 
 
 def test_strips():
@@ -321,9 +374,9 @@ def test_strips():
 # --- Matrix -----------------------------------------------------------------------------------------------
 
 MATRIX = """\
-subject     dtype  smoke  forward  process  loop  sampling  verdict
-mine 0.3  float32    1/1     1/3!        -  1/2!       0/1  not conformant: FWD-16 GELU
-mine 0.3  float32    1/1      1/1        -   1/1         -  conformant
+subject     dtype  smoke  tokenizer  network  greedy  ending  processors  sampling  refusals  verdict
+mine 0.3  float32    1/1       0/1!     1/3!     1/1    0/1!           -       0/1         -  wrong: FWD-16 GELU
+mine 0.3  float32    1/1          -      1/1     1/1       -           -         -         -  right
 """
 
 
@@ -337,7 +390,7 @@ def records(tmp_path):
 
 
 def test_matrix(records, capsys, tmp_path):
-    """Subjects down, levels across, with the verdict; as a page too."""
+    """Subjects down, claims across, with the verdict; as a page too."""
     target = tmp_path / "matrix.html"
     assert main(["matrix", *records, "--html", str(target)]) == 0
     assert capsys.readouterr() == (MATRIX, "")
@@ -350,8 +403,9 @@ def test_matrix_as_json(records, capsys):
     """The same for programs."""
     assert main(["matrix", *records, "--json"]) == 0
     bad, good = json.loads(capsys.readouterr().out)
-    assert (bad["verdict"], bad["exit_code"], bad["suspects"][0]) == ("not conformant", 1, "FWD-16")
-    assert good["levels"] == GOOD.counts
+    assert (bad["verdict"], bad["exit_code"], bad["suspects"][0]) == ("wrong", 1, "FWD-16")
+    assert good["counts"] == GOOD.counts
+    assert good["claims"] == {name: each.verdict for name, each in GOOD.claims.items()}
 
 
 def test_matrix_refuses_what_is_no_record(tmp_path, capsys):
@@ -359,3 +413,75 @@ def test_matrix_refuses_what_is_no_record(tmp_path, capsys):
     (tmp_path / "x.jsonl").write_text("{}")
     assert main(["matrix", str(tmp_path / "x.jsonl")]) == 1
     assert capsys.readouterr().err.endswith("x.jsonl: is not a record of refgen check: it has no header.\n")
+
+
+# --- Real runs ----------------------------------------------------------------------------------------------
+
+SUBJECTS = """
+from refgen.conformance.subjects.reference import ReferenceSubject
+
+class Right(ReferenceSubject):
+    name = "right"
+
+class Warm(ReferenceSubject):
+    name = "warm"
+    def generate(self, input_ids, **arguments):
+        return super().generate(input_ids, **arguments | {"temperature": 1.0})
+"""
+SAMPLING = ("sampling.temperature.low", "sampling.top-k.three", "sampling.uniforms.plain", "tokenizer.special.*")
+
+
+@pytest.mark.parametrize(("factory", "code"), [("Right", 0), ("Warm", 1)])
+def test_every_report_of_a_real_run(tmp_path, monkeypatch, capsys, factory, code):
+    """`refgen check` writes each report of a subject that samples, right or wrong, and what it wrote can be read again."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "drawn.py").write_text(SUBJECTS)
+    names = ("html", "junit", "badge", "record", "traffic")
+    files = [word for name in names for word in (f"--{name}", f"run.{name}")]
+    only = [word for each in SAMPLING for word in ("--only", each)]
+    assert (
+        main(["check", f"drawn:{factory}", *only, "--claim", "sampling", "--choice", "top_k_ties=all_stay", *files])
+        == code
+    )
+    out, err = capsys.readouterr()
+    assert err == ""
+    run = read_jsonl(tmp_path / "run.record")
+    assert out == "\n".join(terminal.lines(run)) + "\n"
+    assert (run.overall.code, run.declared, run.about.claims) == (code, {"sampling"}, {"sampling"})
+    assert run.claims["sampling"].verdict == ("wrong" if code else "right")
+    assert run.claims["tokenizer"].verdict == "right"
+    found = parsed(tmp_path / "run.html")
+    powers = [each for each in pictures.powers(run.results) if each.fault == "temperature-ignored"]
+    assert len(powers) >= 1
+    assert "Power of the sampling checks" in found.text
+    assert all(each.fault in found.text for each in pictures.powers(run.results))
+    suites = ET.parse(tmp_path / "run.junit").getroot()
+    assert (suites.get("failures") == "0") == (code == 0)
+    message = json.loads((tmp_path / "run.badge").read_text())["message"]
+    assert message == ("float32: sampling wrong" if code else "float32: tokenizer, sampling right")
+    assert main(["replay", "run.traffic", "--record", "again.record"]) == code
+    again = read_jsonl(tmp_path / "again.record")
+    assert [(each.id, each.finding) for each in again.results] == [(each.id, each.finding) for each in run.results]
+    assert again.declared == run.declared
+    assert main(["matrix", "run.record", "again.record", "--html", "matrix.html"]) == 0
+    for repeat in [line.removeprefix("  $ refgen ") for line in out.splitlines() if line.startswith("  $ ")][:1]:
+        assert "--claim sampling" in repeat
+        assert main(shlex.split(repeat)) == 1
+
+
+def test_a_report_of_a_whole_claim(tmp_path):
+    """Every check of sampling, in every writer; what a finding holds is what the reports draw."""
+    run = check_subject(ReferenceSubject, only=["sampling.[!t]*", "probe.dice*"])
+    page.write_html(run, tmp_path / "page")
+    junit.write_junit(run, tmp_path / "junit")
+    badge.write_badge(run, tmp_path / "badge")
+    write_jsonl(run, tmp_path / "record")
+    assert read_jsonl(tmp_path / "record").overall == run.overall
+    laws = [each for each in run.results if "power" in each.finding.facts]
+    assert len(laws) > 12
+    for each in laws:
+        for power in each.finding.facts["power"]:
+            assert set(power) == {"fault", "tokens", "detected"}
+            assert 0 <= power["detected"] <= 1
+            assert power["tokens"] == "inf" or power["tokens"] > 0
+    assert {power.check for power in pictures.powers(run.results)} == {each.id for each in laws}

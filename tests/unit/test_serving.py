@@ -1,4 +1,4 @@
-"""The serving level on a server with planted faults (openai_server.py). Rules SERVE-01 to SERVE-10 and those a server keeps.
+"""The claim "serving" on a server with planted faults (openai_server.py). Rules SERVE-01 to SERVE-10 and those a server keeps.
 
 The whole table, each fault asked every question, is long: it is made under HYPOTHESIS_PROFILE=long.
 """
@@ -100,7 +100,7 @@ def test_a_fault_is_named_by_the_first_question_that_fails(known, figures):
     assert sum(first) >= 0.9 * len(first)
 
 
-def test_faults_cover_the_rules_of_the_level(known):
+def test_faults_cover_the_rules_of_the_claim(known):
     """Every rule a question is about first has a fault, every fault a question, all ids are rules of SPEC.md."""
     subject, material = known
     questions = {check.id: check for check in checks(Lab(subject, {"shakespeare": FOLDER}), material)}
@@ -110,7 +110,7 @@ def test_faults_cover_the_rules_of_the_level(known):
     }
     cited = {rule for check in questions.values() for rule in check.rules}
     assert cited | {rule for fault in FAULTS.values() for rule in fault.rules} <= rules().keys()
-    assert all(check.level == "serving" and check.why for check in questions.values())
+    assert all(check.claim == "serving" and check.why for check in questions.values())
 
 
 def test_a_declared_choice_is_held_to(known):
@@ -127,6 +127,6 @@ def test_a_declared_choice_is_held_to(known):
 
 
 def test_no_questions_to_what_is_no_server():
-    """The level is empty for a subject in Python."""
+    """There are none for a subject in Python."""
     lab = Lab(PythonSubject(ReferenceSubject, describe(ReferenceSubject, FOLDER)), {"shakespeare": FOLDER})
     assert checks(lab) == []

@@ -1,36 +1,53 @@
-"""A run: one subject, checked, and the verdict on the subject as a whole.
+"""A run: one subject, checked, and what all claims together say.
 
-`overall` tries these in this order, and the first that applies is the verdict:
+`overall` tries these in this order, and the first that applies is the verdict. The exit codes are those of all commands:
 
-    adapter broken   2  a check of level smoke went bad: nothing else says anything about the model
-    not conformant   1  another check went bad
-    inconclusive     3  nothing went bad, but too little went well: nothing beyond smoke, fewer than half of what was asked
-                        there of operations that the subject claims, or nothing in a level that it claims
-    conformant       0  else, at the levels and in the dtype that the sentence names
+    adapter broken   2  a smoke test went bad: nothing else says anything about the model
+    wrong            1  a claim is wrong, or one that was declared was not answered
+    inconclusive     3  no claim is right, or one that was mostly answered, or declared, was not shown
+    right            0  every claim that was made is right
+
+A kit that fails by itself exits with 4 (KitError), a wrong option or file with 2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import refgen
+from refgen import spec
+from refgen.conformance.judging.claims import (
+    ENOUGH,
+    NOT_ASKED,
+    NOT_CLAIMED,
+    SMOKE,
+    WAITING,
+    ClaimVerdict,
+    claim_verdicts,
+    counts,
+)
+from refgen.conformance.judging.claims import INCONCLUSIVE as UNCLEAR
+from refgen.conformance.judging.claims import RIGHT as CLAIM_RIGHT
+from refgen.conformance.judging.claims import WRONG as CLAIM_WRONG
 from refgen.conformance.judging.suspects import Suspect, suspects
-from refgen.conformance.judging.verdicts import LEVELS, Result, Verdict, by_level, counts
+from refgen.conformance.judging.verdicts import Result
 from refgen.conformance.subjects.protocol import About
 
-CONFORMANT, NOT_CONFORMANT, BROKEN, INCONCLUSIVE = "conformant", "not conformant", "adapter broken", "inconclusive"
-CODES = {CONFORMANT: 0, NOT_CONFORMANT: 1, BROKEN: 2, INCONCLUSIVE: 3}
-# Levels that are about an operation as such; who claims it is asked no more there than to do it. The others also ask for
-# settings that not everyone has.
-CORE = ("tokenizer", "forward", "process", "loop")
-ENOUGH = 0.5  # of the checks that were asked of claimed operations, at least
+RIGHT, WRONG, BROKEN, INCONCLUSIVE = "right", "wrong", "adapter broken", "inconclusive"
+CODES = {RIGHT: 0, WRONG: 1, BROKEN: 2, INCONCLUSIVE: 3}
+KIT_FAILED = 4
 
 
 @dataclass(frozen=True)
 class Overall:
-    """What all results say together."""
+    """What all results say together. `sentences` are one for each claim that was made, then what was not."""
 
     verdict: str
-    sentence: str
+    sentences: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """All in one line."""
+        return " ".join(self.sentences)
 
     @property
     def code(self) -> int:
@@ -46,24 +63,31 @@ class Run:
     results: tuple[Result, ...]
     seed: int = 0
     models: tuple[str, ...] = ()
-    levels: tuple[str, ...] = tuple(LEVELS)  # that were asked for
+    only: tuple[str, ...] = ()  # claims and ids that were asked for; empty for all
+    declared: frozenset[str] = frozenset()  # claims that the subject or --claim declares
     command: str = ""  # that repeats it, without --seed, --only and reports
     started: str = ""  # ISO 8601
     version: str = field(default_factory=lambda: refgen.__version__)
 
     @property
+    def claims(self) -> dict[str, ClaimVerdict]:
+        """The verdict on every claim."""
+        return claim_verdicts(self.results, self.declared)
+
+    @property
     def overall(self) -> Overall:
         """The verdict on the subject."""
-        return overall(self.results, self.about)
+        return overall(self)
 
     @property
     def suspects(self) -> tuple[Suspect, ...]:
-        """The likeliest broken rule first."""
-        return suspects(self.results)
+        """The likeliest broken rule first, of the claims that are wrong."""
+        wrong = {name for name, each in self.claims.items() if each.verdict == CLAIM_WRONG}
+        return suspects([each for each in self.results if each.claim in wrong])
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
-        """How many results of each verdict, by level."""
+        """How many results of each verdict, by claim."""
         return counts(self.results)
 
     @property
@@ -75,60 +99,57 @@ class Run:
 # --- The verdict -----------------------------------------------------------------------------------------
 
 
-def overall(results: Sequence[Result], about: About) -> Overall:
-    """What the results say of a subject that says `about` of itself."""
-    levels = by_level(results)
-    bad = {level: [each for each in own if each.verdict.bad] for level, own in levels.items()}
-    good = {level: sum(each.verdict.good for each in own) for level, own in levels.items()}
-    tested = {level: score(own) for level, own in levels.items() if good[level] or bad[level]}
-    shown = ", ".join(f"{level} {told}" for level, told in tested.items() if not bad[level])
-    untested = ", ".join(level for level in LEVELS if level not in tested)
-    tail = f" Not tested: {untested}." if untested else ""
-    if first := next(iter(bad.get("smoke", ())), None):
+def overall(run: Run) -> Overall:
+    """What the results say of a subject."""
+    smoke = [each for each in run.results if each.claim == SMOKE and each.verdict.bad]
+    if smoke:
+        said = (smoke[0].finding.message or smoke[0].why).rstrip(".")
         return Overall(
             BROKEN,
-            f"ADAPTER BROKEN: {first.id}: {first.verdict}, {(first.finding.message or first.why).rstrip('.')}. "
-            "Until that is mended, nothing here is about the model.",
+            (
+                f"The adapter does not work: {smoke[0].id}: {smoke[0].verdict}, {said}.",
+                "Nothing here is about the model yet.",
+            ),
         )
-    if failing := {level: len(each) for level, each in bad.items() if each}:
-        number = sum(failing.values())
-        where = ", ".join(f"{level} {count} of {len(levels[level])}" for level, count in failing.items())
-        right = f" Right: {shown}." if shown else ""
-        return Overall(
-            NOT_CONFORMANT,
-            f"NOT CONFORMANT in {about.dtype}: {number} check{'s' * (number > 1)} failed ({where}).{right}{tail}",
-        )
-    if reason := too_little(results, about):
-        right = f" Right: {shown}." if shown else ""
-        return Overall(INCONCLUSIVE, f"INCONCLUSIVE in {about.dtype}: {reason}.{right}{tail}")
-    return Overall(CONFORMANT, f"CONFORMANT in {about.dtype} at levels {shown}.{tail}")
+    claims = run.claims
+    made = [each for each in claims.values() if each.verdict not in (NOT_CLAIMED, NOT_ASKED)]
+    sentences = [sentence(each, run) for each in made]
+    for verdict, words in ((NOT_CLAIMED, "Not claimed"), (NOT_ASKED, "Not asked")):
+        if names := [name for name, each in claims.items() if each.verdict == verdict]:
+            sentences.append(f"{words}: {', '.join(names)}.")
+    return Overall(verdict_of(made, claims, held_to(run)), tuple(sentences))
 
 
-def too_little(results: Sequence[Result], about: About) -> str:
-    """Why results of which none is bad show nothing; empty if they do."""
-    asked = [each for each in results if each.level != "smoke" and was_asked(each, about)]
-    good = sum(each.verdict.good for each in asked)
-    if not good:
-        return "no check beyond the smoke tests went well"
-    if good < ENOUGH * len(asked):
-        return f"{good} of the {len(asked)} checks of what it claims to do went well, fewer than half"
-    for level, own in by_level(asked).items():
-        spoke = level in CORE or any(each.verdict is not Verdict.SKIP for each in own)
-        if spoke and not any(each.verdict.good for each in own):
-            return f"no check of level {level}, which it claims, went well"
-    return ""
+def held_to(run: Run) -> frozenset[str]:
+    """The declared claims that this run is to show; one that --only leaves out is not among them."""
+    claims = run.claims
+    return frozenset(
+        name for name in run.declared if name in claims and not (run.only and claims[name].verdict == NOT_ASKED)
+    )
 
 
-def was_asked(result: Result, about: About) -> bool:
-    """Whether the subject was asked something that it claims to do; a check it was spared does not count."""
-    ops = {request.get("op") for request in result.asked}
-    return result.verdict is not Verdict.SKIP or (bool(ops) and ops <= about.can)
+def verdict_of(made: Sequence[ClaimVerdict], claims: Mapping[str, ClaimVerdict], declared: frozenset[str]) -> str:
+    """The verdict of a working adapter, held to the claims that are declared."""
+    if any(each.verdict == CLAIM_WRONG for each in made):
+        return WRONG
+    unclear = [each for each in made if each.verdict in (UNCLEAR, WAITING) and each.answered >= ENOUGH * each.asked]
+    missing = [name for name in declared if claims[name].verdict != CLAIM_RIGHT]
+    if unclear or missing or not any(each.verdict == CLAIM_RIGHT for each in made):
+        return INCONCLUSIVE
+    return RIGHT
 
 
-def score(results: Sequence[Result]) -> str:
-    """Such as `38/40 (2 skipped)`: how many went well of those made."""
-    skipped = sum(each.verdict is Verdict.SKIP for each in results)
-    unclear = sum(each.verdict is Verdict.INCONCLUSIVE for each in results)
-    parts = [f"{skipped} skipped"] * bool(skipped) + [f"{unclear} inconclusive"] * bool(unclear)
-    good = sum(each.verdict.good for each in results)
-    return f"{good}/{len(results) - skipped}" + (f" ({', '.join(parts)})" if parts else "")
+def sentence(each: ClaimVerdict, run: Run) -> str:
+    """What to say of a claim that was made."""
+    if each.verdict == CLAIM_RIGHT:
+        return f"{each.claim.says('right')} ({each.count})."
+    if each.verdict == WAITING:
+        return f"{each.claim.subject}: {each.bad} of {each.answered} failed; that waits for {run.claims[each.waits_for].claim.subject.lower()}."
+    if each.verdict == UNCLEAR:
+        return f"{each.claim.says('not shown')} ({each.count})."
+    if not each.answered:
+        return f"{each.claim.says('wrong')}: it is declared, and every question is refused."
+    own = suspects([result for result in run.results if result.claim == each.claim.name])
+    rule = own[0].rule if own else ""
+    cause = f": {rule} {spec.rules()[rule].title}" if rule in spec.rules() else ""
+    return f"{each.claim.says('wrong')}{cause} ({each.bad} of {each.answered} failed)."

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from refgen.conformance.judging.verdicts import Result, place
+from refgen.conformance.judging.claims import place
+from refgen.conformance.judging.verdicts import Result
 
 MOST = 0.75  # of a rule's checks: one whose checks nearly all fail is as suspect as one of a single check that does
 
@@ -37,17 +38,17 @@ def suspects(results: Sequence[Result]) -> tuple[Suspect, ...]:
 
     A known fault that fits comes before what else findings point at, and that before set logic: the share of a rule's
     checks that went bad. A rule that stands first in a check counts most, in both directions. Where that is
-    equal, or MOST for both, an earlier level explains a later one, and of one level the rule of more checks.
+    equal, or MOST for both, an earlier claim explains a later one, and of one claim the rule of more checks.
     """
     bad = [each for each in results if each.verdict.bad]
     found = [suspect(rule, results) for rule in dict.fromkeys(rule for each in bad for rule in each.rules)]
-    levels = {each.rule: min(place(own.level) for own in bad if each.rule in own.rules) for each in found}
+    order = {each.rule: min(place(own.claim) for own in bad if each.rule in own.rules) for each in found}
 
     def rank(each: Suspect) -> tuple[float, ...]:
-        level, evidence = levels[each.rule], EVIDENCE.index(each.evidence)
+        claim, evidence = order[each.rule], EVIDENCE.index(each.evidence)
         # Two findings that name faults are no rivals: the later one was made on what the earlier one spoiled.
-        order = (-min(each.score, MOST), level) if each.evidence == SHARED else (level, -each.score)
-        return (evidence, *order, -len(each.checks), -each.score)
+        rest = (-min(each.score, MOST), claim) if each.evidence == SHARED else (claim, -each.score)
+        return (evidence, *rest, -len(each.checks), -each.score)
 
     return tuple(sorted(found, key=rank))
 

@@ -127,7 +127,10 @@ class Trial:
             "alpha": self.terms.alpha,
             "log10_e": round(evidence.log_e / math.log(10), 2),
             "limit": round(evidence.height / math.log(10), 2),
-            "power": {name: [round(sure, 6), rounded(tokens)] for name, (sure, tokens) in powers.items()},
+            "power": [
+                {"fault": name, "tokens": rounded(tokens), "detected": round(sure, 6)}
+                for name, (sure, tokens) in powers.items()
+            ],
             "aims": sorted(aims),
         }
         if evidence.seen_at:
@@ -165,9 +168,9 @@ class Trial:
         return Finding(Verdict.FAIL, message, facts, alike[0].rules, alike[0].name)
 
 
-def rounded(tokens: float) -> int | None:
-    """A number of tokens, None for infinitely many, as JSON has it."""
-    return round(tokens) if math.isfinite(tokens) else None
+def rounded(tokens: float) -> int | str:
+    """A number of tokens; infinitely many are the text inf, as in all facts (reports/contents.py)."""
+    return round(tokens) if math.isfinite(tokens) else str(tokens)
 
 
 def percent(chance: float) -> str:

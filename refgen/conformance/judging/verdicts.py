@@ -1,33 +1,25 @@
 """Verdicts: what a check found, and what all checks together say of an implementation.
 
 A check is one question to the subject, the implementation under test: a case with its stored answer, a law of sampling,
-a relation between two answers. All have a stable dotted id, a level, the rules of SPEC.md they are about and a sentence that says why
-they exist; `run(lab)` asks and answers with a Finding. A new kind of check is a class with these names, and nothing else changes.
+a relation between two answers. All have a stable dotted id, the claim they belong to (claims.py), the rules of SPEC.md they are
+about and a sentence that says why they exist; `run(lab)` asks and answers with a Finding. A new kind of check is a class with these names, and nothing else changes.
 """
 
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from refgen.conformance.judging.lab import Lab
 
-LEVELS: Mapping[str, str] = MappingProxyType(
-    {
-        "smoke": "the adapter answers sanely; what fails here is the adapter, not the model",
-        "tokenizer": "text to ids and back",
-        "forward": "logits, against their rounding error",
-        "process": "what settings make of logits",
-        "loop": "greedy text: lengths, ends, padding, batches, cache",
-        "sampling": "the law of sampled text, and seeds",
-        "serving": "what a server says beside the text",
-        "relations": "answers against each other, without an oracle",
-        "probes": "networks written by hand, in which a rule decides the token",
-    }
-)
+
+class KitError(Exception):
+    """refgen itself failed while it judged: a bug of refgen, which says nothing about the subject."""
+
+    def __init__(self, check: str, error: Exception) -> None:
+        self.check = check
+        super().__init__(f"{check}: {type(error).__name__}: {error}")
 
 
 class Verdict(StrEnum):
@@ -76,8 +68,8 @@ class Check(Protocol):
         """Dotted, such as `stop.eos.first`; never used again for something else."""
 
     @property
-    def level(self) -> str:
-        """One of LEVELS."""
+    def claim(self) -> str:
+        """The name of the claim it belongs to."""
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -100,7 +92,7 @@ class Result:
     """A check that was made."""
 
     id: str
-    level: str
+    claim: str
     rules: tuple[str, ...]  # the finding's, if it names any, else the check's
     why: str
     finding: Finding
@@ -118,7 +110,7 @@ class LabCheck:
     """A check that is a function."""
 
     id: str
-    level: str
+    claim: str
     rules: tuple[str, ...]
     why: str
     needs: frozenset[str]
@@ -138,25 +130,3 @@ def together(findings: Iterable[Finding]) -> Finding:
         found.append(finding)
     ties = [finding for finding in found if finding.verdict is Verdict.TIE]
     return next(iter(ties or found), Finding(Verdict.INCONCLUSIVE, "there was nothing to compare"))
-
-
-# --- Results together ---------------------------------------------------------------------------------------
-
-
-def by_level(results: Iterable[Result]) -> dict[str, list[Result]]:
-    """Results by level, in the order of LEVELS; levels without any are not there."""
-    found = defaultdict(list)
-    for each in sorted(results, key=lambda result: place(result.level)):
-        found[each.level].append(each)
-    return dict(found)
-
-
-def place(level: str) -> int:
-    """The number of a level; those of later versions come last."""
-    return list(LEVELS).index(level) if level in LEVELS else len(LEVELS)
-
-
-def counts(results: Iterable[Result]) -> dict[str, dict[str, int]]:
-    """How many results of each verdict, by level; verdicts in their order, those that are not there left out."""
-    found = {level: Counter(each.verdict for each in own) for level, own in by_level(results).items()}
-    return {level: {str(each): number[each] for each in Verdict if number[each]} for level, number in found.items()}

@@ -36,12 +36,12 @@ ARRAYS = {"input_ids", "attention_mask", "logits", "prompt_length", "stream"}  #
 
 @dataclass(frozen=True)
 class SubjectFault:
-    """`plant` is the factory of a subject that has it; `rules` are those of SPEC.md that it breaks; `level` where it shows first."""
+    """`plant` is the factory of a subject that has it; `rules` are those of SPEC.md that it breaks; `family` the kind of program part it is in."""
 
     name: str
     sentence: str
     rules: tuple[str, ...]
-    level: str
+    family: str
     plant: Factory
 
 
@@ -707,7 +707,7 @@ FAMILIES: Mapping[str, Callable[[], Iterator[tuple[str, str, tuple[str, ...], Fa
     "sampling": samplers,
 }
 FAULTS: tuple[SubjectFault, ...] = tuple(
-    SubjectFault(name, sentence, rules, level, plant)
-    for level, family in FAMILIES.items()
-    for name, sentence, rules, plant in family()
+    SubjectFault(name, sentence, rules, family, plant)
+    for family, members in FAMILIES.items()
+    for name, sentence, rules, plant in members()
 )

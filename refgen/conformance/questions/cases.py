@@ -25,14 +25,17 @@ import numpy as np
 from numpy import ndarray
 from safetensors.numpy import load_file, save_file
 
+from refgen.config import GPT2Config
+from refgen.conformance.judging.claims import claim_of_rule
 from refgen.conformance.judging.judge import judge_equal, judge_logits, judge_rows, judge_scores, noise_format
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, Verdict
-from refgen.conformance.questions.designed import SMALL
+from refgen.conformance.questions.designed import DESIGNED, SMALL, designed_config
 from refgen.conformance.subjects.arguments import fitted, padded
 from refgen.conformance.subjects.protocol import RefusedError, SkippedError, filled, shown
 from refgen.errors import ConformanceError
 from refgen.json_files import read_object
+from refgen.shipped import find_model
 
 MUST, MUST_REJECT, CHOICE = "must", "must_reject", "choice"
 BUGS = ("BASIC", "EDGE_CASE", "MISSING_STEP", "MODIFIED_PARAMETER", "CONVENTION", "LEGACY")  # classes of faults
@@ -43,7 +46,6 @@ class Case:
     """One question, as data. `kills` are the planted faults (planted/) that must not survive it."""
 
     id: str  # dotted, such as stop.eos.first; never used again for something else
-    level: str  # of verdicts.LEVELS
     rules: tuple[str, ...]  # of SPEC.md, the one it is about first
     why: str  # what a user sees if it goes wrong
     model: str  # the name of a model of the kit (models.py)
@@ -55,6 +57,7 @@ class Case:
     choice: str | None = None  # its name in SPEC.md
     kills: tuple[str, ...] = ()
     seen_in: tuple[str, ...] = ()  # public reports of such a fault, owner/project#number
+    ties: bool = True  # whether rounding may change its tokens; in probes it may not
 
 
 # --- Files ------------------------------------------------------------------------------------------------
@@ -105,14 +108,69 @@ def write(path: Path, cases: Sequence[Case], tensors: Mapping[str, ndarray] | No
     path.write_text(f'{opening}, "cases": [\n' + ",\n".join(lines) + "\n]}\n", encoding="utf-8")
 
 
+# --- Which claim a case belongs to --------------------------------------------------------------------------
+
+RELEASED = {  # what all GPT-2s that OpenAI released have in common
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "tie_word_embeddings": True,
+}
+PROCESSING = frozenset(  # settings that change the scores of greedy text
+    {
+        "sequence_bias", "repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens",
+        "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "guidance_scale",
+        "exponential_decay_length_penalty", "min_length", "min_new_tokens",
+    }
+)  # fmt: skip
+
+
+def is_released(config: GPT2Config) -> bool:
+    """Whether a configuration is that of a released GPT-2, whatever its sizes."""
+    return config.inner == 4 * config.n_embd and all(getattr(config, name) == value for name, value in RELEASED.items())
+
+
+def claim_of(case: Case, config: GPT2Config) -> str:
+    """The claim that a question is about: the first thing in it that not every GPT-2 can do."""
+    request = case.request
+    if case.result == MUST_REJECT:
+        return "refusals"
+    if case.op in ("encode", "decode", "process"):
+        return "processors" if case.op == "process" else "tokenizer"
+    mask = request.get("attention_mask")
+    for claim, is_asked in (
+        ("configurations", not is_released(config)),
+        ("beams", (request.get("num_beams") or 1) > 1),
+        ("sampling", request.get("do_sample")),
+        ("processors", PROCESSING & request.keys()),
+        ("padding", mask is not None and not np.all(mask)),
+        ("batch", len(request["input_ids"]) > 1),
+        ("cache", "prefill" in request or "use_cache" in request),
+        ("ending", {"eos_token_id", "stop_strings"} & request.keys()),
+        ("network", case.op == "forward"),
+    ):
+        if is_asked:
+            return claim
+    return "greedy" if case.rules[0].startswith("TOK") else claim_of_rule(case.rules[0])  # text of ids is no tokenizer
+
+
+def config_of(model: str) -> GPT2Config:
+    """The configuration of a designed network, or of the model that comes with refgen."""
+    if model in DESIGNED:
+        return designed_config(model)
+    return GPT2Config.from_dict(read_object(find_model(model) / "config.json", ConformanceError, ""))
+
+
 # --- A case as a check ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class CaseCheck:
-    """A case that can be run; `tensors` are those beside its file."""
+    """A case that can be run, of a model of this configuration; `tensors` are those beside its file."""
 
     case: Case
+    config: GPT2Config
     tensors: Mapping[str, ndarray] = field(default_factory=dict)
 
     @property
@@ -121,9 +179,9 @@ class CaseCheck:
         return self.case.id
 
     @property
-    def level(self) -> str:
-        """The case's."""
-        return self.case.level
+    def claim(self) -> str:
+        """As the question says."""
+        return claim_of(self.case, self.config)
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -199,7 +257,7 @@ class CaseCheck:
         if case.op == "process":
             return judge_scores(answer["scores"], np.array(filled(right["scores"], -math.inf), dtype=np.float64))
         if case.op == "generate":
-            return judge_rows(lab, case.model, case.request, answer["rows"], right["rows"], case.level != "probes")
+            return judge_rows(lab, case.model, case.request, answer["rows"], right["rows"], case.ties)
         key, dtype = right["logits"], noise_format(lab.about.dtype)
         exact, scale = self.tensors[key], self.tensors[f"{key}.scale.{dtype}"]
         return judge_logits(lab, case.model, case.request, answer["logits"], exact, scale)
@@ -217,7 +275,7 @@ class RowCheck(CaseCheck):
             fitted(lab.about, self.case.op, self.case.request)
         except SkippedError:
             return False
-        return bool(lab.refuses(self.case.op, self.batch))
+        return not lab.answers(self.case.op, self.batch)
 
 
 def checks(lab: Lab) -> list[CaseCheck]:
@@ -233,7 +291,9 @@ def checks(lab: Lab) -> list[CaseCheck]:
         tensors = load_file(beside) if beside.exists() else {}
         for case in read(path):
             asked = case if case.model in lab.models else elsewhere(case, lab)
-            found += [] if asked is None else with_rows(asked, tensors)
+            if asked is not None:
+                own = config_of(case.model) if asked is case else lab.reference(lab.own).gpt2.config
+                found += with_rows(asked, own, tensors)
     return found
 
 
@@ -263,10 +323,13 @@ COUNTED = ("max_length", "min_length")  # settings that count the columns of the
 OF_BATCHES = ("PAD-", "BATCH-")  # rules that a row by itself says nothing of
 
 
-def with_rows(case: Case, tensors: Mapping[str, ndarray]) -> list[CaseCheck]:
+def with_rows(case: Case, config: GPT2Config, tensors: Mapping[str, ndarray]) -> list[CaseCheck]:
     """The check of a case, and those of its rows if it is a batch."""
-    rows = [RowCheck(row, row_tensors(case, number, tensors), case.request) for number, row in enumerate(rows_of(case))]
-    return [CaseCheck(case, tensors), *rows]
+    rows = [
+        RowCheck(row, config, row_tensors(case, number, tensors), case.request)
+        for number, row in enumerate(rows_of(case))
+    ]
+    return [CaseCheck(case, config, tensors), *rows]
 
 
 def rows_of(case: Case) -> list[Case]:

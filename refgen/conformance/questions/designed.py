@@ -33,13 +33,18 @@ DESIGNED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 
 
+def designed_config(name: str) -> GPT2Config:
+    """Its configuration."""
+    return GPT2Config(**{**SMALL, **DESIGNED[name]})
+
+
 def designed(name: str) -> GPT2:
     """The network of that name, in float32.
 
     Element i of tensor k is floor(((7919 i + 104729 k + i²) mod 1009) 128 / 1009) / 64 - 1, between -1 and 1; matrices of
     the blocks are divided by 2, vectors too, and gains moved by 1.
     """
-    config = GPT2Config(**{**SMALL, **DESIGNED[name]})
+    config = designed_config(name)
     tensors: dict[str, ndarray] = {}
     for k, (tensor, shape) in enumerate(tensor_shapes(config).items()):
         i = np.arange(int(np.prod(shape)))

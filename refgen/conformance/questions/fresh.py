@@ -1,7 +1,7 @@
 """Fresh questions: networks and prompts that nobody has seen, drawn when the check is made. Whoever knows the cases by heart fails here.
 
-They have the levels of the cases they are like. The networks have all switches of the configuration; their right answers are those of the
-float64 forward pass.
+Some networks are configured as OpenAI's are, others have all switches of the configuration. Right answers are those of the float64
+forward pass.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from refgen.conformance.questions.model_talk import ModelTalk, must, tokens
 from refgen.model import GPT2
 from refgen.oracle.noise import expected_error
 
-NETWORKS = 4
+RELEASED, OTHERS = 3, 3  # networks
 FORWARD, GENERATE = frozenset({"forward"}), frozenset({"generate"})
 ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu", "quick_gelu", "gelu_pytorch_tanh")
 
@@ -32,19 +32,20 @@ def checks(lab: Lab) -> list[LabCheck]:
     """Logits and greedy text of fresh networks, and of fresh prompts to the model with text; of a subject's only model, drawn ids too."""
     trained = "a trained network, and words that nobody has seen together"
     found = [
-        LabCheck("forward.own", "forward", ("FWD-03",), trained, FORWARD, own_logits),
-        LabCheck("forward.own.padded", "forward", ("PAD-05", "PAD-04"), trained, FORWARD, own_padded),
-        LabCheck("loop.own", "loop", ("GREEDY-01",), trained, GENERATE, own_text),
+        LabCheck("forward.own", "network", ("FWD-03",), trained, FORWARD, own_logits),
+        LabCheck("forward.own.padded", "padding", ("PAD-05", "PAD-04"), trained, FORWARD, own_padded),
+        LabCheck("loop.own", "greedy", ("GREEDY-01",), trained, GENERATE, own_text),
     ]
     if lab.one_model and lab.about.loads:
-        found.append(LabCheck("forward.drawn", "forward", ("FWD-03",), "ids that no text has", FORWARD, drawn_logits))
-    for number in range(0 if lab.one_model else NETWORKS):
+        found.append(LabCheck("forward.drawn", "network", ("FWD-03",), "ids that no text has", FORWARD, drawn_logits))
+    for number in range(0 if lab.one_model else RELEASED + OTHERS):
         name, why = f"fresh.{number}", "a network and a prompt that nobody has seen"
+        claims = ("network", "padding", "greedy") if number < RELEASED else ("configurations",) * 3
         logits, padded, text = (partial(find, number) for find in (fresh_logits, fresh_padded, fresh_text))
         found += [
-            LabCheck(f"forward.{name}", "forward", ("FWD-03",), why, FORWARD, logits),
-            LabCheck(f"forward.{name}.padded", "forward", ("PAD-05", "PAD-04"), why, FORWARD, padded),
-            LabCheck(f"loop.{name}", "loop", ("GREEDY-01",), why, GENERATE, text),
+            LabCheck(f"forward.{name}", claims[0], ("FWD-03",), why, FORWARD, logits),
+            LabCheck(f"forward.{name}.padded", claims[1], ("PAD-05", "PAD-04"), why, FORWARD, padded),
+            LabCheck(f"loop.{name}", claims[2], ("GREEDY-01",), why, GENERATE, text),
         ]
     return found
 
@@ -78,9 +79,9 @@ def drawn_logits(lab: Lab) -> Finding:
 
 
 def fresh_logits(number: int, lab: Lab) -> Finding:
-    """As many random ids as there is room for."""
+    """As many random ids as there is room for, one row."""
     model, ids = drawn_ids(lab, number)
-    return judged(lab, model, {"input_ids": ids.tolist()})
+    return judged(lab, model, {"input_ids": ids[:1].tolist()})
 
 
 def fresh_padded(number: int, lab: Lab) -> Finding:
@@ -118,7 +119,7 @@ def judged(lab: Lab, model: str, request: dict[str, Any]) -> Finding:
 
 def logits_of(lab: Lab, model: str, request: dict[str, Any]) -> ndarray:
     """The subject's logits `[B T V]`; rows without padding one by one, if it does not take several."""
-    if "attention_mask" in request or not lab.refuses("forward", request):
+    if "attention_mask" in request or lab.answers("forward", request):
         logits: ndarray = lab.ask("forward", model, **request)["logits"]
         return logits
     alone = [lab.ask("forward", model, **request | {"input_ids": [row]})["logits"] for row in request["input_ids"]]
@@ -155,16 +156,16 @@ def network(lab: Lab, number: int) -> str:
 def fresh(seed: int, number: int) -> tuple[str, Callable[[Path], None]]:
     """The name of a network, and what writes it: the same for a seed, wherever it is asked for."""
     name = f"fresh-{seed}-{number}"
-    return name, partial(write, chance(seed, name))
+    return name, partial(write, chance(seed, name), number < RELEASED)
 
 
-def write(numbers: np.random.Generator, folder: Path) -> None:
+def write(numbers: np.random.Generator, is_released: bool, folder: Path) -> None:
     """A random configuration with random weights, all of which matter."""
-    checkpoints.save(drawn(numbers), folder)
+    checkpoints.save(drawn(numbers, is_released), folder)
 
 
-def drawn(chance: np.random.Generator) -> GPT2:
-    """The network."""
+def drawn(chance: np.random.Generator, is_released: bool) -> GPT2:
+    """The network, of random sizes; of a released GPT-2's switches or of any."""
     n_head = int(chance.integers(2, 5))
     config = GPT2Config(
         vocab_size=int(chance.integers(50, 120)),
@@ -175,6 +176,8 @@ def drawn(chance: np.random.Generator) -> GPT2:
         bos_token_id=None,
         eos_token_id=None,
     )
+    if is_released:
+        return weighted(chance, config)
     config = replace(
         config,
         n_inner=None if chance.random() < 0.5 else int(chance.integers(8, 64)),
@@ -184,6 +187,11 @@ def drawn(chance: np.random.Generator) -> GPT2:
         scale_attn_by_inverse_layer_idx=bool(chance.random() < 0.3),
         tie_word_embeddings=bool(chance.random() < 0.5),
     )
+    return weighted(chance, config)
+
+
+def weighted(chance: np.random.Generator, config: GPT2Config) -> GPT2:
+    """A network of this configuration."""
     return assemble(config, {name: weight(chance, name, shape) for name, shape in tensor_shapes(config).items()})
 
 

@@ -1,4 +1,4 @@
-"""Level "relations": answers of the subject against each other. Any model will do, and no right answer need be known.
+"""Relations: answers of the subject against each other. Any model will do, and no right answer need be known.
 
 A relation is a function of a ModelTalk that yields findings, one for each comparison; the first bad one counts. Two greedy answers that
 differ by a tie that rounding explains are the same.
@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from refgen.conformance.judging.claims import claim_of_rule
 from refgen.conformance.judging.judge import around, noise_format
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, LabCheck, Verdict, together
@@ -33,10 +34,10 @@ def relation(name: str, *rules: str, why: str, needs: str = "generate") -> Calla
     return listed
 
 
-def checks(lab: Lab) -> list[LabCheck]:  # noqa: ARG001 - levels have one signature
+def checks(lab: Lab) -> list[LabCheck]:  # noqa: ARG001 - all sources have one signature
     """All relations."""
     return [
-        LabCheck(f"relations.{name}", "relations", rules, why, needs, partial(found, name, find))
+        LabCheck(f"relations.{name}", claim_of_rule(rules[0]), rules, why, needs, partial(found, name, find))
         for name, rules, why, needs, find in RELATIONS
     ]
 

@@ -24,6 +24,7 @@ from refgen.conformance.judging.lab import Lab, Reference
 from refgen.conformance.judging.token_law import Rows, Sampler
 from refgen.conformance.judging.trial import CopyTrial, Terms, Trial
 from refgen.conformance.judging.verdicts import Check, Finding, Verdict
+from refgen.conformance.questions.cases import PROCESSING
 from refgen.conformance.subjects.protocol import RefusedError, SkippedError
 from refgen.model import forward
 from refgen.oracle.noise import expected_error
@@ -102,8 +103,12 @@ class LawCheck:
     rows: int = ROWS  # of a request, at most
     first: tuple[str, ...] = ()  # of faults that look the same here, those to name first
     alpha: float = ALPHA
-    level: str = "sampling"
     needs: frozenset[str] = frozenset({"generate"})
+
+    @property
+    def claim(self) -> str:
+        """What the settings ask for beside chance."""
+        return "processors" if PROCESSING & self.settings.keys() else "sampling"
 
     def run(self, lab: Lab) -> Finding:
         """Asks until the evidence is enough for one verdict or the other."""
@@ -225,7 +230,7 @@ class SeedCheck:
     rules: tuple[str, ...]
     why: str
     model: str
-    level: str = "sampling"
+    claim: str = "sampling"
     needs: frozenset[str] = frozenset({"generate"})
 
     def run(self, lab: Lab) -> Finding:
@@ -259,7 +264,7 @@ class StreamCheck:
     rules: tuple[str, ...]
     why: str
     model: str
-    level: str = "sampling"
+    claim: str = "sampling"
     needs: frozenset[str] = frozenset({"generate"})
 
     def run(self, lab: Lab) -> Finding:
@@ -297,7 +302,7 @@ class UniformsCheck:
     why: str
     model: str
     settings: Mapping[str, Any]
-    level: str = "sampling"
+    claim: str = "sampling"
     needs: frozenset[str] = frozenset({"generate"})
 
     def run(self, lab: Lab) -> Finding:

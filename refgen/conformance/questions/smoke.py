@@ -1,4 +1,4 @@
-"""Level "smoke": whether the adapter works at all. What fails here says nothing of the model, and ends the run."""
+"""Smoke tests: whether the adapter works at all. What fails here says nothing of the model, and ends the run."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from refgen.conformance.questions.model_talk import ModelTalk
 from refgen.errors import TokenizerError
 
 
-def checks(lab: Lab) -> list[LabCheck]:  # noqa: ARG001 - levels have one signature
+def checks(lab: Lab) -> list[LabCheck]:  # noqa: ARG001 - all sources have one signature
     """One for each operation that the subject claims, with the simplest question there is."""
     return [
         LabCheck(f"smoke.{op}", "smoke", (), f"the adapter answers {op}", frozenset({op}), find)

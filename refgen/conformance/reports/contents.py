@@ -14,15 +14,18 @@ A check puts the numbers behind its verdict into the facts of its finding. Repor
 Numbers that are not finite are the texts inf, -inf and nan (record.py).
 """
 
-from collections import defaultdict
+import shlex
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from refgen import spec
+from refgen.conformance.judging.claims import SMOKE, WRONG, by_claim
 from refgen.conformance.judging.run import Run
-from refgen.conformance.judging.verdicts import LEVELS, Result, Verdict, by_level
+from refgen.conformance.judging.verdicts import Result, Verdict
 from refgen.oracle.faults import FAULTS
 
+REASONS = 2  # of a claim's refusals that are told
 SUSPECTS = 5  # at most
 FAULT_SENTENCES = {fault.name: fault.sentence for fault in FAULTS}
 
@@ -44,30 +47,36 @@ class Failure:
 
 @dataclass(frozen=True)
 class Untested:
-    """Checks that showed nothing, for the same reason."""
+    """What of a claim showed nothing, and why: reasons with how many checks had them, the commonest first."""
 
-    reason: str
-    levels: tuple[str, ...]
-    ids: tuple[str, ...]
+    claim: str
+    reasons: tuple[tuple[str, int], ...]
 
     @property
     def sentence(self) -> str:
-        """How many, where, and why."""
-        number = len(self.ids)
-        return f"{number} check{'s' * (number != 1)} of {', '.join(self.levels)}: {self.reason}"
+        """The commonest reasons."""
+        told = [f"{reason} ({number})" for reason, number in self.reasons[:REASONS]]
+        return f"{self.claim}: {'; '.join(told)}{'; …' if len(self.reasons) > REASONS else ''}"
 
 
 def failures(run: Run) -> list[Failure]:
-    """Everything that went bad, by level."""
-    return [failure(run, each) for own in by_level(run.results).values() for each in own if each.verdict.bad]
+    """Everything that went bad in claims that are wrong; what waits for another claim is not told yet."""
+    claims = run.claims
+    return [
+        failure(run, each)
+        for name, own in by_claim(run.results).items()
+        if name not in claims or claims[name].verdict == WRONG
+        for each in own
+        if each.verdict.bad
+    ]
 
 
 def grouped(several: Iterable[Failure]) -> list[list[Failure]]:
-    """Failures of the same level and verdict that point at the same rule and fault; one of them is enough to read."""
+    """Failures of the same claim and verdict that point at the same rule and fault; one of them is enough to read."""
     groups = defaultdict(list)
     for each in several:
         result = each.result
-        groups[result.level, result.verdict, result.rules[:1], result.finding.fault].append(each)
+        groups[result.claim, result.verdict, result.rules[:1], result.finding.fault].append(each)
     return list(groups.values())
 
 
@@ -85,8 +94,16 @@ def failure(run: Run, result: Result) -> Failure:
         looks_like=line(looks),
         begins=line(str(finding.facts.get("layers", ""))),
         commands=tuple(line(str(each)) for each in finding.facts.get("commands", ())),
-        repeat=f"{run.command or 'refgen check SUBJECT'} --only {result.id} --seed {run.seed}",
+        repeat=repeat(run, result),
     )
+
+
+def repeat(run: Run, result: Result) -> str:
+    """The command that shows a failure again: its check alone, unless it fails only after the others."""
+    only = " ".join(
+        f"--only {shlex.quote(each)}" for each in (run.only if "again" in result.finding.facts else [result.id])
+    )
+    return " ".join(filter(None, [run.command or "refgen check SUBJECT", only, f"--seed {run.seed}"]))
 
 
 def title(rule: str) -> str:
@@ -95,21 +112,17 @@ def title(rule: str) -> str:
 
 
 def untested(run: Run) -> list[Untested]:
-    """Skipped and inconclusive checks by their reason, and levels that were not asked for or had none."""
-    groups = defaultdict(list)
-    for each in run.results:
-        if each.verdict in (Verdict.SKIP, Verdict.INCONCLUSIVE):
-            reason = line(each.finding.message) or ("skipped" if each.verdict is Verdict.SKIP else "nothing was shown")
-            groups[reason if each.verdict is Verdict.SKIP else f"inconclusive: {reason}"].append(each)
-    found = [
-        Untested(reason, tuple(by_level(own)), tuple(each.id for each in own))
-        for reason, own in sorted(groups.items(), key=lambda group: -len(group[1]))
-    ]
-    there = by_level(run.results)
-    left = tuple(level for level in LEVELS if level not in run.levels and level not in there)
-    empty = tuple(level for level in run.levels if level not in there)
-    found += [Untested("not asked for", left, ())] * bool(left)
-    return found + [Untested("no check fits the subject", empty, ())] * bool(empty)
+    """Claims of which questions were refused, or showed nothing, with the reasons."""
+    found = []
+    for claim, own in by_claim(run.results).items():
+        reasons = Counter(
+            line(each.finding.message) or "no reason given"
+            for each in own
+            if each.verdict in (Verdict.SKIP, Verdict.INCONCLUSIVE)
+        )
+        if reasons and claim != SMOKE:
+            found.append(Untested(claim, tuple(reasons.most_common())))
+    return found
 
 
 def line(text: str) -> str:

@@ -1,12 +1,13 @@
-"""Several runs side by side: subjects down, levels across."""
+"""Several runs side by side: subjects down, claims across."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from refgen.conformance.judging.claims import CLAIMS, NOT_CLAIMED, by_claim, place
 from refgen.conformance.judging.run import Run
-from refgen.conformance.judging.verdicts import LEVELS, Result, Verdict, by_level, place
+from refgen.conformance.judging.verdicts import Result, Verdict
 from refgen.conformance.reports.contents import line, title, who
 from refgen.conformance.reports.page import render
 from refgen.conformance.reports.terminal import aligned
@@ -16,7 +17,7 @@ NOTHING = "-"
 
 @dataclass(frozen=True)
 class Cell:
-    """One level of one subject."""
+    """One claim of one subject."""
 
     good: int
     made: int  # without those that were skipped
@@ -35,30 +36,32 @@ class Cell:
 
 
 def cell_of(results: Sequence[Result]) -> Cell:
-    """Counts of a level."""
+    """Counts of a claim."""
     verdicts = [each.verdict for each in results]
     skipped = verdicts.count(Verdict.SKIP)
     good, bad = (sum(getattr(each, kind) for each in verdicts) for kind in ("good", "bad"))
     return Cell(good, len(verdicts) - skipped, skipped, bad)
 
 
-def levels_of(runs: Sequence[Run]) -> list[str]:
-    """The levels that any of them has, in order."""
-    return sorted({each.level for run in runs for each in run.results}, key=lambda level: (place(level), level))
+def claims_of(runs: Sequence[Run]) -> list[str]:
+    """The claims that any of them has, in order."""
+    return sorted({each.claim for run in runs for each in run.results}, key=lambda claim: (place(claim), claim))
 
 
-def cells(run: Run, levels: Sequence[str]) -> list[Cell]:
-    """One a level."""
-    own = by_level(run.results)
-    return [cell_of(own.get(level, ())) for level in levels]
+def cells(run: Run, claims: Sequence[str]) -> list[Cell]:
+    """One a claim; empty for a claim that the subject does not make."""
+    own, said = by_claim(run.results), run.claims
+    return [
+        cell_of(() if claim in said and said[claim].verdict == NOT_CLAIMED else own.get(claim, ())) for claim in claims
+    ]
 
 
 def lines(runs: Sequence[Run]) -> list[str]:
     """The table for a terminal: checks that went well of those made, the verdict, and whom to suspect."""
-    levels = levels_of(runs)
-    rows = [["subject", "dtype", *levels, "verdict"]]
+    claims = claims_of(runs)
+    rows = [["subject", "dtype", *claims, "verdict"]]
     for run in runs:
-        told = [f"{each}{'!' * bool(each.bad)}" for each in cells(run, levels)]
+        told = [f"{each}{'!' * bool(each.bad)}" for each in cells(run, claims)]
         rows.append([who(run), run.about.dtype, *told, f"{run.overall.verdict}{suspected(run)}"])
     return [line(each) for each in aligned(rows)]
 
@@ -83,7 +86,8 @@ def as_json(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "verdict": run.overall.verdict,
             "exit_code": run.overall.code,
             "sentence": run.overall.sentence,
-            "levels": run.counts,
+            "claims": {name: each.verdict for name, each in run.claims.items()},
+            "counts": run.counts,
             "suspects": [each.rule for each in run.suspects],
         }
         for run in runs
@@ -92,6 +96,9 @@ def as_json(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def write_html(runs: Sequence[Run], path: Path) -> None:
     """The table as a page of its own. Raises `ConformanceError` without jinja2."""
-    levels = levels_of(runs)
-    rows = [(run, who(run), cells(run, levels), suspected(run).removeprefix(": ")) for run in runs]
-    path.write_text(render("matrix.html.j2", levels=levels, rows=rows, what=LEVELS), encoding="utf-8")
+    claims = claims_of(runs)
+    rows = [(run, who(run), cells(run, claims), suspected(run).removeprefix(": ")) for run in runs]
+    path.write_text(
+        render("matrix.html.j2", claims=claims, rows=rows, what={name: each.what for name, each in CLAIMS.items()}),
+        encoding="utf-8",
+    )

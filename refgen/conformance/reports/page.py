@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refgen import spec
+from refgen.conformance.judging.claims import CLAIMS, by_claim
 from refgen.conformance.judging.run import Run
-from refgen.conformance.judging.verdicts import LEVELS, Result, Verdict, by_level
+from refgen.conformance.judging.verdicts import Result, Verdict
 from refgen.conformance.reports import contents, pictures
 from refgen.errors import ConformanceError
 
@@ -16,21 +17,24 @@ if TYPE_CHECKING:
 KINDS = {  # how a verdict is coloured
     "PASS": "good", "TIE": "soft", "CHOICE": "soft", "FAIL": "bad", "CRASH": "bad", "TIMEOUT": "bad",
     "SKIP": "none", "INCONCLUSIVE": "warn",
-    "conformant": "good", "not conformant": "bad", "adapter broken": "warn", "inconclusive": "warn",
+    "right": "good", "wrong": "bad", "adapter broken": "warn", "inconclusive": "warn", "waiting": "warn",
+    "not claimed": "none", "not asked": "none",
 }  # fmt: skip
 
 
 def write_html(run: Run, path: Path) -> None:
     """The run as a page. Raises `ConformanceError` without jinja2."""
-    levels = by_level(run.results)
-    coverage = contents.coverage(run.results)
+    coverage, said = contents.coverage(run.results), {name: each.verdict for name, each in run.claims.items()}
     page = render(
         "run.html.j2",
         run=run,
         who=contents.who(run),
         head=contents.head(run),
-        sentence=contents.line(run.overall.sentence.removeprefix(run.overall.verdict.upper()).lstrip(": ")),
-        levels={level: (LEVELS.get(level, ""), shares(own)) for level, own in levels.items()},
+        sentences=[contents.line(each) for each in run.overall.sentences],
+        claims={
+            name: (CLAIMS[name].what if name in CLAIMS else "", said.get(name, ""), shares(own))
+            for name, own in by_claim(run.results).items()
+        },
         verdicts=[str(each) for each in Verdict if any(str(each) in own for own in run.counts.values())],
         failures=contents.grouped(contents.failures(run)),
         untested=contents.untested(run),

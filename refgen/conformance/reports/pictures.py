@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from refgen.conformance.judging.verdicts import Result, by_level
+from refgen.conformance.judging.claims import by_claim
+from refgen.conformance.judging.verdicts import Result
 from refgen.oracle.compare import part_of
 from refgen.oracle.margins import NEAR
 
@@ -80,8 +81,8 @@ class Power:
 
 
 def ordered(results: Iterable[Result], fact: str) -> list[Result]:
-    """Results that have the fact: those that went bad first, then by level."""
-    found = [each for own in by_level(results).values() for each in own if fact in each.finding.facts]
+    """Results that have the fact: those that went bad first, then by claim."""
+    found = [each for own in by_claim(results).values() for each in own if fact in each.finding.facts]
     return sorted(found, key=lambda each: not each.verdict.bad)
 
 
@@ -113,7 +114,7 @@ def timeline(result: Result, margins: Sequence[float]) -> Timeline:
 
 def strips(results: Sequence[Result]) -> list[Strip]:
     """One of all checks of logits, and one of the stages of each pass that shows them."""
-    whole = [each for own in by_level(results).values() for each in own if "overall" in each.finding.facts]
+    whole = [each for own in by_claim(results).values() for each in own if "overall" in each.finding.facts]
     checks = tuple(cell(each.id, "", each.finding.facts, not each.verdict.bad) for each in whole)
     found = [Strip("logits, one cell a check", checks)] * bool(checks)
     for each in ordered(results, "stages"):

@@ -18,7 +18,7 @@ from refgen.conformance.judging.verdicts import Finding, Result, Verdict
 from refgen.conformance.subjects.json_lines import about_entry, about_of, read_lines
 from refgen.errors import ConformanceError
 
-FORMAT = 1
+FORMAT = 2
 
 
 def write_jsonl(run: Run, path: Path) -> None:
@@ -36,7 +36,8 @@ def entries(run: Run) -> Iterator[dict[str, Any]]:
         "dtype": run.about.dtype,
         "seed": run.seed,
         "models": list(run.models),
-        "levels": list(run.levels),
+        "only": list(run.only),
+        "declared": sorted(run.declared),
         "command": run.command,
         "started": run.started,
     }
@@ -44,7 +45,7 @@ def entries(run: Run) -> Iterator[dict[str, Any]]:
         yield {
             "kind": "result",
             "id": result.id,
-            "level": result.level,
+            "claim": result.claim,
             "verdict": str(result.verdict),
             "message": result.finding.message,
             "rules": list(result.rules),
@@ -62,6 +63,7 @@ def entries(run: Run) -> Iterator[dict[str, Any]]:
         "verdict": whole.verdict,
         "exit_code": whole.code,
         "sentence": whole.sentence,
+        "claims": {name: each.verdict for name, each in run.claims.items()},
         "suspects": [asdict(each) | {"sentence": each.sentence} for each in run.suspects],
     }
 
@@ -91,7 +93,8 @@ def read_jsonl(path: Path) -> Run:
             results=tuple(map(result_of, lines)),
             seed=header["seed"],
             models=tuple(header["models"]),
-            levels=tuple(header["levels"]),
+            only=tuple(header["only"]),
+            declared=frozenset(header["declared"]),
             command=header["command"],
             started=header["started"],
             version=header["refgen"],
@@ -111,4 +114,4 @@ def result_of(entry: Mapping[str, Any]) -> Result:
         Verdict(entry["verdict"]), entry["message"], entry["facts"], tuple(entry["points_at"]), entry["fault"]
     )
     seconds, asked = float(entry["seconds"]), tuple(entry["asked"])
-    return Result(entry["id"], entry["level"], tuple(entry["rules"]), entry["why"], finding, seconds, asked)
+    return Result(entry["id"], entry["claim"], tuple(entry["rules"]), entry["why"], finding, seconds, asked)

@@ -3,8 +3,9 @@
 import textwrap
 from collections.abc import Sequence
 
-from refgen.conformance.judging.run import Run
-from refgen.conformance.judging.verdicts import LEVELS, Verdict
+from refgen.conformance.judging.claims import CLAIMS, NOT_ASKED, NOT_CLAIMED, SMOKE
+from refgen.conformance.judging.run import BROKEN, Run
+from refgen.conformance.judging.verdicts import Verdict
 from refgen.conformance.reports.contents import SUSPECTS, Failure, failures, grouped, head, line, title, untested
 
 WIDTH = 110
@@ -12,35 +13,39 @@ SHOWN, ALIKE = 20, 6  # failures, and ids of failures like one that is shown, at
 
 
 def lines(run: Run, shown: int = SHOWN) -> list[str]:
-    """The whole report; of failures that differ at most `shown`."""
+    """The whole report: the answer in words, then a line a claim, then failures that differ, at most `shown`."""
+    told = [head(run), ""]
+    for sentence in run.overall.sentences:
+        told += wrapped(line(sentence), "", "  ")
+    if run.overall.verdict != BROKEN:
+        told += ["", *table(run)]
     groups = grouped(failures(run))
-    told = [head(run), "", *table(run)]
     for first, *others in groups[:shown]:
         told += ["", *paragraph(first, others)]
     if left := [each.result.id for group in groups[shown:] for each in group]:
         told += ["", *wrapped(f"… and {len(left)} more failures: {listed(left)}", "", "  ")]
-    told += ["", *wrapped(line(run.overall.sentence), "", "  ")]
     if run.suspects:
-        told += ["", "Suspects, the likeliest first:"]
+        told += ["", "Likely causes, the likeliest first:"]
         for number, suspect in enumerate(run.suspects[:SUSPECTS], start=1):
             name = f"{suspect.rule} {title(suspect.rule)}".strip()
             told += wrapped(line(f"{name}: {suspect.sentence}"), f"  {number}. ", "     ")
-    if reasons := untested(run):
-        told += ["", "Not tested:"]
-        for reason in reasons:
-            about = reason.sentence if reason.ids else f"{', '.join(reason.levels)}: {reason.reason}"
-            told += wrapped(about, "  ", "    ")
+    if run.overall.verdict != BROKEN and (refused := untested(run)):
+        told += ["", "Refused or not shown, by claim:"]
+        for each in refused:
+            told += wrapped(line(each.sentence), "  ", "    ")
     return told
 
 
 def table(run: Run) -> list[str]:
-    """A line a level: how many of each verdict, and what the level is."""
+    """A line a claim: its verdict, how many checks had which, and what the claim is."""
     verdicts = [each for each in Verdict if any(str(each) in own for own in run.counts.values())]
-    rows = [["level", *map(str, verdicts), ""]]
-    rows += [
-        [level, *(str(own.get(str(each), "")) for each in verdicts), LEVELS.get(level, "").partition(";")[0]]
-        for level, own in run.counts.items()
-    ]
+    rows = [["claim", *map(str, verdicts), "verdict", ""]]
+    for name, own in run.counts.items():
+        if name in run.claims and run.claims[name].verdict in (NOT_CLAIMED, NOT_ASKED):
+            continue
+        said = run.claims[name].verdict if name in run.claims else "" if name == SMOKE else "unknown"
+        what = CLAIMS[name].what.partition(";")[0] if name in CLAIMS else ""
+        rows.append([name, *(str(own.get(str(each), "")) for each in verdicts), said, what])
     return aligned(rows)
 
 

@@ -97,6 +97,9 @@ class HttpSubject:
             return checked(op, request, {"rows": self.generate(**request)})
         raise SkippedError(f"a server has no {op}")
 
+    def restart(self) -> None:
+        """Nothing: the server goes on as it is."""
+
     def close(self) -> None:
         """Closes connections."""
         self.wire.close()

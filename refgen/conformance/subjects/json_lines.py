@@ -40,10 +40,12 @@ def read_lines(path: Path, what: str, version: int) -> list[dict[str, Any]]:
 def about_entry(about: About) -> dict[str, Any]:
     """What a subject says of itself, as a header has it."""
     takes = {op: sorted(names) for op, names in about.takes.items()}
-    return asdict(about) | {"can": sorted(about.can), "choices": dict(about.choices), "takes": takes}
+    told = {"can": sorted(about.can), "choices": dict(about.choices), "takes": takes, "claims": sorted(about.claims)}
+    return asdict(about) | told
 
 
 def about_of(entry: Mapping[str, Any]) -> About:
     """What a subject says of itself, from its entry in a header."""
     takes = {op: frozenset(names) for op, names in entry.get("takes", {}).items()}
-    return About(**{**entry, "can": frozenset(entry["can"]), "takes": takes})
+    sets = {name: frozenset(entry[name]) for name in ("can", "claims")}
+    return About(**{**entry, **sets, "takes": takes})

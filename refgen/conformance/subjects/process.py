@@ -9,6 +9,7 @@ import queue
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,10 @@ class ProcessSubject:
             self.close()
             raise
 
+    def restart(self) -> None:
+        """Ends the program; it is started again with the next question."""
+        self.close()
+
     def close(self) -> None:
         """Ends the program."""
         if self._program is not None:
@@ -172,7 +177,11 @@ def described(answer: Mapping[str, Any]) -> About:
         raise GarbledError(f"hello says takes {shown(takes)}, must be lists of arguments by operation")
     name, version = (str(answer.get(each) or "") for each in ("name", "version"))
     taken = {op: frozenset(names) for op, names in takes.items()}
-    return About(name or "a program without a name", version, dtype, frozenset(can), choices, takes=taken)
+    claims = answer.get("claims", [])
+    if not texts(claims):
+        raise GarbledError(f"hello says claims {shown(claims)}, must be a list of names")
+    about = About(name or "a program without a name", version, dtype, frozenset(can), choices, takes=taken)
+    return replace(about, claims=frozenset(claims))
 
 
 def texts(value: Any) -> bool:

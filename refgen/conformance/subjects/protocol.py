@@ -28,6 +28,14 @@ EXPLAINING = ("stages",)  # operations that no verdict needs: they tell where a 
 FINISHES = ("eos", "length", "stop_string", "context")
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 
+CRASHES = frozenset(  # errors that no program raises to refuse a request; others, such as ValueError, refuse it
+    {
+        "ArithmeticError", "AttributeError", "BufferError", "FloatingPointError", "IndexError", "KeyError", "LookupError",
+        "MemoryError", "NameError", "OSError", "RecursionError", "RuntimeError", "SystemError", "SystemExit",
+        "UnboundLocalError", "UnicodeDecodeError", "UnicodeEncodeError", "ZeroDivisionError",
+    }
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class About:
@@ -39,6 +47,7 @@ class About:
     can: frozenset[str] = frozenset(OPERATIONS)
     choices: Mapping[str, str] = field(default_factory=dict)
     loads: bool = True  # whether it can be given model folders; a server has one
+    claims: frozenset[str] = frozenset()  # that it makes, and must answer for
     takes: Mapping[str, frozenset[str]] = field(
         default_factory=dict
     )  # arguments by operation; one that is not listed takes any
@@ -54,6 +63,9 @@ class Subject(Protocol):
     def ask(self, op: str, model: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         """The answer, checked by `checked`. Raises one of the exceptions below."""
 
+    def restart(self) -> None:
+        """Begins anew, as if nothing had been asked, where that can be done; a server cannot."""
+
     def close(self) -> None:
         """No more questions."""
 
@@ -67,7 +79,17 @@ class SubjectError(Exception):
 
 
 class RefusedError(SubjectError):
-    """The subject answered with an error: right where it must reject, else a failure."""
+    """The subject answered with an error: it refuses the request. `kind` is the error's name, such as ValueError."""
+
+    @property
+    def kind(self) -> str:
+        """What stands before the colon."""
+        return str(self).partition(":")[0]
+
+    @property
+    def is_crash(self) -> bool:
+        """Whether the program fell over the request instead of refusing it."""
+        return self.kind in CRASHES
 
 
 class SkippedError(SubjectError):

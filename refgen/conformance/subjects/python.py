@@ -56,6 +56,10 @@ class PythonSubject:
             self._loaded = model, self._factory(model)
         return call(self._loaded[1], op, request)
 
+    def restart(self) -> None:
+        """Forgets the object, so that another is made."""
+        self._loaded = None
+
     def close(self) -> None:
         """Forgets the object."""
         self._loaded = None
@@ -101,5 +105,6 @@ def describe(factory: Factory, folder: Path) -> About:
         dtype=getattr(thing, "dtype", "float32"),
         can=frozenset(methods),
         choices=dict(getattr(thing, "choices", {})),
+        claims=frozenset(getattr(thing, "claims", ())),
         takes={op: frozenset(names) for op, names in taken.items() if names is not None},
     )

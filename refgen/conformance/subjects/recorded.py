@@ -22,22 +22,20 @@ from refgen.conformance.subjects.json_lines import about_entry, about_of, read_l
 from refgen.conformance.subjects.protocol import About, SkippedError, Subject, SubjectError
 from refgen.errors import ConformanceError
 
-FORMAT = 1
+FORMAT = 2
 ERRORS = {each.__name__: each for each in SubjectError.__subclasses__()}
 
 
 class Recorded:
     """The same subject; every exchange goes into the file as soon as it has happened.
 
-    `seed`, `levels` and `only` are those of the run, for the one that judges again.
+    `seed` and `only` are those of the run, for the one that judges again.
     """
 
-    def __init__(
-        self, subject: Subject, path: Path, seed: int = 0, levels: Iterable[str] = (), only: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, subject: Subject, path: Path, seed: int = 0, only: Iterable[str] = ()) -> None:
         self._subject, self._lock = subject, threading.Lock()
         self._file = path.open("w", encoding="utf-8")
-        asked = {"seed": seed, "levels": [*levels], "only": [*only]}
+        asked = {"seed": seed, "only": [*only]}
         self._write(
             {
                 "kind": "header",
@@ -72,6 +70,10 @@ class Recorded:
             self._file.write(json.dumps(entry, allow_nan=False) + "\n")
             self._file.flush()
 
+    def restart(self) -> None:
+        """The subject's."""
+        self._subject.restart()
+
     def close(self) -> None:
         """Closes both."""
         self._subject.close()
@@ -90,7 +92,7 @@ class Replayed:
         self._lock = threading.Lock()
         try:
             self.about, self.seed = about_of(header["subject"]), int(header["seed"])
-            self.levels, self.only = [*header["levels"]], [*header["only"]]
+            self.only = [*header["only"]]
             for each in exchanges:
                 check(each)
                 self._outcomes[self._key(each["op"], each["model"], each["request"])].append(each)
@@ -112,6 +114,9 @@ class Replayed:
     def _key(self, op: str, model: str, request: Any) -> str:
         """What makes two questions one; a subject that loads no models has one, whatever its folder is called."""
         return json.dumps([op, model if self.about.loads else "", request], sort_keys=True)
+
+    def restart(self) -> None:
+        """Nothing: answers come as they were given."""
 
     def close(self) -> None:
         """Nothing to close."""

@@ -66,6 +66,7 @@ def hello(factory: Factory, folder: Path) -> dict[str, Any]:
         "dtype": about.dtype,
         "can": sorted(about.can),
         "choices": dict(about.choices),
+        "claims": sorted(about.claims),
         "takes": {op: sorted(names) for op, names in about.takes.items()},
     }
 

@@ -165,7 +165,6 @@ def says(
     request = {"max_new_tokens": max(map(len, answers)), "do_sample": False} | settings
     return Case(
         id=name,
-        level="probes",
         rules=tuple(rules),
         why=why,
         model="",
@@ -176,6 +175,7 @@ def says(
         },
         bug=bug,
         kills=tuple(kills),
+        ties=False,
     )
 
 
@@ -203,7 +203,7 @@ def write(probe: Probe, folder: Path) -> None:
 def expectations(probe: Probe) -> dict[str, Any]:
     """The sentence, the rules, the facts and the cases, as JSON has them."""
     cases = [
-        {key: value for key, value in vars(case).items() if value not in ((), None) and key not in ("level", "model")}
+        {key: value for key, value in vars(case).items() if value not in ((), None) and key not in ("ties", "model")}
         for case in probe.cases
     ]
     return {

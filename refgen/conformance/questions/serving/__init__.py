@@ -1,4 +1,4 @@
-"""The level "serving": what a server says beside the text, and whether requests leave each other alone.
+"""The claim "serving": what a server says beside the text, and whether requests leave each other alone.
 
 Questions are functions of a ServerTalk, each with its id, rules and reason; `checks(lab)` binds them to a subject that is a server.
 They ask for greedy text unless chance is the question, at prompts where rounding cannot change it, and compare a server with

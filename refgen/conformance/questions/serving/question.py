@@ -1,4 +1,4 @@
-"""A question to a server, as a check of the level "serving", and the verdicts it may come to."""
+"""A question to a server, as a check of the claim "serving", and the verdicts it may come to."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class ServingCheck:
     needs: frozenset[str]
     question: Question
     talk: ServerTalk | None = None
-    level: str = "serving"
+    claim: str = "serving"
 
     def run(self, lab: Lab) -> Finding:
         """Asks it."""
@@ -34,7 +34,7 @@ QUESTIONS: list[ServingCheck] = []
 
 
 def asks(name: str, *rules: str, why: str, needs: Sequence[str] = ()) -> Callable[[Question], Question]:
-    """Makes a function a question of this level."""
+    """Makes a function a question of this claim."""
 
     def register(question: Question) -> Question:
         QUESTIONS.append(ServingCheck(f"serving.{name}", rules, why, frozenset({"complete", *needs}), question))

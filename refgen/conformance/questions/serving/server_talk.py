@@ -8,7 +8,7 @@ from refgen.conformance.questions.serving.material import Material
 
 
 class ServerTalk:
-    """What all questions of the level share: the server, its model, and what the reference knows of that."""
+    """What all questions of the claim share: the server, its model, and what the reference knows of that."""
 
     def __init__(self, lab: Lab, material: Material | None = None) -> None:
         self.lab, self.model = lab, lab.own
