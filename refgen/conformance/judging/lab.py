@@ -8,7 +8,7 @@ import hashlib
 import shutil
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -86,6 +86,11 @@ class Reference:
         return Tokenizer.from_pretrained(self.folder)
 
 
+def crash(error: SubjectError) -> bool:
+    """Whether the subject fell over a request."""
+    return isinstance(error, RefusedError) and error.is_crash
+
+
 def several(ids: int | Sequence[int] | None) -> tuple[int, ...]:
     """End tokens as a request has them: an id, several, or none."""
     return () if ids is None else tuple(ids) if isinstance(ids, Sequence) else (ids,)
@@ -100,7 +105,7 @@ class Lab:
         self.named: set[str] = set()  # faults of the forward pass that were recognised
         self.located: set[str] = set()  # those of them, or "" for none of them, whose first stage was looked for
         self._references: dict[str, Reference] = {}
-        self._refusals: dict[tuple[str, str], str] = {}
+        self._refusals: dict[tuple[str, str], SubjectError | None] = {}
         self._folder = Path(mkdtemp(prefix="refgen-"))  # of models that are made for this run
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._added: dict[str, Path] = {}
@@ -141,28 +146,39 @@ class Lab:
         return fitting
 
     def refuses(self, op: str, request: Mapping[str, Any]) -> str:
-        """Why the subject cannot take as many rows as the request has, or padding; empty if it can."""
-        has = [PAIR] * (len(request.get("input_ids", ())) > 1) + [PAD] * padded(request)
-        return next(filter(None, (self._refusal(op, each) for each in has)), "")
+        """Why the subject cannot take as many rows as the request has, or padding; empty if it can, or falls over them."""
+        told = (
+            f"{op} does not take {what}: {error}" for what, error in self._refusals_of(op, request) if not crash(error)
+        )
+        return next(told, "")
 
-    def _refusal(self, op: str, what: str) -> str:
+    def answers(self, op: str, request: Mapping[str, Any]) -> bool:
+        """Whether the subject answers the simplest request that has as many rows as this one, and the simplest with padding."""
+        return not any(True for _ in self._refusals_of(op, request))
+
+    def _refusals_of(self, op: str, request: Mapping[str, Any]) -> Iterator[tuple[str, SubjectError]]:
+        """What the subject refuses of what the request has."""
+        for what in [PAIR] * (len(request.get("input_ids", ())) > 1) + [PAD] * padded(request):
+            if (error := self._refusal(op, what)) is not None:
+                yield what, error
+
+    def _refusal(self, op: str, what: str) -> SubjectError | None:
         """What the subject says to the simplest request with several rows or padding, if it does not answer it.
 
-        An answer of another kind, a death or a hang is none: questions that have it are asked, and show that again.
+        A death, a hang or an answer that is none says nothing yet: questions that have it are asked, and show that again.
         """
         simplest = SIMPLEST.get(op, {}).get(what)
         if simplest is None or not self.about.loads:
-            return ""
+            return None
         if (op, what) not in self._refusals:
-            reason = ""
+            self._refusals[op, what] = None
             try:
                 model = self.own if self.own in self.models else next(iter(self.models))
                 self.subject.ask(op, self.folder(model), fitted(self.about, op, simplest))
-            except SubjectError as error:
-                crashed = isinstance(error, RefusedError) and error.is_crash
-                if isinstance(error, RefusedError | SkippedError) and not crashed:
-                    reason = f"{op} does not take {what}: {error}"
-            self._refusals[op, what] = reason
+            except (RefusedError, SkippedError) as error:
+                self._refusals[op, what] = error
+            except SubjectError:
+                pass
         return self._refusals[op, what]
 
     @property

@@ -275,7 +275,7 @@ class RowCheck(CaseCheck):
             fitted(lab.about, self.case.op, self.case.request)
         except SkippedError:
             return False
-        return bool(lab.refuses(self.case.op, self.batch))
+        return not lab.answers(self.case.op, self.batch)
 
 
 def checks(lab: Lab) -> list[CaseCheck]:

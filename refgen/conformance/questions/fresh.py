@@ -119,7 +119,7 @@ def judged(lab: Lab, model: str, request: dict[str, Any]) -> Finding:
 
 def logits_of(lab: Lab, model: str, request: dict[str, Any]) -> ndarray:
     """The subject's logits `[B T V]`; rows without padding one by one, if it does not take several."""
-    if "attention_mask" in request or not lab.refuses("forward", request):
+    if "attention_mask" in request or lab.answers("forward", request):
         logits: ndarray = lab.ask("forward", model, **request)["logits"]
         return logits
     alone = [lab.ask("forward", model, **request | {"input_ids": [row]})["logits"] for row in request["input_ids"]]

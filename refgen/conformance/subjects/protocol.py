@@ -28,6 +28,14 @@ EXPLAINING = ("stages",)  # operations that no verdict needs: they tell where a 
 FINISHES = ("eos", "length", "stop_string", "context")
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 
+CRASHES = frozenset(  # errors that no program raises to refuse a request; others, such as ValueError, refuse it
+    {
+        "ArithmeticError", "AttributeError", "BufferError", "FloatingPointError", "IndexError", "KeyError", "LookupError",
+        "MemoryError", "NameError", "OSError", "RecursionError", "RuntimeError", "SystemError", "SystemExit",
+        "UnboundLocalError", "UnicodeDecodeError", "UnicodeEncodeError", "ZeroDivisionError",
+    }
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class About:
@@ -86,6 +94,11 @@ class RefusedError(SubjectError):
     def is_crash(self) -> bool:
         """Whether the error's name, which stands before the colon, is one of CRASHES."""
         return str(self).partition(":")[0] in CRASHES
+
+    @property
+    def is_crash(self) -> bool:
+        """Whether the program fell over the request instead of refusing it."""
+        return self.kind in CRASHES
 
 
 class SkippedError(SubjectError):
