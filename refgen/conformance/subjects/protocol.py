@@ -95,11 +95,6 @@ class RefusedError(SubjectError):
         """Whether the error's name, which stands before the colon, is one of CRASHES."""
         return str(self).partition(":")[0] in CRASHES
 
-    @property
-    def is_crash(self) -> bool:
-        """Whether the program fell over the request instead of refusing it."""
-        return self.kind in CRASHES
-
 
 class SkippedError(SubjectError):
     """The subject says that it cannot do this (yet)."""
