@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refgen.cli.options import add_reports, check_output, check_reports, write_reports
+from refgen.cli.options import add_reports, check_output, check_reports, say_kit_error, write_reports
 from refgen.errors import ConformanceError, RefgenError
 from refgen.progress import tell
 from refgen.shipped import find_model
 
 if TYPE_CHECKING:
+    from refgen.conformance.judging.run import Run
     from refgen.conformance.subjects.protocol import About, Subject
 
 PYTHON = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -27,7 +28,7 @@ def add(commands: Any) -> None:
         "check",
         help="judge an implementation: conformant, or which rule it breaks",
         description="Ask SUBJECT everything that SPEC.md has to do with, and judge the answers. The exit code is 0 for conformant, "
-        "1 for not, 2 for a broken adapter, 3 if too little was shown either way.",
+        "1 for not, 2 for a broken adapter, 3 if too little was shown either way, 4 for a bug of refgen, which has no verdict.",
         epilog="SUBJECT is pkg.module:factory for a Python factory, a URL such as http://127.0.0.1:8000/v1 for a server, or a command "
         "for any program that speaks the protocol of docs/subjects.md. refgen itself: "
         "refgen check refgen.conformance.subjects.reference:ReferenceSubject",
@@ -65,12 +66,14 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """A subject in, a report out; the exit code is the verdict."""
     from refgen.conformance import runner  # noqa: PLC0415 - only for this command
+    from refgen.conformance.judging.verdicts import KitError  # noqa: PLC0415
     from refgen.conformance.subjects.protocol import SubjectError  # noqa: PLC0415
     from refgen.conformance.subjects.recorded import Recorded  # noqa: PLC0415
 
     check_reports(options)
     check_output(options.traffic, ConformanceError)
     subject: Subject | None = None
+    done: Run | None = None
     try:
         subject, models = connected(options)
         only = [*options.only, *(f"probe.{name}.*" for name in options.probe)]
@@ -82,8 +85,12 @@ def run(options: argparse.Namespace) -> int:
         tell("")
         print(f"refgen: error: {error}", file=sys.stderr)
         return BROKEN
+    except KitError as error:
+        return say_kit_error(error)
     finally:
         if subject is not None:
+            if done is None and isinstance(subject, Recorded):
+                subject.interrupted = True
             subject.close()
     return write_reports(done, options)
 

@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refgen.engines import DEFAULT, ENGINES
 from refgen.errors import ConformanceError, RefgenError
+from refgen.progress import tell
 from refgen.shipped import BUILT_IN
 
 if TYPE_CHECKING:
@@ -66,6 +68,16 @@ def check_reports(options: argparse.Namespace) -> None:
         from refgen.conformance.reports import page  # noqa: PLC0415 - only with this option
 
         page.environment()
+
+
+KIT_ERROR = 4  # the exit code of a run that a bug of refgen has ended
+
+
+def say_kit_error(error: Exception) -> int:
+    """Prints it, on one line; the exit code."""
+    tell("")
+    print(f"refgen: kit error: {error}", file=sys.stderr)
+    return KIT_ERROR
 
 
 def write_reports(run: "Run", options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refgen.cli.options import add_reports, check_reports, write_reports
+from refgen.cli.options import add_reports, check_reports, say_kit_error, write_reports
 from refgen.errors import ConformanceError, RefgenError
 from refgen.progress import tell
 from refgen.shipped import find_model
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from refgen.conformance.judging.run import Run
 
 BROKEN = 2  # the recording, or how it was called
+INCONCLUSIVE = 3  # a recording that was cut off
 
 
 def add(commands: Any) -> None:
@@ -23,7 +24,8 @@ def add(commands: Any) -> None:
         "replay",
         help="judge recorded answers of an implementation again",
         description="Judge the traffic that `refgen check --traffic` has written, with this version's checks and the seed of "
-        "the recording. Questions that were not asked then are skipped. The exit code is that of refgen check.",
+        "the recording. Questions that were not asked then are skipped. The exit code is that of refgen check; a recording that "
+        "was cut off gives no verdict, and exit code 3.",
         epilog="Example: refgen replay traffic.jsonl --html report.html",
     )
     command.set_defaults(run=run)
@@ -43,9 +45,18 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """A recording in, a report out; the exit code is the verdict."""
+    from refgen.conformance.judging.verdicts import KitError  # noqa: PLC0415 - only for this command
+    from refgen.conformance.subjects.recorded import CutOffError  # noqa: PLC0415
+
     try:
         check_reports(options)
         done = judged(options)
+    except CutOffError as error:
+        tell("")
+        print(f"refgen: inconclusive: {error}", file=sys.stderr)
+        return INCONCLUSIVE
+    except KitError as error:
+        return say_kit_error(error)
     except RefgenError as error:
         tell("")
         print(f"refgen: error: {error}", file=sys.stderr)

@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import numpy as np
+
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.run import Run
-from refgen.conformance.judging.verdicts import LEVELS, Check, Finding, Result, Verdict
+from refgen.conformance.judging.verdicts import LEVELS, Check, Finding, KitError, Result, Verdict
 from refgen.conformance.questions import cases, fresh, relations, sampling, serving, smoke
 from refgen.conformance.questions.models import Models
 from refgen.conformance.questions.probes import PROBES
@@ -23,7 +25,7 @@ from refgen.conformance.subjects.protocol import (
     SubjectError,
     TimedOutError,
 )
-from refgen.errors import ConformanceError, RefgenError
+from refgen.errors import ConformanceError
 
 
 def probe_checks(lab: Lab) -> list[cases.CaseCheck]:
@@ -57,7 +59,7 @@ def check(
     """Makes all checks of `levels`, by default of all, or those of them whose id matches one of `only`; tells `progress` how far it is.
 
     `models` are the folders that the subject is asked about, by default those of the kit. Raises `ConformanceError` for levels and ids
-    that there are not.
+    that there are not, and `KitError` for a bug of refgen, which ends the run.
     """
     levels = tuple(LEVELS) if levels is None else tuple(levels)
     if unknown := [level for level in levels if level not in LEVELS]:
@@ -124,13 +126,11 @@ def make(lab: Lab, check: Check) -> Result:
 
 
 def guarded(lab: Lab, check: Check) -> Finding:
-    """What the check finds; whatever else than an answer the subject gives is a verdict too."""
+    """What the check finds; whatever else than an answer the subject gives is a verdict too. Raises `KitError`."""
     try:
-        return check.run(lab)
-    except (
-        SubjectError,
-        RefgenError,
-    ) as error:  # refgen's own: what was answered cannot be looked at, such as ids that are no tokens
+        with np.errstate(all="ignore"):  # any numbers may be answered
+            return check.run(lab)
+    except SubjectError as error:
         verdicts: dict[type[Exception], Verdict] = {
             SkippedError: Verdict.SKIP, CrashedError: Verdict.CRASH, TimedOutError: Verdict.TIMEOUT
         }  # fmt: skip
@@ -138,6 +138,6 @@ def guarded(lab: Lab, check: Check) -> Finding:
         verdict = verdicts.get(type(error), Verdict.FAIL)
         if check.level == "smoke" and verdict is Verdict.SKIP:  # it says that it can
             verdict = Verdict.FAIL
-        return Finding(verdict, said, rules=getattr(error, "rules", ()))
-    except Exception as error:  # noqa: BLE001 - a fault of the kit is none of the subject's
-        return Finding(Verdict.INCONCLUSIVE, f"the kit itself failed: {type(error).__name__}: {error}")
+        return Finding(verdict, said, rules=error.rules)
+    except Exception as error:
+        raise KitError(check.id, error) from error

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refgen.conformance.subjects.protocol import OPERATIONS, GarbledError, checked
+from refgen.conformance.subjects.border import checked
+from refgen.conformance.subjects.protocol import OPERATIONS, GarbledError
 
 KEYS = ("ids", "text", "logits", "scores", "rows", "new_ids", "finish", "logprobs", "dtype", "shape", "b64")
 JSON = st.recursive(

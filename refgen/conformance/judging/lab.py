@@ -19,8 +19,12 @@ import numpy as np
 
 from refgen import checkpoints
 from refgen.auto import GPT2LMHeadModel
+from refgen.config import GPT2Config
+from refgen.conformance.subjects.border import checked
 from refgen.conformance.subjects.protocol import About, Subject
+from refgen.errors import CheckpointError
 from refgen.generation.config import GenerationConfig
+from refgen.json_files import read_object
 from refgen.model import GPT2
 from refgen.oracle.formats import cast
 from refgen.shipped import BUILT_IN
@@ -35,6 +39,11 @@ class Reference:
 
     folder: Path
     dtype: str
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """How many tokens the network has."""
+        return GPT2Config.from_dict(read_object(self.folder / "config.json", CheckpointError, "CKPT-09")).vocab_size
 
     @cached_property
     def gpt2(self) -> GPT2:
@@ -81,9 +90,10 @@ class Lab:
         return self.subject.about
 
     def ask(self, op: str, model: str, **request: Any) -> dict[str, Any]:
-        """The subject's answer, with arrays; raises a `SubjectError`. Values must be what JSON can hold."""
+        """The subject's answer, past the border; raises a `SubjectError`. Values must be what JSON can hold."""
         self.asked.append({"op": op, "model": model, **request})
-        return self.subject.ask(op, self.folder(model), request)
+        answer = self.subject.ask(op, self.folder(model), request)
+        return checked(op, request, answer, self.reference(model).vocabulary)
 
     def add(self, name: str, write: Callable[[Path], None]) -> None:
         """One more model, that `write` puts into its folder."""

@@ -5,10 +5,12 @@ a relation between two answers. All have a stable dotted id, a level, the rules 
 they exist; `run(lab)` asks and answers with a Finding. A new kind of check is a class with these names, and nothing else changes.
 """
 
+import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -127,6 +129,18 @@ class LabCheck:
     def run(self, lab: "Lab") -> Finding:
         """Calls it."""
         return self.find(lab)
+
+
+class KitError(Exception):
+    """refgen itself failed while it made a check, whatever the subject answered: it ends the run, which has no verdict."""
+
+    def __init__(self, check: str, error: BaseException) -> None:
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+        said = " ".join(str(error).split())[:300]
+        super().__init__(
+            f"{check}: {type(error).__name__}{where}: {said}. This is a bug of refgen: there is no verdict."
+        )
 
 
 def together(findings: Iterable[Finding]) -> Finding:

@@ -28,7 +28,9 @@ from safetensors.numpy import load_file, save_file
 from refgen.conformance.judging.judge import judge_equal, judge_logits, judge_rows, judge_scores, noise_format
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, Verdict
-from refgen.conformance.subjects.protocol import RefusedError, filled, shown
+from refgen.conformance.subjects.border import filled
+from refgen.conformance.subjects.protocol import RefusedError
+from refgen.conformance.subjects.values import shown
 from refgen.errors import ConformanceError
 from refgen.json_files import read_object
 

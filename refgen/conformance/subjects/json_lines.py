@@ -6,18 +6,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from refgen.conformance.subjects.protocol import About
+from refgen.conformance.subjects.border import hello
+from refgen.conformance.subjects.protocol import About, GarbledError
 from refgen.errors import ConformanceError
 
 
-def read_lines(path: Path, what: str, version: int) -> list[dict[str, Any]]:
+def read_lines(path: Path, what: str, version: int, broken_end: bool = False) -> list[dict[str, Any]]:
     """The objects of a file, the header first. Raises `ConformanceError`, with the number of the wrong line.
 
-    `what` the file should be, for error messages; `version` of its format, the only one that can be read.
+    `what` the file should be, for error messages; `version` of its format, the only one that can be read. With `broken_end`
+    the last line is left out.
     """
     found = []
     try:
-        text = path.read_text(encoding="utf-8")
+        raw = path.read_bytes()
+        text = (raw[: raw.rfind(b"\n") + 1] if broken_end else raw).decode("utf-8")
     except UnicodeError:
         raise ConformanceError(str(path), f"is not {what}: it is no UTF-8") from None
     for number, line in enumerate(text.split("\n"), start=1):
@@ -25,7 +28,7 @@ def read_lines(path: Path, what: str, version: int) -> list[dict[str, Any]]:
             continue
         try:
             entry = json.loads(line)
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, MemoryError):
             raise ConformanceError(f"{path}, line {number}", "is not JSON") from None
         if not isinstance(entry, dict):
             raise ConformanceError(f"{path}, line {number}", "must be an object")
@@ -43,5 +46,8 @@ def about_entry(about: About) -> dict[str, Any]:
 
 
 def about_of(entry: Mapping[str, Any]) -> About:
-    """What a subject says of itself, from its entry in a header."""
-    return About(**{**entry, "can": frozenset(entry["can"])})
+    """What a subject says of itself, from its entry in a header. Raises `TypeError` or `ValueError`."""
+    try:
+        return hello(**entry, known=None)
+    except GarbledError as error:
+        raise ValueError(str(error)) from None

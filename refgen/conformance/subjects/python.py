@@ -9,8 +9,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from refgen.conformance.subjects.border import checked, hello
 from refgen.conformance.subjects.deadline import within
-from refgen.conformance.subjects.protocol import OPERATIONS, About, RefusedError, SkippedError, TimedOutError, checked
+from refgen.conformance.subjects.protocol import (
+    OPERATIONS,
+    About,
+    CrashedError,
+    RefusedError,
+    SkippedError,
+    SubjectError,
+    TimedOutError,
+)
+from refgen.conformance.subjects.values import class_name, words
 
 Factory = Callable[[Path], Any]
 KEY = {"encode": "ids", "decode": "text", "forward": "logits", "process": "scores", "generate": "rows"}
@@ -25,38 +35,47 @@ class PythonSubject:
         self._loaded: tuple[Path, Any] | None = None
 
     def ask(self, op: str, model: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-        """What the method returns."""
+        """What the method returns, past the border. All code of the object's own runs in a thread, and in time."""
         try:
-            value, error = within(self._timeout, lambda: self._call(op, model, request))
+            answer, error = within(self._timeout, lambda: self._answer(op, model, request))
         except TimeoutError:
             self._loaded = None
             raise TimedOutError(f"no answer to {op} after {self._timeout:g} s") from None
-        if isinstance(error, NotImplementedError):
-            raise SkippedError(str(error) or f"no {op} yet")
-        if error is not None:
-            raise RefusedError(f"{type(error).__name__}: {error}") from error
-        return checked(op, request, value)
+        if isinstance(error, SubjectError):
+            raise error
+        if error is not None or answer is None:
+            raise CrashedError(f"{class_name(error)} while the answer to {op} was read") from error
+        return answer
 
-    def _call(self, op: str, model: Path, request: Mapping[str, Any]) -> Any:
-        """The method's own answer."""
-        if self._loaded is None or self._loaded[0] != model:
-            self._loaded = model, self._factory(model)
-        return call(self._loaded[1], op, request)
+    def _answer(self, op: str, model: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The method's own answer, or the `SubjectError` that its exception means."""
+        try:
+            if self._loaded is None or self._loaded[0] != model:
+                self._loaded = model, self._factory(model)
+            value = call(self._loaded[1], op, request)
+        except NotImplementedError as error:
+            raise SkippedError(words(str(error)) or f"no {op} yet") from error
+        except Exception as error:
+            raise RefusedError(f"{class_name(error)}: {words(str(error))}") from error
+        except BaseException as error:  # SystemExit ends a program, and so it would this one
+            self._loaded = None
+            raise CrashedError(f"{class_name(error)} when it was asked to {op}") from error
+        return checked(op, request, value)
 
     def close(self) -> None:
         """Forgets the object."""
         self._loaded = None
 
 
-def call(thing: Any, op: str, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer of the object's method `op`. Raises `NotImplementedError` for a method or an argument that it does not have."""
+def call(thing: Any, op: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The answer, as it is, of the object's method `op`. Raises `NotImplementedError` for a method or an argument that it does not have."""
     method = getattr(thing, op, None)
     if method is None:
         raise NotImplementedError(f"has no {op}")
     if foreign := [name for name in request if not takes(method, name)]:
         raise NotImplementedError(f"{op} takes no {foreign[0]}")
     value = method(**request)
-    return dict(value) if isinstance(value, Mapping) else {KEY[op]: value}
+    return value if issubclass(type(value), Mapping) else {KEY[op]: value}
 
 
 def takes(method: Callable[..., Any], name: str) -> bool:
@@ -71,10 +90,10 @@ def takes(method: Callable[..., Any], name: str) -> bool:
 def describe(factory: Factory, folder: Path) -> About:
     """What the object for `folder` says of itself."""
     thing = factory(folder)
-    return About(
-        name=str(getattr(thing, "name", type(thing).__name__)),
-        version=str(getattr(thing, "version", "")),
+    return hello(
+        name=words(getattr(thing, "name", type(thing).__name__)),
+        version=words(getattr(thing, "version", "")),
         dtype=getattr(thing, "dtype", "float32"),
-        can=frozenset(op for op in OPERATIONS if callable(getattr(thing, op, None))),
-        choices=dict(getattr(thing, "choices", {})),
+        can=[op for op in OPERATIONS if callable(getattr(thing, op, None))],
+        choices=getattr(thing, "choices", {}),
     )
