@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """A recording in, a report out; the exit code is the verdict."""
     from refgen.conformance.judging.verdicts import KitError  # noqa: PLC0415 - only for this command
-    from refgen.conformance.subjects.recorded import CutOffError  # noqa: PLC0415
+    from refgen.conformance.subjects.json_lines import CutOffError  # noqa: PLC0415
 
     try:
         check_reports(options)

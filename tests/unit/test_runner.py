@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import refgen
+from refgen.cli import main
 from refgen.conformance import assert_conformant, check
-from refgen.conformance.judging.verdicts import LEVELS, Verdict
+from refgen.conformance.judging.verdicts import LEVELS, KitError, Verdict
 from refgen.conformance.subjects.protocol import About
 from refgen.conformance.subjects.python import PythonSubject, describe
 from refgen.conformance.subjects.reference import ReferenceSubject
@@ -189,8 +190,8 @@ def test_a_broken_adapter():
     assert (run.overall.verdict, run.overall.code) == ("adapter broken", 2)
 
 
-def test_a_fault_of_the_kit_accuses_nobody(monkeypatch):
-    """What the kit cannot do is inconclusive, never a failure of the subject."""
+def test_a_fault_of_the_kit_accuses_nobody(monkeypatch, capsys):
+    """What the kit cannot do ends the run, with one line and exit code 4; it is no failure of the subject, and no verdict."""
     from refgen.conformance import runner
     from refgen.conformance.judging.verdicts import LabCheck
 
@@ -199,6 +200,11 @@ def test_a_fault_of_the_kit_accuses_nobody(monkeypatch):
 
     check_ = LabCheck("loop.breaks", "loop", ("GREEDY-01",), "why", frozenset(), breaks)
     monkeypatch.setattr(runner, "SOURCES", (lambda lab: [check_],))
-    (result,) = check(ReferenceSubject).results
-    assert result.verdict is Verdict.INCONCLUSIVE
-    assert "KeyError" in result.finding.message
+    with pytest.raises(
+        KitError, match=r"loop.breaks: KeyError at test_runner.py:\d+ in breaks: 'oops'. This is a bug of refgen"
+    ):
+        check(ReferenceSubject)
+    assert main(["check", "refgen.conformance.subjects.reference:ReferenceSubject"]) == 4
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("refgen: kit error: loop.breaks: KeyError at test_runner.py:")

@@ -8,7 +8,7 @@ import hashlib
 import shutil
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +21,9 @@ from refgen import checkpoints
 from refgen.auto import GPT2LMHeadModel
 from refgen.config import GPT2Config
 from refgen.conformance.subjects.border import checked
-from refgen.conformance.subjects.protocol import About, Subject
-from refgen.errors import CheckpointError
+from refgen.conformance.subjects.protocol import About, GarbledError, Subject
+from refgen.conformance.subjects.values import shown
+from refgen.errors import CheckpointError, TokenizerError
 from refgen.generation.config import GenerationConfig
 from refgen.json_files import read_object
 from refgen.model import GPT2
@@ -41,9 +42,9 @@ class Reference:
     dtype: str
 
     @cached_property
-    def vocabulary(self) -> int:
-        """How many tokens the network has."""
-        return GPT2Config.from_dict(read_object(self.folder / "config.json", CheckpointError, "CKPT-09")).vocab_size
+    def config(self) -> GPT2Config:
+        """The network's sizes."""
+        return GPT2Config.from_dict(read_object(self.folder / "config.json", CheckpointError, "CKPT-09"))
 
     @cached_property
     def gpt2(self) -> GPT2:
@@ -65,6 +66,31 @@ class Reference:
     def tokenizer(self) -> Tokenizer:
         """The folder's tokenizer."""
         return Tokenizer.from_pretrained(self.folder)
+
+    # What a subject says may not fit the model. That is its failure, and must not look like one of refgen.
+
+    def fits(self, prompt: Sequence[int], new_ids: Sequence[int]) -> None:
+        """LEN-04. Raises `GarbledError` for more new tokens than the context has room for: the last needs no position."""
+        if len(prompt) + len(new_ids) > self.config.n_positions + 1:
+            message = (
+                f"{len(new_ids)} new tokens behind {len(prompt)}; the model has {self.config.n_positions} positions"
+            )
+            raise GarbledError(message, ("LEN-04",))
+
+    def ids_of(self, text: str) -> list[int]:
+        """A text of the subject's as ids. Raises `GarbledError` if no tokens give it."""
+        try:
+            return self.tokenizer.encode(text)
+        except TokenizerError as error:
+            raise GarbledError(f"the text {shown(text)} is none of this model's: {error}") from None
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Ids of the subject's as a text, without special tokens. Raises `GarbledError` for tokens without one."""
+        try:
+            text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        except TokenizerError as error:
+            raise GarbledError(str(error), ("TOK-14",)) from None
+        return text
 
 
 class Lab:
@@ -93,7 +119,7 @@ class Lab:
         """The subject's answer, past the border; raises a `SubjectError`. Values must be what JSON can hold."""
         self.asked.append({"op": op, "model": model, **request})
         answer = self.subject.ask(op, self.folder(model), request)
-        return checked(op, request, answer, self.reference(model).vocabulary)
+        return checked(op, request, answer, self.reference(model).config.vocab_size)
 
     def add(self, name: str, write: Callable[[Path], None]) -> None:
         """One more model, that `write` puts into its folder."""

@@ -33,6 +33,7 @@ class ModelTalk:
     def __init__(self, lab: Lab, name: str, model: str | None = None) -> None:
         self.lab, self.model = lab, model or lab.own
         self.chance = lab.chance(name)
+        self.gives_ids: bool | None = None  # or texts alone: known after the first answer, and true of all
 
     @property
     def reference(self) -> Reference:
@@ -68,6 +69,8 @@ class ModelTalk:
             request["pad_token_id"] = 0
         request |= settings
         rows: list[dict[str, Any]] = self.lab.ask("generate", self.model, **request)["rows"]
+        if self.gives_ids is None:
+            self.gives_ids = "new_ids" in rows[0]
         endless = request.get("eos_token_id", 0) is None and "stop_strings" not in request
         for number, row in enumerate(rows if endless else ()):
             if (count := len(row.get("new_ids", ()))) not in (request["max_new_tokens"], 0 if "text" in row else -1):
@@ -75,6 +78,15 @@ class ModelTalk:
                     f"row {number} has {count} new tokens and no end token, asked were {request['max_new_tokens']}"
                 )
                 raise GarbledError(message, ("LEN-01",))
+        for number, row in enumerate(rows):
+            if ("new_ids" in row) != self.gives_ids:
+                raise GarbledError(
+                    f"row {number} has {'a text' if self.gives_ids else 'new_ids'} alone, unlike answers before"
+                )
+            if row.get("new_ids") == [] and "eos_token_id" not in settings:
+                raise GarbledError(
+                    f"row {number} has no new token, asked were {request['max_new_tokens']}", ("LEN-01",)
+                )
         return rows
 
     def say(self, prompt: Sequence[int], **settings: Any) -> dict[str, Any]:
@@ -108,6 +120,7 @@ class ModelTalk:
 
     def judged(self, prompt: Sequence[int], new_ids: list[int]) -> tuple[str, str]:
         """Verdict and sentence of the oracle."""
+        self.reference.fits(prompt, new_ids)
         ends = end_ids(self.reference, {"eos_token_id": None} if self.lab.about.loads else {})
         found = judge_tokens(self.reference.gpt2, prompt, new_ids, noise_format(self.lab.about.dtype), ends, samples=6)
         return found.verdict, found.sentence

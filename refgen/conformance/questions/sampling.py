@@ -72,11 +72,12 @@ class Drawer:
         """Ids of rows. Text is read where every token is one character, as on dice."""
         if all("new_ids" in row for row in rows):
             return [row["new_ids"] for row in rows]
-        tokenizer = self.lab.reference(self.model).tokenizer
+        reference = self.lab.reference(self.model)
+        tokenizer = reference.tokenizer
         pieces = [tokenizer.token_bytes(token) for token in range(len(tokenizer) - 1)]
         if any(len(piece) > 1 or not piece.isascii() for piece in pieces):
             return None
-        return [row["new_ids"] if "new_ids" in row else tokenizer.encode(row["text"]) for row in rows]
+        return [row["new_ids"] if "new_ids" in row else reference.ids_of(row["text"]) for row in rows]
 
 
 # --- The checks -------------------------------------------------------------------------------------------
@@ -124,9 +125,8 @@ class LawCheck:
                 raise
             if several is None:
                 return Finding(Verdict.INCONCLUSIVE, "answers by text without ids, whose tokens cannot be told")
-            vocabulary = lab.reference(self.model).gpt2.config.vocab_size
-            if foreign := [token for row in several for token in row if not 0 <= token < vocabulary]:
-                return Finding(Verdict.FAIL, f"token {foreign[0]} is drawn, of a vocabulary of {vocabulary}")
+            for row in several:
+                lab.reference(self.model).fits(prompt, row)
             for rows in self.grouped(lab, prompt, several):
                 trial.add(rows)
             if trial.over():

@@ -11,16 +11,21 @@ from refgen.conformance.subjects.protocol import About, GarbledError
 from refgen.errors import ConformanceError
 
 
-def read_lines(path: Path, what: str, version: int, broken_end: bool = False) -> list[dict[str, Any]]:
+class CutOffError(ConformanceError):
+    """A file that ends before the run did."""
+
+
+NOTHING = "The run did not end, so it says nothing of the subject."
+
+
+def read_lines(path: Path, what: str, version: int) -> list[dict[str, Any]]:
     """The objects of a file, the header first. Raises `ConformanceError`, with the number of the wrong line.
 
-    `what` the file should be, for error messages; `version` of its format, the only one that can be read. With `broken_end`
-    the last line is left out.
+    `what` the file should be, for error messages; `version` of its format, the only one that can be read.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     try:
-        raw = path.read_bytes()
-        text = (raw[: raw.rfind(b"\n") + 1] if broken_end else raw).decode("utf-8")
+        text = path.read_bytes().decode("utf-8")
     except UnicodeError:
         raise ConformanceError(str(path), f"is not {what}: it is no UTF-8") from None
     for number, line in enumerate(text.split("\n"), start=1):
@@ -29,6 +34,8 @@ def read_lines(path: Path, what: str, version: int, broken_end: bool = False) ->
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError, MemoryError):
+            if found and text.endswith(line):  # without a line's end
+                raise CutOffError(f"{path}, line {number}", "is cut off", remedy=NOTHING) from None
             raise ConformanceError(f"{path}, line {number}", "is not JSON") from None
         if not isinstance(entry, dict):
             raise ConformanceError(f"{path}, line {number}", "must be an object")

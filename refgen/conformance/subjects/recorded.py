@@ -20,17 +20,13 @@ import numpy as np
 
 import refgen
 from refgen.conformance.subjects.border import checked
-from refgen.conformance.subjects.json_lines import about_entry, about_of, read_lines
+from refgen.conformance.subjects.json_lines import NOTHING, CutOffError, about_entry, about_of, read_lines
 from refgen.conformance.subjects.protocol import About, SkippedError, Subject, SubjectError
 from refgen.conformance.subjects.values import shown
 from refgen.errors import ConformanceError
 
 FORMAT = 1
 ERRORS = {each.__name__: each for each in SubjectError.__subclasses__()}
-
-
-class CutOffError(ConformanceError):
-    """A recording that ends before the run did."""
 
 
 class Recorded:
@@ -130,18 +126,9 @@ class Replayed:
 
 def whole_recording(path: Path) -> list[dict[str, Any]]:
     """The header and the exchanges. Raises `CutOffError` if the end is missing, another `ConformanceError` for what is no recording."""
-    what = "a recording of refgen check"
-    try:
-        header, *exchanges = read_lines(path, what, FORMAT)
-    except ConformanceError:
-        if path.read_bytes()[-1:] in (b"\n", b""):
-            raise
-        header, *exchanges = read_lines(path, what, FORMAT, broken_end=True)
+    header, *exchanges = read_lines(path, "a recording of refgen check", FORMAT)
     if not exchanges or exchanges[-1].get("kind") != "footer":
-        said = f"is cut off after {counted(len(exchanges), 'exchange')}"
-        raise CutOffError(
-            str(path), said, remedy="The run did not end, so nothing can be said of the subject: check it again."
-        )
+        raise CutOffError(str(path), f"is cut off after {counted(len(exchanges), 'exchange')}", remedy=NOTHING)
     footer = exchanges.pop()
     if footer.get("exchanges") != len(exchanges) or any(each.get("kind") != "exchange" for each in exchanges):
         said = f"has {counted(len(exchanges), 'line')} between header and footer, which names {shown(footer.get('exchanges'))}"

@@ -83,7 +83,7 @@ def is_scalar(value: Any) -> bool:
     """Whether it is one number and no list of any kind."""
     kind = type(value)
     if issubclass(kind, np.ndarray):
-        return bool(np.ndarray.ndim.__get__(value) == 0)  # type: ignore[attr-defined]
+        return bool(np.ndarray.ndim.__get__(value) == 0)
     if issubclass(kind, int | float | np.generic):
         return True
     if issubclass(kind, (*PLAIN, list, tuple, dict)):
