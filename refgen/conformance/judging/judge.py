@@ -16,7 +16,6 @@ from numpy import ndarray
 
 from refgen.conformance.judging.lab import Lab, Reference
 from refgen.conformance.judging.verdicts import Finding, Verdict
-from refgen.conformance.subjects.protocol import GarbledError
 from refgen.oracle.counterfactual import Pass
 from refgen.oracle.diagnose import View, diagnose
 from refgen.oracle.faults import FAULTS
@@ -204,8 +203,6 @@ def judge_rows(
     n = len(rows) // len(request["input_ids"])
     for number, (row, right) in enumerate(zip(rows, expected, strict=True)):
         if "new_ids" not in row:
-            if right.get("text") is None and not (lab.folder(model) / "tokenizer.json").exists():
-                raise GarbledError(f"row {number} has a text and no new_ids, and {model} has no tokenizer")
             text = right.get("text") or lab.reference(model).tokenizer.decode(
                 right["new_ids"], skip_special_tokens=True
             )

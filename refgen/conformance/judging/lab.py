@@ -67,6 +67,14 @@ class Reference:
         """The folder's tokenizer."""
         return Tokenizer.from_pretrained(self.folder)
 
+    @cached_property
+    def has_text(self) -> bool:
+        """Whether there is a tokenizer."""
+        try:
+            return bool(self.tokenizer)
+        except TokenizerError:
+            return False
+
     # What a subject says may not fit the model. That is its failure, and must not look like one of refgen.
 
     def fits(self, prompt: Sequence[int], new_ids: Sequence[int]) -> None:
@@ -118,8 +126,12 @@ class Lab:
     def ask(self, op: str, model: str, **request: Any) -> dict[str, Any]:
         """The subject's answer, past the border; raises a `SubjectError`. Values must be what JSON can hold."""
         self.asked.append({"op": op, "model": model, **request})
-        answer = self.subject.ask(op, self.folder(model), request)
-        return checked(op, request, answer, self.reference(model).config.vocab_size)
+        reference = self.reference(model)
+        answer = checked(op, request, self.subject.ask(op, self.folder(model), request), reference.config.vocab_size)
+        for number, row in enumerate(answer.get("rows", ())):
+            if "new_ids" not in row and not reference.has_text:
+                raise GarbledError(f"row {number} has a text and no new_ids, and {model} has no tokenizer")
+        return answer
 
     def add(self, name: str, write: Callable[[Path], None]) -> None:
         """One more model, that `write` puts into its folder."""

@@ -24,7 +24,7 @@ from refgen.conformance.judging.lab import Lab, Reference
 from refgen.conformance.judging.token_law import Rows, Sampler
 from refgen.conformance.judging.trial import CopyTrial, Terms, Trial
 from refgen.conformance.judging.verdicts import Check, Finding, Verdict
-from refgen.conformance.subjects.protocol import RefusedError, SkippedError
+from refgen.conformance.subjects.protocol import GarbledError, RefusedError, SkippedError
 from refgen.model import forward
 from refgen.oracle.noise import expected_error
 
@@ -66,7 +66,12 @@ class Drawer:
                     raise
                 self.ways.pop(0)
                 continue
-            return self.read(answer["rows"])
+            several = self.read(answer["rows"])
+            for number, row in enumerate(several or ()):
+                if len(row) > steps or len(row) < (steps if self.lab.about.loads else 1):
+                    message = f"row {number} has {len(row)} new tokens and no end token, asked were {steps}"
+                    raise GarbledError(message, ("LEN-01",))
+            return several
 
     def read(self, rows: Sequence[Mapping[str, Any]]) -> list[list[int]] | None:
         """Ids of rows. Text is read where every token is one character, as on dice."""
@@ -240,6 +245,8 @@ class SeedCheck:
         if first != again:
             message = "the same request with the same seed gives other tokens the second time"
             return Finding(Verdict.FAIL, message, facts, ("SAMP-05",), "seed-ignored")
+        if not all(each for said in (first, other, again) for each in said):
+            return Finding(Verdict.FAIL, "the answer holds no token", facts, ("LEN-01",))
         if sum(map(len, first)) < 16:
             return Finding(Verdict.INCONCLUSIVE, f"{sum(map(len, first))} tokens, which may be equal by chance", facts)
         if first == other:
