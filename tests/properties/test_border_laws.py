@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict, UserDict
 from itertools import count, repeat
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,16 +14,22 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from refgen.conformance import runner
+from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Verdict
+from refgen.conformance.questions import fresh, relations, serving, smoke
 from refgen.conformance.subjects.border import checked, read_events, read_json
 from refgen.conformance.subjects.dialects import Vocabulary, join_stream, read_completion
+from refgen.conformance.subjects.http import HttpSubject, connect
 from refgen.conformance.subjects.process import described
-from refgen.conformance.subjects.protocol import FINISHES, OPERATIONS, GarbledError
+from refgen.conformance.subjects.protocol import FINISHES, OPERATIONS, GarbledError, RefusedError
 from refgen.conformance.subjects.python import KEY, PythonSubject, describe
 from refgen.conformance.subjects.reference import ReferenceSubject
 from refgen.conformance.subjects.values import shown, words
+from refgen.conformance.subjects.wire import decode_events, decode_json
 from refgen.shipped import find_model
+from tests.openai_server import Server
 
+FOLDER = find_model("shakespeare")
 SECONDS = 2.0  # for one value on a busy machine; most take some microseconds
 INT64 = 2**63
 REQUESTS = {
@@ -496,7 +503,6 @@ def known():
     if not KNOWN:
         from fnmatch import fnmatchcase
 
-        from refgen.conformance.judging.lab import Lab
         from refgen.conformance.questions.models import Models
 
         lab = Lab(Replaced("encode", None, 0), Models())
@@ -565,3 +571,92 @@ def test_what_ends_programs_ends_only_the_subject(raised):
     assert result.verdict.bad
     assert run.overall.code == 2
     assert Path().exists()
+
+
+# --- Servers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def served():
+    """A server that is right, asked once what it can."""
+    with Server(FOLDER) as url:
+        subject = connect(url, FOLDER)
+        lab = Lab(subject, {"shakespeare": FOLDER})
+        sources = (serving.checks, relations.checks, fresh.checks, smoke.checks)
+        checks = [each for source in sources for each in source(lab) if each.needs <= subject.about.can]
+        yield subject, lab, checks
+        subject.close()
+
+
+class Corrupted:
+    """A wire to a right server, some of whose answers are other bytes."""
+
+    def __init__(self, wire, raw, after):
+        self.wire, self.raw, self.left, self.wrong = wire, raw, after, 0
+        self.url, self.timeout = wire.url, wire.timeout
+
+    def changed(self, right, read):
+        """What is read in place of a right answer."""
+        self.left -= 1
+        if self.left >= 0:
+            return right()
+        self.wrong += 1
+        return read(SimpleNamespace(iter_bytes=lambda: [self.raw], headers={"content-type": "text/event-stream"}))
+
+    def post(self, path, body):
+        """One answer."""
+        return self.changed(lambda: self.wire.post(path, body), decode_json)
+
+    def stream(self, path, body):
+        """Its events."""
+        return self.changed(lambda: self.wire.stream(path, body), decode_events)
+
+
+COMPLETIONS = st.fixed_dictionaries(
+    {
+        "choices": st.lists(
+            st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4).map(lambda more: {"text": "the"} | more),
+            max_size=3,
+        )
+    },
+    optional={"usage": JSON},
+)
+
+
+@st.composite
+def bodies(draw):
+    """Bytes, and answers of the right shape with a wrong part; the same as an event."""
+    raw = draw(lines() | (JSON | COMPLETIONS).map(lambda value: json.dumps(value).encode()))
+    return b"data: " + raw + b"\n\n" if draw(st.booleans()) else raw
+
+
+@given(bodies(), st.sampled_from((0, 0, 1, 2)), st.data())
+@settings(max_examples=max(25, settings().max_examples // 2))
+def test_no_body_ends_the_kit(served, raw, after, data):
+    """Whatever a server answers, each question that meets it has a verdict; none is a bug of refgen, none hangs."""
+    right, lab, checks = served
+    subject = HttpSubject(Corrupted(right.wire, raw, after), FOLDER, right.profile, right.tokenizer, "float32", {})
+    lab.subject = subject
+    check = checks[data.draw(st.integers(0, len(checks) - 1))]
+    before = subject.wire.wrong
+    result = runner.make(lab, check)
+    nothing = result.verdict in (Verdict.SKIP, Verdict.INCONCLUSIVE)
+    assert result.verdict.bad or nothing or subject.wire.wrong == before or is_completion(raw, right.vocabulary), result
+
+
+def is_completion(raw, vocabulary):
+    """Whether it passes the border, as one body or as events."""
+    for read in (
+        lambda: read_completion(read_json(raw, "it"), vocabulary),
+        lambda: join_stream(read_events(raw), vocabulary),
+        lambda: decode_json(SimpleNamespace(iter_bytes=lambda: [raw])),
+    ):
+        try:
+            read()
+        except RefusedError:  # an error with code 200, which is right where a request makes no sense
+            return True
+        except GarbledError:
+            continue
+        if "choices" in str(raw) or not read():
+            return True
+    return False
