@@ -454,6 +454,9 @@ class Replaced:
                 return self.subject.ask(op, model, request)
         return Replaced.reference.ask(op, model, request)
 
+    def restart(self):
+        """Goes on."""
+
     def close(self):
         """Nothing to do."""
 
@@ -550,12 +553,13 @@ def test_no_value_makes_a_verdict_milder(op, box, after, data):
     mild = [
         (result.id, result.verdict, result.finding.message)
         for result in met
-        if not result.verdict.bad and not (result.level in ("relations", "sampling") and result.verdict in spared)
+        if not result.verdict.bad and not (result.id.startswith(("relations.", "sampling.")) and result.verdict in spared)
     ]
     assert not mild, mild[:3]
     if typed and data is not None:
         return
-    assert not met or run.overall.code in (1, 2), run.overall.sentence
+    held = [result for result in met if result.claim != "refusals"]  # which nobody claims unless he says so
+    assert not held or run.overall.code in (1, 2), run.overall.sentence
 
 
 @pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError])
@@ -566,7 +570,7 @@ def test_what_ends_programs_ends_only_the_subject(raised):
         def encode(self, text):
             raise raised
 
-    run = runner.check(PythonSubject(Quits, describe(Quits, find_model("shakespeare"))), levels=["tokenizer"])
+    run = runner.check(PythonSubject(Quits, describe(Quits, find_model("shakespeare"))), only=["tokenizer"])
     (result,) = [each for each in run.results if each.id == "smoke.encode"]
     assert result.verdict.bad
     assert run.overall.code == 2

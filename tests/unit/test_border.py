@@ -234,7 +234,7 @@ def test_ids_that_are_no_tokens_fail(shakespeare):
             return [[5000] * arguments["max_new_tokens"] for _ in input_ids]
 
     subject = PythonSubject(Foreign, describe(Foreign, FOLDER))
-    run = runner.check(subject, levels=["relations"], only=["relations.stop-string"])
+    run = runner.check(subject, only=["relations.stop-string"])
     assert {result.finding.message for result in run.results if result.verdict.bad} == {
         "row 0: token 5000 is not one of the model's 1024"
     }
@@ -257,7 +257,7 @@ def test_a_program_with_hostile_lines(tmp_path, capsys):
             "    elif op == 'load': print(json.dumps({'id': n}), flush=True)\n"
             f"    elif op == 'encode': print({line}, flush=True)\n"
         )
-        assert main(["check", f"python {path}", "--level", "tokenizer"]) == 2
+        assert main(["check", f"python {path}", "--only", "tokenizer"]) == 2
         assert "smoke.encode: FAIL" in capsys.readouterr().out
 
 

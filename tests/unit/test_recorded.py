@@ -205,20 +205,20 @@ def test_a_recording_that_was_cut_off(tmp_path, capsys):
     """Wherever a recording ends before its end, replay gives no verdict, and exit code 3; so does one that was interrupted."""
     traffic = tmp_path / "traffic.jsonl"
     subject = Recorded(PythonSubject(ReferenceSubject, describe(ReferenceSubject, find_model("shakespeare"))), traffic)
-    runner.check(subject, levels=("tokenizer",))
+    runner.check(subject, only=("tokenizer",))
     subject.interrupted = True
     subject.close()
     whole = traffic.read_bytes()
     for size in (len(whole), len(whole) - 1, len(whole) - 30, whole.rindex(b"\n", 0, -1) + 1, whole.index(b"\n") + 1):
         traffic.write_bytes(whole[:size])
-        assert main(["replay", str(traffic), "--level", "tokenizer"]) == 3, size
+        assert main(["replay", str(traffic), "--only", "tokenizer"]) == 3, size
         out, err = capsys.readouterr()
         assert (out, err.count("\n"), "is cut off" in err) == ("", 1, True)
     traffic.write_bytes(whole + b'{"kind": "footer", "exchanges": %d}\n' % (whole.count(b"\n") - 1))
-    assert main(["replay", str(traffic), "--level", "tokenizer"]) == 0
+    assert main(["replay", str(traffic), "--only", "tokenizer"]) == 0
     lines = (whole + b'{"kind": "footer", "exchanges": %d}\n' % (whole.count(b"\n") - 1)).splitlines(keepends=True)
     traffic.write_bytes(b"".join(lines[:9] + lines[10:]))
-    assert main(["replay", str(traffic), "--level", "tokenizer"]) == 2
+    assert main(["replay", str(traffic), "--only", "tokenizer"]) == 2
     assert "It was cut or changed" in capsys.readouterr().err
 
 
