@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from refgen.conformance.judging.choices import settled
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.run import Run
 from refgen.conformance.judging.verdicts import LEVELS, Check, Finding, Result, Verdict
@@ -56,9 +57,10 @@ def check(
 ) -> Run:
     """Makes all checks of `levels`, by default of all, or those of them whose id matches one of `only`; tells `progress` how far it is.
 
-    `models` are the folders that the subject is asked about, by default those of the kit. Raises `ConformanceError` for levels and ids
-    that there are not.
+    `models` are the folders that the subject is asked about, by default those of the kit. Raises `ConformanceError` for levels, ids and
+    choices that there are not.
     """
+    settled(subject.about.choices)
     levels = tuple(LEVELS) if levels is None else tuple(levels)
     if unknown := [level for level in levels if level not in LEVELS]:
         raise ConformanceError(f"level {unknown[0]!r}", "is none", remedy=f"There are {', '.join(LEVELS)}.")

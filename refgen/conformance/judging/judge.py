@@ -16,6 +16,7 @@ from numpy import ndarray
 
 from refgen.conformance.judging.lab import Lab, Reference
 from refgen.conformance.judging.verdicts import Finding, Verdict
+from refgen.conformance.planted.options import forward_change
 from refgen.oracle.counterfactual import Pass
 from refgen.oracle.diagnose import View, diagnose
 from refgen.oracle.faults import FAULTS
@@ -90,9 +91,11 @@ def looked_up(
 ) -> Finding:
     """The error among the known faults, and among the formats that are coarser than the declared one."""
     ids, mask = arrays_of(request)
-    reference, dtype = lab.reference(model), noise_format(lab.about.dtype)
+    reference, dtype = lab.reference(model), lab.noise
     noise = expected_error(reference.gpt2, ids, mask, dtype)
     exact_pass = Pass(reference.exact, ids, mask, prefill=request.get("prefill"))
+    if (change := forward_change(reference.options)) is not None:
+        exact_pass = change(exact_pass)
     views = [View(logits, noise)]
     before = [fault for fault in FAULTS if fault.name in lab.named]  # a subject seldom has two
     diagnosis = diagnose(exact_pass, views, before)
@@ -261,7 +264,7 @@ def judge_greedy(
     mask = request.get("attention_mask")
     prompt_ids = [token for token, real in zip(ids, mask[prompt] if mask else [1] * len(ids), strict=True) if real]
     ends = end_ids(reference, request)
-    judgement = judge_tokens(reference.gpt2, prompt_ids, observed, noise_format(lab.about.dtype), ends)
+    judgement = judge_tokens(reference.gpt2, prompt_ids, observed, lab.noise, ends)
     behind = {flip.step: flip.sigmas for flip in judgement.flips}
     facts = facts | {"margins": [behind.get(step, 0.0) for step in range(len(judgement.chances))]}
     if judgement.verdict == "FAIL":

@@ -10,14 +10,16 @@ goes by the operation:
     generate  {rows: [{new_ids, finish, text?}]}
 
 With result `must_reject` there is nothing expected: the subject has to refuse. With `choice` there are several answers, by the
-names of the options of that choice in SPEC.md, its own first; a subject that has taken another one declares it, and is held to it.
+names of the options of that choice in SPEC.md, its own first, null for a refusal. Whatever the result, a subject that declares an
+option is held to what refgen with that option answers (judging/choices.py).
 """
 
 import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,11 @@ import numpy as np
 from numpy import ndarray
 from safetensors.numpy import load_file, save_file
 
-from refgen.conformance.judging.judge import judge_equal, judge_logits, judge_rows, judge_scores, noise_format
+from refgen.conformance.judging.choices import Asked, Right
+from refgen.conformance.judging.judge import judge_equal, judge_logits, judge_rows, judge_scores
 from refgen.conformance.judging.lab import Lab
-from refgen.conformance.judging.verdicts import Finding, Verdict
-from refgen.conformance.subjects.protocol import RefusedError, filled, shown
+from refgen.conformance.judging.verdicts import Finding
+from refgen.conformance.subjects.protocol import filled
 from refgen.errors import ConformanceError
 from refgen.json_files import read_object
 
@@ -139,41 +142,12 @@ class CaseCheck:
         return frozenset({self.case.op})
 
     def run(self, lab: Lab) -> Finding:
-        """Asks, and compares with what is expected."""
+        """Asks, and compares with what is expected of a subject that declares what this one does."""
         case = self.case
-        if case.result == CHOICE:
-            return self.chosen(lab)
-        if case.result == MUST_REJECT:
-            return self.rejected(lab)
-        return self.judged(lab, lab.ask(case.op, case.model, **case.request), case.expected)
-
-    def rejected(self, lab: Lab) -> Finding:
-        """An answer is the failure here."""
-        try:
-            answer = lab.ask(self.case.op, self.case.model, **self.case.request)
-        except RefusedError as error:
-            return Finding(Verdict.PASS, f"refused: {error}")
-        return Finding(Verdict.FAIL, f"answered {shown(answer)}, must refuse")
-
-    def chosen(self, lab: Lab) -> Finding:
-        """Right is the option that the subject has declared; a subject that declares none takes SPEC.md's own, the first.
-
-        An option whose answer is null is to refuse.
-        """
-        name, options = str(self.case.choice), self.case.expected
-        declared = lab.about.choices.get(name, next(iter(options)))
-        if declared not in options:
-            return Finding(Verdict.SKIP, f"{name}={declared} leaves nothing to be compared")
-        facts = {"choice": name, "option": declared}
-        if options[declared] is None:
-            return replace(self.rejected(lab), facts=facts)
-        answer = lab.ask(self.case.op, self.case.model, **self.case.request)
-        finding = self.judged(lab, answer, options[declared])
-        if finding.verdict.good:
-            return Finding(Verdict.CHOICE, f"{name}={declared}", facts)
-        others = [option for option, right in options.items() if right and self.judged(lab, answer, right).verdict.good]
-        advice = f"; it is {name}={others[0]}: if that is meant, declare it" if others else ""
-        return replace(finding, message=f"{finding.message} for {name}={declared}{advice}")
+        options = case.expected if case.result == CHOICE else {}
+        stored = {f"{case.choice}={option}": Right(answer) for option, answer in options.items()}
+        own = Right(None if case.result == MUST_REJECT else case.expected)
+        return Asked(lab, case.op, case.model, case.request, own, partial(self.judged, lab), stored).held()
 
     def judged(self, lab: Lab, answer: Mapping[str, Any], right: Mapping[str, Any]) -> Finding:
         """By operation."""
@@ -186,8 +160,9 @@ class CaseCheck:
             return judge_scores(answer["scores"], np.array(filled(right["scores"], -math.inf), dtype=np.float64))
         if case.op == "generate":
             return judge_rows(lab, case.model, case.request, answer["rows"], right["rows"], case.level != "probes")
-        key, dtype = right["logits"], noise_format(lab.about.dtype)
-        exact, scale = self.tensors[key], self.tensors[f"{key}.scale.{dtype}"]
+        key = case.expected["logits"]  # errors of rounding are as large under any option
+        exact = self.tensors[key] if isinstance(right["logits"], str) else right["logits"]
+        scale = self.tensors[f"{key}.scale.{lab.noise}"]
         return judge_logits(lab, case.model, case.request, answer["logits"], exact, scale)
 
 

@@ -15,7 +15,7 @@ from numpy import ndarray
 from refgen import checkpoints
 from refgen.checkpoints import assemble, tensor_shapes
 from refgen.config import GPT2Config
-from refgen.conformance.judging.judge import judge_greedy, judge_logits, noise_format
+from refgen.conformance.judging.judge import judge_greedy, judge_logits
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, LabCheck, Verdict, together
 from refgen.conformance.questions.model_talk import ModelTalk, must, tokens
@@ -100,7 +100,7 @@ def judged(lab: Lab, model: str, request: dict[str, Any]) -> Finding:
     ids, mask = (
         np.asarray(request.get(name, np.ones_like(request["input_ids"]))) for name in ("input_ids", "attention_mask")
     )
-    noise = expected_error(lab.reference(model).gpt2, ids, mask, noise_format(lab.about.dtype))
+    noise = expected_error(lab.reference(model).gpt2, ids, mask, lab.noise)
     exact, scale = noise.exact["lm_head"], np.where(mask, noise.scale["lm_head"], 0.0)
     return judge_logits(lab, model, request, lab.ask("forward", model, **request)["logits"], exact, scale)
 

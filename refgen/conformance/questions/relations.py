@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from refgen.conformance.judging.judge import around, noise_format
+from refgen.conformance.judging.judge import around
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, LabCheck, Verdict, together
 from refgen.conformance.questions.model_talk import ModelTalk, must, tokens
@@ -448,7 +448,7 @@ def logprobs_forward(talk: ModelTalk) -> Iterator[Finding]:
             yield Finding(Verdict.SKIP, "the subject gives no logprobs, one for each token")
             return
         ids = np.array([[*prompt, *row["new_ids"]]])
-        exact = expected_error(talk.reference.gpt2, ids, None, noise_format(talk.lab.about.dtype), samples=4)
+        exact = expected_error(talk.reference.gpt2, ids, None, talk.lab.noise, samples=4)
         chosen = (0, np.arange(len(prompt) - 1, ids.shape[1] - 1), row["new_ids"])
         z = log_softmax(talk.logits(ids.tolist())[0])[chosen[1:]]
         bound = 2 * LOGIT * logit_scale(exact)[chosen] + 1e-5  # both err, and they are told in some digits
