@@ -32,7 +32,7 @@ from refgen.conformance.subjects.python import PythonSubject
 from refgen.errors import ConformanceError
 from refgen.oracle import faults as forward_faults
 from scripts import make_vectors
-from scripts.vectors import forward, loop, process, tokenizer
+from scripts.vectors import choices, forward, loop, process, tokenizer
 from scripts.vectors.seen_in import SEEN_IN, with_reports
 from tests.docs.test_spec import RULES
 
@@ -58,7 +58,7 @@ def test_files_have_the_form_of_the_schema(path):
 def test_the_schema_refuses(change):
     """A case that is none does not fit the schema."""
     schema = json.loads((VECTORS / "schema.json").read_text())
-    good = as_dict(FILED[0])
+    good = as_dict(next(case for case in FILED if case.expected))
     file = {"schema": "refgen-cases-1", "suite": "x", "cases": [good]}
     jsonschema.validate(file, schema)
     wrong = {name: value for name, value in (good | change).items() if value is not None}
@@ -81,7 +81,7 @@ def test_cases_name_what_there_is():
 @pytest.mark.filterwarnings("ignore::refgen.IgnoredSettingWarning")
 def test_files_are_what_their_makers_make(tmp_path):
     """Made again, files are the same bytes; of what takes proofs a sample is."""
-    for level in (tokenizer, process):
+    for level in (tokenizer, process, choices):
         name = f"{level.__name__.rpartition('.')[2]}.json"
         write(tmp_path / name, list(with_reports(level.cases())))
         assert (tmp_path / name).read_bytes() == (VECTORS / name).read_bytes()

@@ -171,7 +171,7 @@ class Asked:
 
     def right(self, options: Iterable[str]) -> Right:
         """What refgen answers with these options."""
-        return right(self.lab, self.op, self.model, self.request, options)
+        return right(self.lab, self.op, self.model, self.lab.meant(self.request), options)
 
     def concerns(self, option: str) -> bool:
         """Whether an option can change the answer at all."""

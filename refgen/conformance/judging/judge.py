@@ -230,8 +230,12 @@ def judge_row(
         if finish is not None and right.get("finish") is not None and finish != right["finish"]:
             message = f"row {number}: finish {finish!r}, expected {right['finish']!r}"
             return Finding(Verdict.FAIL, message, {"row": number}, ("STOP-01",))
-        both = row.get("text") is not None and right.get("text") is not None
-        return judge_equal(f"row {number}: text", row["text"], right["text"]) if both else Finding(Verdict.PASS)
+        for name in ("text", "chunks"):
+            if row.get(name) is not None and right.get(name) is not None:
+                found = judge_equal(f"row {number}: {name}", "".join(row[name]), "".join(right[name]))
+                if not found.verdict.good:
+                    return found
+        return Finding(Verdict.PASS)
     step = first_difference(observed, expected)
     message = f"row {number}, step {step}: new_ids {around(observed, step)}, expected {around(expected, step)}"
     facts = {"row": number, "step": step, "observed": observed, "expected": expected}

@@ -114,14 +114,16 @@ class Lab:
         return self._taken[key]
 
     def ask(self, op: str, model: str, **request: Any) -> dict[str, Any]:
-        """The subject's answer, with arrays; raises a `SubjectError`. Values must be what JSON can hold.
-
-        A limit that counts the prompt, if the subject declares so, is asked for as one (LEN-01).
-        """
-        if request.get("max_new_tokens") and self.about.choices.get("token_limit_counts") == "prompt_too":
-            request["max_new_tokens"] += len(request["input_ids"][0])
+        """The subject's answer, with arrays; raises a `SubjectError`. Values must be what JSON can hold."""
+        request = self.meant(request)
         self.asked.append({"op": op, "model": model, **request})
         return self.subject.ask(op, self.folder(model), request)
+
+    def meant(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A request in the subject's words: where a limit counts the prompt, as it declares, it is asked for so (LEN-01)."""
+        if request.get("max_new_tokens") and self.about.choices.get("token_limit_counts") == "prompt_too":
+            return {**request, "max_new_tokens": request["max_new_tokens"] + len(request["input_ids"][0])}
+        return dict(request)
 
     def add(self, name: str, write: Callable[[Path], None]) -> None:
         """One more model, that `write` puts into its folder."""

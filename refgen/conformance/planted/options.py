@@ -38,7 +38,7 @@ from refgen.generation.processors.order import processors
 from refgen.generation.processors.penalties import sequence_bias
 from refgen.generation.prompt import Prompt
 from refgen.generation.scores import entropy, log_softmax
-from refgen.generation.settle import settle
+from refgen.generation.settle import settle, settle_for_model
 from refgen.generation.stopping import max_length
 from refgen.model import Affine, softmax
 from refgen.oracle import faults as forward_faults
@@ -128,7 +128,8 @@ class Taken(ReferenceSubject):
         ids = np.asarray(input_ids)
         before = ids[:, :prompt_length]
         scores: ndarray = np.asarray(logits, dtype=np.float32)
-        return self.scored(settings, Prompt(before, np.ones_like(before)), ids, scores)
+        config = settle(GenerationConfig(), None, settings)
+        return self.scored(config, settings, Prompt(before, np.ones_like(before)), ids, scores)
 
     def generate(self, **request: Any) -> Rows:  # type: ignore[override]
         """Rows."""
@@ -155,19 +156,28 @@ class Taken(ReferenceSubject):
         own: list[Any] = []
         if self.plants and "num_beams" not in request:
             settings, kept = split(request)
+            own_config = self.model.generation_config
+            config = settle_for_model(self.model.config.vocab_size, own_config, None, settings)
             mask = request.get("attention_mask")
             ids = np.asarray(request["input_ids"])
             prompt = Prompt(ids, np.ones_like(ids) if mask is None else np.asarray(mask))
             n = request.get("num_return_sequences") or 1
-            own.append(partial(self.scored, settings, prompt.repeated(n)))
+            own.append(partial(self.scored, config, settings, prompt.repeated(n)))
             request = kept
+        if self.network is not None and request.get(
+            "prompt_lookup_num_tokens"
+        ):  # it has no passes to verify drafts with
+            if (request.get("num_beams") or 1) > 1:
+                raise refused("drafts with beams")
+            request = {name: value for name, value in request.items() if name != "prompt_lookup_num_tokens"}
         own += [change.picked for change in self.changes if change.picked is not None and greedy]
         self.logits_processor = tuple(own)
         return super().generate(**request)
 
-    def scored(self, settings: Request, prompt: Prompt, ids: ndarray, logits: ndarray) -> ndarray:
+    def scored(
+        self, config: GenerationConfig, settings: Request, prompt: Prompt, ids: ndarray, logits: ndarray
+    ) -> ndarray:
         """What the chain of processors, as changed, makes of `logits` `[B V]`."""
-        config = settle(GenerationConfig(), None, settings)
         limit = max_length(config, prompt, n_positions=2**20)
         chain: Chain = [(getattr(each, "func", each).__name__, each) for each in processors(config, prompt, limit)]
         return sampler_faults.run(all_of(*self.plants)(chain, settings), ids, logits)
@@ -517,8 +527,15 @@ def slid(rows: Rows, request: Request, subject: Taken) -> Rows:
             row["new_ids"] = [*row["new_ids"], *one["new_ids"]]
             full = "length" if len(row["new_ids"]) >= limit else "context"
             row["finish"] = one["finish"] if one["finish"] in ("eos", "stop_string") else full
-        row.pop("logprobs", None)
+        respell(row, subject)
     return rows
+
+
+def respell(row: dict[str, Any], subject: Taken) -> None:
+    """What belongs to the ids, after they have changed."""
+    row.pop("logprobs", None)
+    if "text" in row:
+        row |= subject.streamed(row["new_ids"])
 
 
 def empty_among(strings: Any) -> bool:
@@ -576,7 +593,7 @@ def stopped(search: Callable[[bytes, bytes, bytes], bool]) -> Change:
                     break
                 if any(search(prompt, new, each) for each in several):
                     row |= {"new_ids": row["new_ids"][: place + 1], "finish": "stop_string"}
-                    row.pop("logprobs", None)
+                    respell(row, subject)
                     break
         return plain
 
@@ -610,6 +627,12 @@ def fed_drafts(rows: Rows, request: Request, subject: Taken) -> Rows:
 
 
 # --- Scores, the network, text ------------------------------------------------------------------------------
+
+
+def highest_id(ids: ndarray, scores: ndarray) -> ndarray:
+    """Of equal best tokens the last; where nothing is left, nothing."""
+    left = np.isfinite(scores.max(axis=1, keepdims=True))
+    return np.where(left, highest_of_ties(ids, scores), scores)
 
 
 def first_id(ids: ndarray, scores: ndarray) -> ndarray:
@@ -697,6 +720,10 @@ def known_ids(ids: Sequence[int], subject: Taken) -> list[int]:
 
 # --- The table ----------------------------------------------------------------------------------------------
 
+SETTING = {  # without which an option of the sampler's chain changes nothing
+    "top_k_ties": ("top_k", "do_sample"), "top_p_boundary": ("top_p",), "top_p_reached": ("top_p",), "top_p_ties": ("top_p",),
+    "penalty_scope": ("repetition_penalty",),
+}  # fmt: skip
 SAMPLERS: Mapping[str, Change] = {
     **{
         option: Change(chain=plant) for option, plant in sampler_faults.PLANTS.items() if "plain_sampling" not in option
@@ -753,15 +780,18 @@ CHANGES: Mapping[str, Change] = {
     "top_p_ties=any": any_of_equals("top_p"),
     # The sampler's chain, and the pick
     **SAMPLERS,
-    **{f"order={each}": Change(chain=sampler_faults.conventions({"order": each})) for each in (
+    **{f"order={each}": Change(chain=sampler_faults.conventions({"order": each}), settings=frozenset({"do_sample"})) for each in (
         "penalties_temperature_min_p_top_k_top_p", "penalties_top_k_typical_p_top_p_min_p_temperature",
         "temperature_top_p_top_k", "top_p_top_k_temperature")},
-    "bias_longer_than_the_text=left_out": Change(chain=instead("sequence_bias", short_enough)),
-    "padding_as_context=yes": Change(chain=counting_padding("no_repeat_ngram", "sequence_bias")),
-    "padding_penalised=yes": Change(chain=counting_padding("repetition_penalty")),
-    "top_h_entropy=renormalised": Change(chain=instead("top_h", renormalised_top_h)),
-    "typical_ties=cut": Change(chain=instead("typical_p", typical_cut)),
-    "greedy_tie=highest_id": Change(picked=highest_of_ties),
+    "bias_longer_than_the_text=left_out": Change(
+        chain=instead("sequence_bias", short_enough), settings=frozenset({"sequence_bias", "bad_words_ids"})),
+    "padding_as_context=yes": Change(
+        chain=counting_padding("no_repeat_ngram", "sequence_bias"), settings=frozenset({"attention_mask"})),
+    "padding_penalised=yes": Change(
+        chain=counting_padding("repetition_penalty"), settings=frozenset({"attention_mask"})),
+    "top_h_entropy=renormalised": Change(chain=instead("top_h", renormalised_top_h), settings=frozenset({"top_h"})),
+    "typical_ties=cut": Change(chain=instead("typical_p", typical_cut), settings=frozenset({"typical_p"})),
+    "greedy_tie=highest_id": Change(picked=highest_id),
     "nan_or_nothing=id": Change(picked=first_id),
     # What is answered
     "empty_stop_string=one_token": Change(one_token, at_once, settings=frozenset({"stop_strings"})),

@@ -4,6 +4,7 @@ They have the levels of the cases they are like. The networks have all switches 
 float64 forward pass.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy import ndarray
 from refgen import checkpoints
 from refgen.checkpoints import assemble, tensor_shapes
 from refgen.config import GPT2Config
+from refgen.conformance.judging.choices import Asked, Right, exact_logits
 from refgen.conformance.judging.judge import judge_greedy, judge_logits
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, LabCheck, Verdict, together
@@ -101,8 +103,13 @@ def judged(lab: Lab, model: str, request: dict[str, Any]) -> Finding:
         np.asarray(request.get(name, np.ones_like(request["input_ids"]))) for name in ("input_ids", "attention_mask")
     )
     noise = expected_error(lab.reference(model).gpt2, ids, mask, lab.noise)
-    exact, scale = noise.exact["lm_head"], np.where(mask, noise.scale["lm_head"], 0.0)
-    return judge_logits(lab, model, request, lab.ask("forward", model, **request)["logits"], exact, scale)
+    scale = np.where(mask, noise.scale["lm_head"], 0.0)
+
+    def judge(answer: Mapping[str, Any], right: Mapping[str, Any]) -> Finding:
+        return judge_logits(lab, model, request, answer["logits"], right["logits"], scale)
+
+    own = Right({"logits": exact_logits(lab, model, request, ())})
+    return Asked(lab, "forward", model, request, own, judge).held()
 
 
 def judged_text(talk: ModelTalk, prompt: list[int], count: int) -> Finding:
