@@ -62,7 +62,7 @@ TABLE: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
      {**ALONE, "attention_mask": [[1, 1, 1, 1, 1, 1]]}),
     # Lengths and ends
     ("length_precedence", "two limits that contradict each other", "net-plain", "generate", {**ALONE, "max_length": 20}),
-    ("default_length", "how long a text is if nobody says", "dice-dyadic", "generate", {"input_ids": [[0]], "do_sample": False}),
+    ("default_length", "how long a text is if nobody says", "net-plain", "generate", {"input_ids": [[3, 14]], "do_sample": False}),
     ("unreachable_minimum", "a minimum above the limit is an error, or the limit", "clock", "generate",
      {"input_ids": [[0]], **GREEDY, "min_new_tokens": 9}),
     ("odd_end_id", "a negative end token is an error, or never comes", "net-plain", "generate", {**ALONE, "eos_token_id": -1}),

@@ -7,7 +7,7 @@ under some option says which.
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy import ndarray
 from refgen import spec
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, Verdict
-from refgen.conformance.planted.options import CHANGES, AnyAnswerError, forward_change
+from refgen.conformance.planted.options import CHANGES, PERMISSIVE, AnyAnswerError, forward_change
 from refgen.conformance.subjects.protocol import RefusedError, checked, shown
 from refgen.errors import ConformanceError, RefgenError
 from refgen.oracle.counterfactual import Pass
@@ -98,8 +98,8 @@ def right(lab: Lab, op: str, model: str, request: Mapping[str, Any], options: It
     except AnyAnswerError as error:
         if error.kind != "same size":
             return Right({}, error.kind)
-        others = [option for option in options if option != "top_p_ties=any"]
-        return Right(right(lab, op, model, request, others).answer, error.kind)
+        usual = right(lab, op, model, request, [option for option in options if option != "top_p_ties=any"])
+        return usual if usual.answer is None else replace(usual, kind=error.kind)
     except (RefgenError, IndexError, OverflowError):
         return Right(None)
 
@@ -108,12 +108,12 @@ KEY = {"encode": "ids", "decode": "text", "forward": "logits", "process": "score
 
 
 def exact_logits(lab: Lab, model: str, request: Mapping[str, Any], options: Iterable[str]) -> ndarray:
-    """Logits `[B T V]` of the network in float64, with what options change about it."""
+    """Logits `[B T V]` of the network in float64, with what options change about it; 0 at padding, which means nothing."""
     ids = np.asarray(request["input_ids"], dtype=np.int64)
     mask = np.asarray(request.get("attention_mask", np.ones_like(ids)), dtype=np.int64)
     given = Pass(lab.plain_reference(model).exact, ids, mask, prefill=request.get("prefill"))
     change = forward_change(options)
-    return (given if change is None else change(given)).run()
+    return np.where(mask[..., None], (given if change is None else change(given)).run(), 0.0)
 
 
 # --- Being held to them -------------------------------------------------------------------------------------
@@ -130,6 +130,7 @@ class Asked:
     own: Right
     judge: Callable[[Mapping[str, Any], Mapping[str, Any]], Finding]  # (answer, what is right) -> finding
     stored: Mapping[str, Right] = field(default_factory=dict)  # by name=option, of one name
+    rules: tuple[str, ...] = ()  # that the question is about: their choices are the likeliest to explain a failure
 
     def held(self) -> Finding:
         """Asks, and judges the answer by what the subject declares."""
@@ -184,7 +185,7 @@ class Asked:
             return Finding(Verdict.FAIL, f"answered {shown(answer)}, must refuse")
         if expected.kind == "same size" and "scores" in answer:
             both = (answer, expected.answer)
-            mine, other = ({"scores": np.sort(np.array(each["scores"], dtype=np.float64))} for each in both)
+            mine, other = ({"scores": np.sort(each["scores"])} for each in both)
             return self.judge(mine, other)
         return Finding(Verdict.PASS) if expected.kind != "exact" else self.judge(answer, expected.answer)
 
@@ -195,6 +196,7 @@ class Asked:
     ) -> Finding:
         """The same failure, with the options under which it would be none."""
         found = list(self.fitting(answer, expected))
+        found.sort(key=lambda option: option in PERMISSIVE)
         if not found:
             declared = f" for {', '.join(changing)}" if changing else ""
             return replace(finding, message=f"{finding.message}{declared}")
@@ -206,9 +208,9 @@ class Asked:
         return replace(finding, message=f"{finding.message}{declares}", facts={**finding.facts, "options": found})
 
     def fitting(self, answer: Mapping[str, Any] | None, expected: Right) -> Iterator[str]:
-        """Options under which the answer, or the refusal (None), would be right; those that explained something before come first."""
+        """Options under which the answer, or the refusal (None), would be right, the likeliest first."""
         declared = dict(self.lab.about.choices)
-        for option in dict.fromkeys([*self.lab.options_seen, *self.stored, *alternatives(declared)]):
+        for option in dict.fromkeys([*self.stored, *alternatives(declared, self.rules, self.lab.options_seen)]):
             name, _, value = option.partition("=")
             if declared.get(name, spec.choices()[name].own) == value:
                 continue
@@ -218,21 +220,39 @@ class Asked:
                 other = self.right(taken(declared | {name: value}))
             else:
                 continue
-            if not other.is_like(expected) and self.fits(answer, other):
+            if not other.is_like(expected) and self.fits(answer, other, expected):
                 self.lab.options_seen.append(option)
                 yield option
 
-    def fits(self, answer: Mapping[str, Any] | None, other: Right) -> bool:
-        """Whether an answer, or a refusal, would be right."""
+    def fits(self, answer: Mapping[str, Any] | None, other: Right, expected: Right) -> bool:
+        """Whether an answer, or a refusal, would be right. Logits are first looked at from afar, for to judge them takes time."""
         if answer is None:
             return other.answer is None or other.kind == "answer or refusal"
+        if self.op == "forward" and other.answer and not nearer(answer["logits"], other.answer["logits"], expected):
+            return False
         return self.judged(answer, other).verdict.good
 
 
-def alternatives(declared: Mapping[str, str]) -> Iterator[str]:
-    """Every visible option that is not taken, those of declared names first."""
-    for name in sorted(spec.choices(), key=lambda name: name not in declared):
-        choice = spec.choices()[name]
+def nearer(logits: ndarray, other: ndarray, expected: Right) -> bool:
+    """Whether logits are much nearer to other ones than to those that are expected, as far as these are known."""
+    if logits.shape != other.shape or not expected.answer:
+        return logits.shape == other.shape
+    right_logits = expected.answer["logits"]
+    real = np.abs(other).max(axis=-1, keepdims=True) > 0  # padding is all 0
+    off, before = (float(np.square(np.where(real, logits - each, 0)).sum()) for each in (other, right_logits))
+    return off < before / 10
+
+
+def alternatives(declared: Mapping[str, str], rules: Sequence[str], seen: Sequence[str]) -> Iterator[str]:
+    """Every visible option that is not taken: first of what is declared, then of these rules, then what explained something before."""
+    known = spec.choices()
+
+    def place(name: str) -> tuple[bool, bool, bool]:
+        before = {option.partition("=")[0] for option in seen}
+        return name not in declared, known[name].rule not in rules, name not in before
+
+    for name in sorted(known, key=place):
+        choice = known[name]
         if declared.get(name, choice.own) != choice.own:
             yield f"{name}={choice.own}"
         yield from (f"{name}={option}" for option in choice.others if option != declared.get(name))

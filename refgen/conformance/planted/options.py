@@ -40,7 +40,7 @@ from refgen.generation.prompt import Prompt
 from refgen.generation.scores import entropy, log_softmax
 from refgen.generation.settle import settle, settle_for_model
 from refgen.generation.stopping import max_length
-from refgen.model import Affine, softmax
+from refgen.model import Affine, softmax, visibility
 from refgen.oracle import faults as forward_faults
 from refgen.oracle.counterfactual import Norm, Pass
 
@@ -234,6 +234,7 @@ def split(request: Request) -> tuple[Request, Request]:
     return settings, kept
 
 
+FAR = 8  # contexts: text that slides farther is not followed
 ARGUMENTS = {"input_ids", "attention_mask", "seed", "uniforms", "stream", "stop_strings"}
 
 # --- What is asked ------------------------------------------------------------------------------------------
@@ -517,7 +518,7 @@ def slid(rows: Rows, request: Request, subject: Taken) -> Rows:
         if row["finish"] != "context" or len(row["new_ids"]) >= limit:
             row["finish"] = "length" if row["finish"] == "context" else row["finish"]
             continue
-        if request.get("do_sample"):
+        if request.get("do_sample") or limit > FAR * subject.n_positions:
             raise AnyAnswerError
         prompt = request["input_ids"][number * len(request["input_ids"]) // len(rows)]
         step = {name: value for name, value in request.items() if name not in ("attention_mask", "min_new_tokens")}
@@ -702,9 +703,10 @@ def columns(p: Pass) -> Pass:
 
 
 def hidden_by_1e4(p: Pass) -> Pass:
-    """Hidden keys score -10000."""
-    stage = ("*.scores", lambda scores: np.where(np.isneginf(scores), -1e4, scores).astype(scores.dtype))
-    return replace(p, stages=(*p.stages, stage))
+    """Hidden keys score 10000 less, which does not hide those that score more."""
+    p = forward_faults.seeing(lambda p, visible, t, s: np.ones_like(visible))(p)
+    far = np.where(visibility(p.attention_mask, p.input_ids.shape[1]), 0.0, -1e4)
+    return replace(p, stages=(*p.stages, ("*.scores", lambda scores: scores + far.astype(scores.dtype))))
 
 
 def no_special(text: str) -> None:
@@ -815,3 +817,16 @@ CHANGES: Mapping[str, Change] = {
 
 # Options that allow what the rule's own does too: a subject that declares one and does the rule's own is right.
 PERMISSIVE = frozenset({"gelu=tanh_float16_table", "temperature_zero=division_by_zero", "top_p_ties=any"})
+
+# Visible options that no question asks for yet, and what a question would have to be.
+NOT_YET: Mapping[str, str] = {
+    "differing_tied_head": "a folder whose head differs from its embedding",
+    "missing_tensor": "a folder without one tensor",
+    "extra_tensor": "a folder with one tensor too many",
+    "none_in_config": "a folder whose generation_config.json holds null",
+    "padding_of_a_negative_prompt": "the protocol has no negative prompts",
+    "finished_row_with_nothing_left": "a batch in which a finished row has nothing left to draw from",
+    "beam_ties": "beams whose sums are equal",
+    "beam_length": "texts of beams that differ in length, with and without the prompt",
+    "drafts_keep_the_tokens_of_a_seed": "sampling by a seed with drafts and without",
+}

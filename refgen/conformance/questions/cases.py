@@ -145,9 +145,18 @@ class CaseCheck:
         """Asks, and compares with what is expected of a subject that declares what this one does."""
         case = self.case
         options = case.expected if case.result == CHOICE else {}
-        stored = {f"{case.choice}={option}": Right(answer) for option, answer in options.items()}
-        own = Right(None if case.result == MUST_REJECT else case.expected)
-        return Asked(lab, case.op, case.model, case.request, own, partial(self.judged, lab), stored).held()
+        stored = {f"{case.choice}={option}": self.read(answer) for option, answer in options.items()}
+        own = self.read(None if case.result in (MUST_REJECT, CHOICE) else case.expected)
+        judge = partial(self.judged, lab)
+        return Asked(lab, case.op, case.model, case.request, own, judge, stored, case.rules).held()
+
+    def read(self, expected: Mapping[str, Any] | None) -> Right:
+        """A stored answer with arrays; None is a refusal."""
+        if expected is not None and self.case.op == "process":
+            expected = {"scores": np.array(filled(expected["scores"], -math.inf), dtype=np.float64)}
+        if expected is not None and self.case.op == "forward":
+            expected = {"logits": self.tensors[expected["logits"]]}
+        return Right(expected)
 
     def judged(self, lab: Lab, answer: Mapping[str, Any], right: Mapping[str, Any]) -> Finding:
         """By operation."""
@@ -157,13 +166,11 @@ class CaseCheck:
         if case.op == "decode":
             return judge_equal("text", answer["text"], right["text"])
         if case.op == "process":
-            return judge_scores(answer["scores"], np.array(filled(right["scores"], -math.inf), dtype=np.float64))
+            return judge_scores(answer["scores"], right["scores"])
         if case.op == "generate":
             return judge_rows(lab, case.model, case.request, answer["rows"], right["rows"], case.level != "probes")
-        key = case.expected["logits"]  # errors of rounding are as large under any option
-        exact = self.tensors[key] if isinstance(right["logits"], str) else right["logits"]
-        scale = self.tensors[f"{key}.scale.{lab.noise}"]
-        return judge_logits(lab, case.model, case.request, answer["logits"], exact, scale)
+        scale = self.tensors[f"{case.expected['logits']}.scale.{lab.noise}"]  # rounding is as large under any option
+        return judge_logits(lab, case.model, case.request, answer["logits"], right["logits"], scale)
 
 
 def checks(lab: Lab) -> list[CaseCheck]:

@@ -109,7 +109,7 @@ def judged(lab: Lab, model: str, request: dict[str, Any]) -> Finding:
         return judge_logits(lab, model, request, answer["logits"], right["logits"], scale)
 
     own = Right({"logits": exact_logits(lab, model, request, ())})
-    return Asked(lab, "forward", model, request, own, judge).held()
+    return Asked(lab, "forward", model, request, own, judge, rules=("FWD-16", "FWD-05", "FWD-02")).held()
 
 
 def judged_text(talk: ModelTalk, prompt: list[int], count: int) -> Finding:
