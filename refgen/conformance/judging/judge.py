@@ -184,7 +184,7 @@ PROCESSING = frozenset(  # settings under which the best token is not that of th
     {
         "sequence_bias", "repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "min_length", "min_new_tokens",
         "forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "guidance_scale",
-        "exponential_decay_length_penalty", "num_beams", "do_sample",
+        "exponential_decay_length_penalty", "num_beams", "do_sample", "uniforms",
     }
 )  # fmt: skip
 

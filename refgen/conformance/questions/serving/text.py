@@ -248,17 +248,14 @@ def judged_stop(talk: ServerTalk, choice: Mapping[str, Any], text: str, stops: S
     """SERVE-03. The text up to the first of the stop strings, and why it ended."""
     expected = cut(text, stops)
     wrong = failed(f"stop={list(stops)}: observed {choice['text']!r}, expected {expected!r}")
-    if expected != text:
-        whole = any(choice["text"].startswith(expected + stop) for stop in stops) and text.startswith(choice["text"])
-        observed = "cut_off" if choice["text"] == expected else "kept" if whole and choice["text"] != text else None
-        found = held_to(talk, "stop_string_in_text", observed, wrong)
-        if not found.verdict.good:
-            return found
-    elif choice["text"] != expected:
-        return wrong
-    if expected != text and choice["finish_reason"] != finish_reason("stop_string"):
+    if expected == text:
+        return passed() if choice["text"] == text else wrong
+    whole = any(choice["text"].startswith(expected + stop) for stop in stops) and text.startswith(choice["text"])
+    observed = "cut_off" if choice["text"] == expected else "kept" if whole and choice["text"] != text else None
+    found = held_to(talk, "stop_string_in_text", observed, wrong)
+    if found.verdict.good and choice["finish_reason"] != finish_reason("stop_string"):
         return failed(f"finish_reason after a stop string: observed {choice['finish_reason']!r}", "SERVE-02")
-    return passed()
+    return found
 
 
 def streamed(answer: Mapping[str, Any], plain: Mapping[str, Any]) -> Finding:
