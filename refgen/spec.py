@@ -1,6 +1,6 @@
-"""The rules of SPEC.md as data: `rules()` reads them, `find` looks some up, `show` prints one.
+"""The rules of SPEC.md as data: `rules()` reads them, `choices()` their *Stacks*, `find` looks some up, `show` prints one.
 
-SPEC.md is the contract: its head says how a rule is written, `RULE` is the same as a pattern, and a rule that is
+SPEC.md is the contract: its head says how a rule is written, `RULE` and `OPTION` are the same as patterns, and what is
 not written so is an error, never left out.
 """
 
@@ -25,7 +25,37 @@ RULE = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+OPTION = re.compile(r"(?P<name>[a-z0-9_.]*[a-z0-9]+(?:-\d+)?) \((?P<who>[^();|]+)\)(?P<hidden> \(not visible\))?")
+STACKS = "must be `name=option (who) | option (who); …`, each perhaps with `(not visible)` after it"
 FORM = "must have a title, sentences, one ```python block with an example, and `Source: R. Since: 0.1.`"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to make a choice, and who takes it. One that is not `visible` answers every question of the kit as the rule's own does."""
+
+    name: str
+    who: str
+    visible: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A point where implementations differ. The first option is the rule's own."""
+
+    name: str
+    rule: str
+    options: tuple[Option, ...]
+
+    @property
+    def own(self) -> str:
+        """What is expected of a subject that declares nothing."""
+        return self.options[0].name
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The visible options that are not the rule's own."""
+        return tuple(option.name for option in self.options[1:] if option.visible)
 
 
 @dataclass(frozen=True)
@@ -45,6 +75,22 @@ class Rule:
     def family(self) -> str:
         """What the id begins with, such as TOPP."""
         return self.id.partition("-")[0]
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """Its *Stacks*, read. Raises `SpecError`."""
+        if not self.stacks:
+            return ()
+        return tuple(self._choice(text) for text in self.stacks.removesuffix(".").split("; "))
+
+    def _choice(self, text: str) -> Choice:
+        """One `name=option (who) | option (who)`."""
+        name, _, rest = text.partition("=")
+        found = [OPTION.fullmatch(each) for each in rest.split(" | ")]
+        if not re.fullmatch("[a-z_]+", name) or len(found) < 2 or None in found:
+            raise SpecError(f"SPEC.md, {self.id}, Stacks {text[:60]!r}", STACKS)
+        options = tuple(Option(each["name"], each["who"], each["hidden"] is None) for each in found if each)
+        return Choice(name, self.id, options)
 
 
 def parse(text: str) -> dict[str, Rule]:
@@ -69,6 +115,12 @@ def parse(text: str) -> dict[str, Rule]:
 def rules() -> Mapping[str, Rule]:
     """All rules of this version, by id."""
     return parse(shipped("SPEC.md").read_text(encoding="utf-8"))
+
+
+@cache
+def choices() -> Mapping[str, Choice]:
+    """Where implementations differ, by name. A name stands once in SPEC.md."""
+    return {choice.name: choice for rule in rules().values() for choice in rule.choices}
 
 
 def find(name: str | None = None) -> list[Rule]:

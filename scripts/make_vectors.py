@@ -25,7 +25,7 @@ from refgen.conformance.questions.cases import VECTORS, write  # noqa: E402
 from refgen.conformance.questions.designed import DESIGNED, designed  # noqa: E402
 from refgen.errors import IgnoredSettingWarning  # noqa: E402
 from refgen.oracle.prove import Prover, continuation, network_of  # noqa: E402
-from scripts.vectors import forward, loop, process, tokenizer  # noqa: E402
+from scripts.vectors import choices, forward, loop, process, tokenizer  # noqa: E402
 from scripts.vectors.seen_in import with_reports  # noqa: E402
 
 FILE = ROOT / "tests" / "golden" / "proved_logits.json"
@@ -37,7 +37,7 @@ def write_cases(folder: Path) -> None:
     """All files of cases."""
     tensors: dict[str, ndarray] = {}
     write(folder / "forward.json", list(with_reports(forward.cases(tensors))), tensors)
-    for kind in (tokenizer, process, loop):
+    for kind in (tokenizer, process, loop, choices):
         write(folder / f"{kind.__name__.rpartition('.')[2]}.json", list(with_reports(kind.cases())))
 
 

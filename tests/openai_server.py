@@ -84,6 +84,18 @@ FAULTS = {
     "prompt_crash": Fault("500 on a prompt too long", ("SERVE-10",), "context.over"),
     "wrong_crash": Fault("500 on a field of the wrong kind", ("SERVE-10",), "request.wrong"),
 }  # fmt: skip
+# Options of SPEC.md that a server can take: what is planted then, and before, and the check that shows it.
+OPTIONS = {
+    "usage_of_choices=first": ("usage_of_one_choice", None, "usage.n"),
+    "end_token_in_usage=left_out": ("end_not_counted", None, "usage"),
+    "stop_string_in_text=kept": ("stop_shown", None, "stop.across"),
+    "held_at_the_end=lost": ("held_for_ever", None, "stream.held"),
+    "unfinished_character=dropped": ("half_dropped", None, "stream.tail"),
+    "echo=ignored": ("echo_ignored", None, "echo.text"),
+    "special_tokens_in_text=shown": ("end_shown", None, "eos.hidden"),
+    "unknown_field=refused": ("unknown_refused", None, "request.unknown"),
+    "logprobs=raw": (None, "logprobs_tempered", "logprobs.temperature"),
+}
 # What is no answer at all: the exception of protocol.py that must come.
 BROKEN = {"hangs": "TimedOutError", "drips": "TimedOutError", "garbage": "GarbledError", "dies": "CrashedError",
           "no_choices": "GarbledError", "no_text": "GarbledError", "garbage_stream": "GarbledError"}  # fmt: skip
@@ -98,7 +110,8 @@ class Server:
     """`owner` and `refuses` make it another kind of server: what it calls itself, fields it answers with 400."""
 
     def __init__(self, folder, fault=None, owner="refgen", refuses=(), texts_only=False, shape="legacy"):
-        assert fault is None or fault in FAULTS.keys() | BROKEN.keys()
+        options = {planted for planted, _, _ in OPTIONS.values()}
+        assert fault is None or fault in FAULTS.keys() | BROKEN.keys() | options
         self.folder, self.fault, self.owner = Path(folder), fault, owner
         self.refuses, self.texts_only, self.shape = set(refuses), texts_only, shape
         self.model, self.tokenizer = loaded(self.folder)
@@ -124,7 +137,8 @@ class Server:
 
     def settings(self, body):
         """The body with defaults, or BadRequestError."""
-        if foreign := self.refuses & body.keys():
+        refuses = {"refgen_unknown_field"} if self.has("unknown_refused") else self.refuses
+        if foreign := refuses & body.keys():
             raise BadRequestError(f"unknown field {foreign.pop()}")
         for name, kind in (("max_tokens", int), ("temperature", int | float), ("top_p", int | float), ("n", int)):
             if not isinstance(body.get(name, 1), kind):
@@ -260,6 +274,7 @@ class Server:
         else:
             lost = stream and (self.has("tail_lost") or by_token)
             rest = "" if lost else decoder.flush()
+            rest = "" if self.has("half_dropped") else rest
             held = "" if self.has("held_for_ever") and stream else text[sent:]
             held = "" if self.has("absent_cuts") and stops else held
             if held + rest:
@@ -302,7 +317,8 @@ class Server:
         for number, pieces in enumerate(map(list, choices)):
             ids = [token for piece in pieces for token in piece["ids"]]
             echoed = asked["echo"] and not self.has("echo_ignored")
-            counts.append(len(ids) - len(prompt) * echoed)
+            ended = self.has("end_not_counted") and ids[-1:] in [[end] for end in self.model.generation_config.eos_ids]
+            counts.append(len(ids) - len(prompt) * echoed - ended)
             entries = [entry for piece in pieces for entry in piece["entries"]]
             choice = {
                 "index": 0 if self.has("n_all_zero") else number,

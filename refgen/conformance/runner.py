@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from refgen.conformance.judging.choices import settled
 from refgen.conformance.judging.claims import CLAIMS, SMOKE, place
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.run import Run
@@ -67,8 +68,9 @@ def check(
     """Makes all checks, or those of the claims and ids that `only` names ("network", "forward.*"); tells `progress` how far it is.
 
     `models` are the folders that the subject is asked about, by default those of the kit; `claims` must be answered. Raises
-    `ConformanceError` for claims and ids that do not exist, `KitError` if refgen itself fails.
+    `ConformanceError` for claims, ids and choices that do not exist, `KitError` if refgen itself fails.
     """
+    settled(subject.about.choices)
     declared = frozenset(claims) | subject.about.claims
     for name in declared:
         if name not in CLAIMS:

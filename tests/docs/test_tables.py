@@ -1,4 +1,4 @@
-"""docs/rules.md is what the rules, the code, the tests and the faults make of it."""
+"""docs/rules.md and docs/choices.md are what the rules, the code, the tests, the faults and the kit's questions make of them."""
 
 import ast
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from refgen import spec
-from scripts import make_tables
+from scripts import make_choices, make_tables
 
 STALE = "docs/{} is out of date: run scripts/tables"
 
@@ -16,6 +16,13 @@ def test_rules_page_is_up_to_date():
     written = (make_tables.ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
     assert written == make_tables.rules_page(), STALE.format("rules.md")
     assert all(f"\n| {name} | " in written for name in spec.rules())
+
+
+def test_choices_page_is_up_to_date():
+    """Every choice has the checks that change with it today, or says that there are none."""
+    written = (make_tables.ROOT / "docs" / "choices.md").read_text(encoding="utf-8")
+    assert written == make_choices.page(), STALE.format("choices.md")
+    assert all(f"\n| `{name}` | " in written for name in spec.choices())
 
 
 def test_a_rule_without_code_is_a_hole(monkeypatch):

@@ -61,7 +61,7 @@ def test_the_list():
 def test_a_case_kills_what_it_says(case, name):
     """With the fault planted, the case fails."""
     fault = FAULTS[NAMES.index(name)]
-    finding = CaseCheck(CASES[case], config_of(CASES[case].model)).run(Lab(subject(fault), models()))
+    finding = CaseCheck(CASES[case], config_of(models()[CASES[case].model])).run(Lab(subject(fault), models()))
     assert finding.verdict.bad, finding
 
 

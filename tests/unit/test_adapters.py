@@ -20,8 +20,9 @@ from refgen.conformance.questions.models import Models, only
 from refgen.conformance.questions.probes import PROBES, find
 from refgen.conformance.reports.terminal import lines
 from refgen.conformance.subjects.arguments import NEUTRAL, with_needed, without
+from refgen.conformance.subjects.border import checked
 from refgen.conformance.subjects.process import ProcessSubject, described
-from refgen.conformance.subjects.protocol import GarbledError, SkippedError, checked
+from refgen.conformance.subjects.protocol import GarbledError, SkippedError
 from refgen.conformance.subjects.python import PythonSubject, describe
 from refgen.conformance.subjects.reference import ReferenceSubject
 from refgen.oracle import trace

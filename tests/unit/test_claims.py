@@ -202,9 +202,10 @@ def test_nothing_shown():
 
 # --- Which claim a question belongs to ------------------------------------------------------------------------
 
-RELEASED = config_of("net-plain")
+MODELS = Models()
+RELEASED = config_of(MODELS["net-plain"])
 GREEDY = Case("a.b", ("GREEDY-01",), "why", "net-plain", "generate", {"input_ids": [[1, 2]], "max_new_tokens": 3})
-FILED = [(case, config_of(case.model)) for path in suites() for case in read(path)]
+FILED = [(case, config_of(MODELS[case.model])) for path in suites() for case in read(path)]
 EVERY = [*FILED, *((case, probe.config) for probe in (build() for build in PROBES.values()) for case in probe.cases)]
 
 
@@ -246,8 +247,8 @@ def test_other_configurations_are_another_claim():
     assert not is_released(replace(RELEASED, activation_function="relu"))
     assert claim_of(GREEDY, replace(RELEASED, tie_word_embeddings=False)) == "configurations"
     assert claim_of(GREEDY, replace(RELEASED, n_layer=7)) == "greedy"
-    assert is_released(config_of("shakespeare"))
-    assert {is_released(config_of(name)) for name in DESIGNED} == {True, False}
+    assert is_released(config_of(MODELS["shakespeare"]))
+    assert {is_released(config_of(MODELS[name])) for name in DESIGNED} == {True, False}
 
 
 @given(

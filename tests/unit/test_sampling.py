@@ -102,7 +102,7 @@ def test_who_declares_an_option_is_held_to_it(models, choices):
     if not others and option in {each.choice for each in FAULTS}:
         undeclared, usual = lab_of(models, fault=fault), lab_of(models, choices=choices)
         several = [each for each in checks(undeclared) if re.search(about, each.id)]
-        assert any(f"declare {option}" in each.run(undeclared).message for each in several)
+        assert any(f"declare it with --choice {option}" in each.run(undeclared).message for each in several)
         assert any(each.run(usual).verdict.bad for each in several) or option == "top_k_ties=exactly_k"
 
 
@@ -234,7 +234,7 @@ def test_tokens_that_there_are_not(models):
 
 
 def test_who_refuses_temperature_0(models):
-    """TEMP-02. It is a declared option, or a failure that the runner reports."""
+    """TEMP-02. It is a declared option, or not claimed, with a word that says which. Who declares it and answers fails."""
 
     class Refusing(Sampled):
         def ask(self, op, model, request):
@@ -244,8 +244,10 @@ def test_who_refuses_temperature_0(models):
 
     lab = Lab(Refusing(choices={"temperature_zero": "error"}), models)
     assert findings(lab, "temperature.zero")["sampling.temperature.zero"].verdict is Verdict.CHOICE
-    with pytest.raises(RefusedError):
+    with pytest.raises(RefusedError, match="--choice temperature_zero=error"):
         findings(Lab(Refusing(), models), "temperature.zero")
+    (found,) = findings(lab_of(models, choices={"temperature_zero": "error"}), "temperature.zero").values()
+    assert found.verdict is Verdict.FAIL
 
 
 # --- Text, and rounding -----------------------------------------------------------------------------------

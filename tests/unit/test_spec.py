@@ -75,6 +75,33 @@ def test_a_rule_that_is_not_whole_is_refused(part, instead):
         spec.parse(RULE.replace(part, instead))
 
 
+def test_stacks_are_read():
+    """A choice has its options, who takes them, and which of them no question shows."""
+    (rule,) = spec.parse(RULE.replace("right (they).", "right (they) | 1e-5 (o) (not visible).")).values()
+    (choice,) = rule.choices
+    assert (choice.name, choice.rule, choice.own, choice.others) == ("side", "ABC-01", "left", ("right",))
+    assert [(option.name, option.who, option.visible) for option in choice.options] == [
+        ("left", "we", True), ("right", "they", True), ("1e-5", "o", False)
+    ]  # fmt: skip
+    (plain,) = spec.parse(RULE.partition(" *Stacks*")[0] + "\n").values()
+    assert plain.choices == ()
+
+
+@pytest.mark.parametrize("stacks", ["side=left (we)", "side=left | right (they)", "side=left (we) | right (they) (hidden)",
+                                    "SIDE=left (we) | right (they)", "side=left (we), right (they)"])  # fmt: skip
+def test_stacks_that_are_not_written_so(stacks):
+    """What is no list of options is an error that names the rule."""
+    text = RULE.partition(" *Stacks*")[0] + f" *Stacks*: {stacks}.\n"
+    (rule,) = spec.parse(text).values()
+    with pytest.raises(SpecError, match="ABC-01, Stacks"):
+        assert rule.choices
+
+
+def test_an_option_that_is_not_visible_is_shown_so(capsys):
+    """`refgen spec` prints the mark."""
+    assert "(not visible)" in run(capsys, "FWD-22")[1]
+
+
 def test_an_id_stands_once():
     """Two rules of one id are an error."""
     with pytest.raises(SpecError, match="ABC-01: stands there twice"):

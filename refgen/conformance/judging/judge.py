@@ -17,6 +17,7 @@ from numpy import ndarray
 from refgen.conformance.judging.lab import Lab, Reference
 from refgen.conformance.judging.layers import located
 from refgen.conformance.judging.verdicts import Finding, Verdict
+from refgen.conformance.planted.options import forward_change
 from refgen.oracle.counterfactual import Pass
 from refgen.oracle.diagnose import View, diagnose
 from refgen.oracle.faults import FAULTS
@@ -105,9 +106,11 @@ def looked_up(
 ) -> Finding:
     """The error among the known faults, and among the formats that are coarser than the declared one."""
     ids, mask = arrays_of(request)
-    reference, dtype = lab.reference(model), noise_format(lab.about.dtype)
+    reference, dtype = lab.reference(model), lab.noise
     noise = expected_error(reference.gpt2, ids, mask, dtype)
     exact_pass = Pass(reference.exact, ids, mask, prefill=request.get("prefill"))
+    if (change := forward_change(reference.options)) is not None:
+        exact_pass = change(exact_pass)
     views = [View(logits, noise)]
     before = [fault for fault in FAULTS if fault.name in lab.named]  # a subject seldom has two
     diagnosis = diagnose(exact_pass, views, before)
@@ -196,7 +199,7 @@ PROCESSING = frozenset(  # settings under which the best token is not that of th
     {
         "sequence_bias", "repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "min_length", "min_new_tokens",
         "forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "guidance_scale",
-        "exponential_decay_length_penalty", "num_beams", "do_sample",
+        "exponential_decay_length_penalty", "num_beams", "do_sample", "uniforms",
     }
 )  # fmt: skip
 
@@ -242,8 +245,12 @@ def judge_row(
         if finish is not None and right.get("finish") is not None and finish != right["finish"]:
             message = f"row {number}: finish {finish!r}, expected {right['finish']!r}"
             return Finding(Verdict.FAIL, message, {"row": number}, ("STOP-01",))
-        both = row.get("text") is not None and right.get("text") is not None
-        return judge_equal(f"row {number}: text", row["text"], right["text"]) if both else Finding(Verdict.PASS)
+        for name in ("text", "chunks"):
+            if row.get(name) is not None and right.get(name) is not None:
+                found = judge_equal(f"row {number}: {name}", "".join(row[name]), "".join(right[name]))
+                if not found.verdict.good:
+                    return found
+        return Finding(Verdict.PASS)
     step = first_difference(observed, expected)
     message = f"row {number}, step {step}: new_ids {around(observed, step)}, expected {around(expected, step)}"
     facts = {"row": number, "step": step, "observed": observed, "expected": expected}
@@ -277,7 +284,7 @@ def judge_greedy(
     prompt_ids = [token for token, real in zip(ids, mask[prompt] if mask else [1] * len(ids), strict=True) if real]
     ends = end_ids(reference, request)
     reference.fits(prompt_ids, observed)
-    judgement = judge_tokens(reference.gpt2, prompt_ids, observed, noise_format(lab.about.dtype), ends)
+    judgement = judge_tokens(reference.gpt2, prompt_ids, observed, lab.noise, ends)
     behind = {flip.step: flip.sigmas for flip in judgement.flips}
     facts = facts | {"margins": [behind.get(step, 0.0) for step in range(len(judgement.chances))]}
     if judgement.verdict == "FAIL":

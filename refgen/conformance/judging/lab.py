@@ -8,7 +8,7 @@ import hashlib
 import shutil
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from refgen import checkpoints
+from refgen import checkpoints, spec
 from refgen.auto import GPT2LMHeadModel
 from refgen.config import GPT2Config
+from refgen.conformance.planted.options import Taken, network_change
 from refgen.conformance.subjects.arguments import fitted, padded
 from refgen.conformance.subjects.border import checked
 from refgen.conformance.subjects.protocol import About, GarbledError, RefusedError, SkippedError, Subject, SubjectError
@@ -28,6 +29,7 @@ from refgen.errors import CheckpointError, TokenizerError
 from refgen.generation.config import GenerationConfig
 from refgen.json_files import read_object
 from refgen.model import GPT2
+from refgen.oracle.counterfactual import Pass
 from refgen.oracle.formats import cast
 from refgen.shipped import BUILT_IN
 from refgen.tokenizer import Tokenizer
@@ -47,14 +49,16 @@ SIMPLEST: Mapping[str, Mapping[str, Mapping[str, Any]]] = {  # by operation the 
         },
     },
 }  # fmt: skip
+KEPT = 256  # models with options that are kept loaded; most are tiny
 
 
 @dataclass(frozen=True)
 class Reference:
-    """refgen's view of one model folder, for a subject that computes in `dtype`."""
+    """refgen's view of one model folder, for a subject that computes in `dtype` and has taken some `options`."""
 
     folder: Path
     dtype: str
+    options: tuple[str, ...] = ()  # name=option, of SPEC.md
 
     @cached_property
     def config(self) -> GPT2Config:
@@ -64,12 +68,19 @@ class Reference:
     @cached_property
     def gpt2(self) -> GPT2:
         """The network, its weights as stored."""
-        return checkpoints.load(self.folder, "float32")
+        return self.as_taken(checkpoints.load(self.folder, "float32"))
 
     @cached_property
     def exact(self) -> GPT2:
         """The network in float64, its weights rounded to the subject's dtype."""
-        return checkpoints.load(self.folder, "float64") if self.dtype == "float64" else cast(self.gpt2, self.dtype)
+        if self.dtype == "float64":
+            return self.as_taken(checkpoints.load(self.folder, "float64"))
+        return cast(self.gpt2, self.dtype)
+
+    def as_taken(self, gpt2: GPT2) -> GPT2:
+        """The network with what options change about it, such as its activation."""
+        change, one = network_change(self.options), np.ones((1, 1), dtype=np.int64)
+        return gpt2 if change is None else change(Pass(gpt2, one, one)).gpt2
 
     @cached_property
     def model(self) -> GPT2LMHeadModel:
@@ -147,8 +158,10 @@ class Lab:
         self.asked: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
         self.named: set[str] = set()  # faults of the forward pass that were recognised
         self.located: set[str] = set()  # those of them, or "" for none of them, whose first stage was looked for
+        self.options_seen: list[str] = []  # options that explained a failure
         self._references: dict[str, Reference] = {}
         self._refusals: dict[tuple[str, str], SubjectError | None] = {}
+        self._taken: dict[tuple[Path, tuple[str, ...]], Taken] = {}
         self._folder = Path(mkdtemp(prefix="refgen-"))  # of models that are made for this run
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._added: dict[str, Path] = {}
@@ -168,11 +181,34 @@ class Lab:
         """What the subject says of itself."""
         return self.subject.about
 
+    def choice(self, name: str) -> str:
+        """The option that the subject has taken: the one it declares, or the rule's own."""
+        return self.about.choices.get(name, spec.choices()[name].own)
+
+    @property
+    def noise(self) -> str:
+        """The format whose rounding the subject's logits may show; one that computes in float64 is held to float32's."""
+        if self.about.choices.get("gelu") == "tanh_float16_table" and self.about.dtype in ("float64", "float32"):
+            return "float16"
+        return "float32" if self.about.dtype == "float64" else self.about.dtype
+
+    def with_options(self, model: str, options: Iterable[str]) -> Taken:
+        """refgen with that model and these options, `name=option` each."""
+        key = self.folder(model), tuple(options)
+        if key not in self._taken:
+            if len(self._taken) >= KEPT:
+                self._taken.pop(next(iter(self._taken)))
+            self._taken[key] = Taken(
+                *key, loaded=next((each for each in self._taken.values() if each.folder == key[0]), None)
+            )
+        return self._taken[key]
+
     def ask(self, op: str, model: str, **request: Any) -> dict[str, Any]:
         """The subject's answer, past the border; raises a `SubjectError`. Values must be what JSON can hold.
 
         What the subject says that it does not take, or has refused in the simplest form there is, is not asked but skipped.
         """
+        request = self.meant(request)
         fitting = self._fitted(op, request)
         self.asked.append({"op": op, "model": model, **request})
         reference = self.reference(model)
@@ -222,7 +258,7 @@ class Lab:
             self._refusals[op, what] = None
             try:
                 model = self.own if self.own in self.models else next(iter(self.models))
-                self.subject.ask(op, self.folder(model), fitted(self.about, op, simplest))
+                self.subject.ask(op, self.folder(model), fitted(self.about, op, self.meant(simplest)))
             except (RefusedError, SkippedError) as error:
                 self._refusals[op, what] = error
             except SubjectError:
@@ -238,6 +274,12 @@ class Lab:
         taken = self.about.takes.get("generate")
         return None if taken is None else "eos_token_id" in taken
 
+    def meant(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A request in the subject's words: where a limit counts the prompt, as it declares, it is asked for so (LEN-01)."""
+        if request.get("max_new_tokens") and self.about.choices.get("token_limit_counts") == "prompt_too":
+            return {**request, "max_new_tokens": request["max_new_tokens"] + len(request["input_ids"][0])}
+        return dict(request)
+
     def add(self, name: str, write: Callable[[Path], None]) -> None:
         """One more model, that `write` puts into its folder."""
         if name not in self._added:
@@ -251,8 +293,16 @@ class Lab:
     def reference(self, model: str) -> Reference:
         """What refgen knows of the model."""
         if model not in self._references:
-            self._references[model] = Reference(self.folder(model), self.about.dtype)
+            options = tuple(f"{name}={option}" for name, option in self.about.choices.items())
+            self._references[model] = Reference(self.folder(model), self.about.dtype, options)
         return self._references[model]
+
+    def plain_reference(self, model: str) -> Reference:
+        """The same of a subject that declares nothing."""
+        key = f"{model} without options"
+        if key not in self._references:
+            self._references[key] = Reference(self.folder(model), self.about.dtype)
+        return self._references[key]
 
     def chance(self, name: str) -> np.random.Generator:
         """Random numbers for one check, the same in every run with this seed, whatever else is checked."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from refgen.conformance.judging.choices import advice
 from refgen.conformance.judging.evidence import (
     SURE,
     Evidence,
@@ -164,7 +165,7 @@ class Trial:
         message += f". It looks like {alike[0].name}: {alike[0].sentence}{others}"
         option = getattr(alike[0], "choice", "")
         if option:
-            message += f". If that is meant, declare {option}"
+            message += advice([option])
         return Finding(Verdict.FAIL, message, facts, alike[0].rules, alike[0].name)
 
 

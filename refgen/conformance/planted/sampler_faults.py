@@ -417,7 +417,10 @@ def meant(settings: Settings, choices: Mapping[str, str]) -> dict[str, Any]:
     silent: dict[str, Any] = {}
     for name, option in choices.items():
         silent |= SILENT.get(f"{name}={option}", {})
-    return silent | dict(settings)
+    together = silent | dict(settings)
+    if choices.get("tiny_temperature") == "raised_to_0.01" and 0 < (together.get("temperature") or 0) < 0.01:
+        together["temperature"] = 0.01
+    return together
 
 
 def ties_are_free(settings: Settings, choices: Mapping[str, str]) -> bool:

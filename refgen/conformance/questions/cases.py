@@ -10,7 +10,8 @@ goes by the operation:
     generate  {rows: [{new_ids, finish, text?}]}
 
 With result `must_reject` there is nothing expected: the subject has to refuse. With `choice` there are several answers, by the
-names of the options of that choice in SPEC.md, its own first; a subject that has taken another one declares it, and is held to it.
+names of the options of that choice in SPEC.md, its own first, null for a refusal. Whatever the result, a subject that declares an
+option is held to what refgen with that option answers (judging/choices.py).
 """
 
 import hashlib
@@ -18,6 +19,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +28,17 @@ from numpy import ndarray
 from safetensors.numpy import load_file, save_file
 
 from refgen.config import GPT2Config
+from refgen.conformance.judging.choices import Asked, Right
 from refgen.conformance.judging.claims import claim_of_rule
-from refgen.conformance.judging.judge import judge_equal, judge_logits, judge_rows, judge_scores, noise_format
-from refgen.conformance.judging.lab import Lab
-from refgen.conformance.judging.verdicts import Finding, Verdict
-from refgen.conformance.questions.designed import DESIGNED, SMALL, designed_config
+from refgen.conformance.judging.judge import judge_equal, judge_logits, judge_rows, judge_scores
+from refgen.conformance.judging.lab import Lab, several
+from refgen.conformance.judging.verdicts import Finding
+from refgen.conformance.questions.designed import DESIGNED, SMALL
 from refgen.conformance.subjects.arguments import fitted, padded
 from refgen.conformance.subjects.border import filled
-from refgen.conformance.subjects.protocol import RefusedError, SkippedError
-from refgen.conformance.subjects.values import shown
+from refgen.conformance.subjects.protocol import SkippedError
 from refgen.errors import ConformanceError
 from refgen.json_files import read_object
-from refgen.shipped import find_model
 
 MUST, MUST_REJECT, CHOICE = "must", "must_reject", "choice"
 BUGS = ("BASIC", "EDGE_CASE", "MISSING_STEP", "MODIFIED_PARAMETER", "CONVENTION", "LEGACY")  # classes of faults
@@ -157,11 +158,9 @@ def claim_of(case: Case, config: GPT2Config) -> str:
     return "greedy" if case.rules[0].startswith("TOK") else claim_of_rule(case.rules[0])  # text of ids is no tokenizer
 
 
-def config_of(model: str) -> GPT2Config:
-    """The configuration of a designed network, or of the model that comes with refgen."""
-    if model in DESIGNED:
-        return designed_config(model)
-    return GPT2Config.from_dict(read_object(find_model(model) / "config.json", ConformanceError, ""))
+def config_of(folder: Path) -> GPT2Config:
+    """The configuration of a model folder."""
+    return GPT2Config.from_dict(read_object(folder / "config.json", ConformanceError, ""))
 
 
 # --- A case as a check ------------------------------------------------------------------------------------
@@ -201,16 +200,16 @@ class CaseCheck:
         return frozenset({self.case.op})
 
     def run(self, lab: Lab) -> Finding:
-        """Asks, and compares with what is expected."""
+        """Asks, and compares with what is expected of a subject that declares what this one does."""
         case = self.case
-        if case.result == CHOICE:
-            return self.chosen(lab)
-        if case.result == MUST_REJECT:
-            return self.rejected(lab)
-        return self.judged(lab, self.answered(lab), case.expected)
+        options = case.expected if case.result == CHOICE else {}
+        stored = {f"{case.choice}={option}": self.read(answer) for option, answer in options.items()}
+        own = self.read(None if case.result in (MUST_REJECT, CHOICE) else case.expected)
+        judge = partial(self.judged, lab)
+        return Asked(lab, case.op, case.model, self.request(lab), own, judge, stored, case.rules).held()
 
-    def answered(self, lab: Lab) -> dict[str, Any]:
-        """The subject's answer. If it meets the model's own end token, a subject with an argument for that is told it.
+    def request(self, lab: Lab) -> dict[str, Any]:
+        """What the subject is asked. If the answer meets the model's own end token, a subject with an argument for that is told it.
 
         Raises `SkippedError` for one without: nobody knows whether its text should end there.
         """
@@ -219,35 +218,15 @@ class CaseCheck:
             if not lab.named_end:
                 raise SkippedError("generate takes no eos_token_id")
             request.setdefault("eos_token_id", own[0] if len(own) == 1 else list(own))
-        return lab.ask(case.op, case.model, **request)
+        return request
 
-    def rejected(self, lab: Lab) -> Finding:
-        """An answer is the failure here."""
-        try:
-            answer = lab.ask(self.case.op, self.case.model, **self.case.request)
-        except RefusedError as error:
-            return Finding(Verdict.PASS, f"refused: {error}")
-        return Finding(Verdict.FAIL, f"answered {shown(answer)}, must refuse")
-
-    def chosen(self, lab: Lab) -> Finding:
-        """Right is the option that the subject has declared; a subject that declares none takes SPEC.md's own, the first.
-
-        An option whose answer is null is to refuse.
-        """
-        name, options = str(self.case.choice), self.case.expected
-        declared = lab.about.choices.get(name, next(iter(options)))
-        if declared not in options:
-            return Finding(Verdict.SKIP, f"{name}={declared} leaves nothing to be compared")
-        facts = {"choice": name, "option": declared}
-        if options[declared] is None:
-            return replace(self.rejected(lab), facts=facts)
-        answer = self.answered(lab)
-        finding = self.judged(lab, answer, options[declared])
-        if finding.verdict.good:
-            return Finding(Verdict.CHOICE, f"{name}={declared}", facts)
-        others = [option for option, right in options.items() if right and self.judged(lab, answer, right).verdict.good]
-        advice = f"; it is {name}={others[0]}: if that is meant, declare it" if others else ""
-        return replace(finding, message=f"{finding.message} for {name}={declared}{advice}")
+    def read(self, expected: Mapping[str, Any] | None) -> Right:
+        """A stored answer with arrays; None is a refusal."""
+        if expected is not None and self.case.op == "process":
+            expected = {"scores": np.array(filled(expected["scores"], -math.inf), dtype=np.float64)}
+        if expected is not None and self.case.op == "forward":
+            expected = {"logits": self.tensors[expected["logits"]]}
+        return Right(expected)
 
     def judged(self, lab: Lab, answer: Mapping[str, Any], right: Mapping[str, Any]) -> Finding:
         """By operation."""
@@ -257,12 +236,11 @@ class CaseCheck:
         if case.op == "decode":
             return judge_equal("text", answer["text"], right["text"])
         if case.op == "process":
-            return judge_scores(answer["scores"], np.array(filled(right["scores"], -math.inf), dtype=np.float64))
+            return judge_scores(answer["scores"], right["scores"])
         if case.op == "generate":
             return judge_rows(lab, case.model, case.request, answer["rows"], right["rows"], case.ties)
-        key, dtype = right["logits"], noise_format(lab.about.dtype)
-        exact, scale = self.tensors[key], self.tensors[f"{key}.scale.{dtype}"]
-        return judge_logits(lab, case.model, case.request, answer["logits"], exact, scale)
+        scale = self.tensors[f"{case.expected['logits']}.scale.{lab.noise}"]  # rounding is as large under any option
+        return judge_logits(lab, case.model, case.request, answer["logits"], right["logits"], scale)
 
 
 @dataclass(frozen=True)
@@ -288,14 +266,16 @@ def checks(lab: Lab) -> list[CaseCheck]:
     if not lab.about.loads:
         return []
     found: list[CaseCheck] = []
+    configs: dict[str, GPT2Config] = {}
     for path in suites():
         beside = path.with_suffix(".safetensors")
         tensors = load_file(beside) if beside.exists() else {}
         for case in read(path):
             asked = case if case.model in lab.models else elsewhere(case, lab)
             if asked is not None:
-                own = config_of(case.model) if asked is case else lab.reference(lab.own).gpt2.config
-                found += with_rows(asked, own, tensors)
+                if asked.model not in configs:
+                    configs[asked.model] = config_of(lab.folder(asked.model))
+                found += with_rows(asked, configs[asked.model], tensors)
     return found
 
 
@@ -306,9 +286,11 @@ def elsewhere(case: Case, lab: Lab) -> Case | None:
     """
     if case.op == "process":
         return replace(case, model=lab.own)
-    if case.result != MUST_REJECT or case.op not in ("forward", "generate"):
+    if case.result != MUST_REJECT or case.op not in ("forward", "generate") or case.model not in DESIGNED:
         return None
     V, N = SMALL["vocab_size"], SMALL["n_positions"]  # of the network that it names
+    if any(each >= V for name in ("eos_token_id", "pad_token_id") for each in several(case.request.get(name))):
+        return None
     config = lab.reference(lab.own).gpt2.config
     prompts = [
         [each + config.vocab_size - V if each >= V else each for each in row] for row in case.request["input_ids"]

@@ -4,7 +4,7 @@ Some networks are configured as OpenAI's are, others have all switches of the co
 forward pass.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,8 @@ from numpy import ndarray
 from refgen import checkpoints
 from refgen.checkpoints import assemble, tensor_shapes
 from refgen.config import GPT2Config
-from refgen.conformance.judging.judge import judge_greedy, judge_logits, noise_format
+from refgen.conformance.judging.choices import Asked, Right, exact_logits
+from refgen.conformance.judging.judge import judge_greedy, judge_logits
 from refgen.conformance.judging.lab import Lab, chance
 from refgen.conformance.judging.verdicts import Finding, LabCheck, Verdict, together
 from refgen.conformance.questions.model_talk import ModelTalk, must, tokens
@@ -108,22 +109,26 @@ def fresh_text(number: int, lab: Lab) -> Finding:
 
 def judged(lab: Lab, model: str, request: dict[str, Any]) -> Finding:
     """The subject's logits of one request."""
-    logits = logits_of(lab, model, request)
     ids, mask = (
         np.asarray(request.get(name, np.ones_like(request["input_ids"]))) for name in ("input_ids", "attention_mask")
     )
-    noise = expected_error(lab.reference(model).gpt2, ids, mask, noise_format(lab.about.dtype))
-    exact, scale = noise.exact["lm_head"], np.where(mask, noise.scale["lm_head"], 0.0)
-    return judge_logits(lab, model, request, logits, exact, scale)
+    noise = expected_error(lab.reference(model).gpt2, ids, mask, lab.noise)
+    scale = np.where(mask, noise.scale["lm_head"], 0.0)
+
+    def judge(answer: Mapping[str, Any], right: Mapping[str, Any]) -> Finding:
+        return judge_logits(lab, model, request, answer["logits"], right["logits"], scale)
+
+    own = Right({"logits": exact_logits(lab, model, request, ())})
+    rules = ("FWD-16", "FWD-05", "FWD-02")
+    return Asked(lab, "forward", model, request, own, judge, rules=rules, ask=logits_of).held()
 
 
-def logits_of(lab: Lab, model: str, request: dict[str, Any]) -> ndarray:
+def logits_of(lab: Lab, model: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """The subject's logits `[B T V]`; rows without padding one by one, if it does not take several."""
     if "attention_mask" in request or lab.answers("forward", request):
-        logits: ndarray = lab.ask("forward", model, **request)["logits"]
-        return logits
-    alone = [lab.ask("forward", model, **request | {"input_ids": [row]})["logits"] for row in request["input_ids"]]
-    return np.concatenate(alone)
+        return lab.ask("forward", model, **request)
+    alone = [lab.ask("forward", model, **{**request, "input_ids": [row]})["logits"] for row in request["input_ids"]]
+    return {"logits": np.concatenate(alone)}
 
 
 def judged_text(talk: ModelTalk, prompt: list[int], count: int) -> Finding:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from refgen.conformance.judging.judge import around, end_ids, first_difference, noise_format
+from refgen.conformance.judging.judge import around, end_ids, first_difference
 from refgen.conformance.judging.lab import Lab, Reference
 from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.subjects.protocol import GarbledError
@@ -148,15 +148,13 @@ class ModelTalk:
         """Verdict and sentence of the oracle."""
         self.reference.fits(prompt, new_ids)
         ends = end_ids(self.reference, self.endless())
-        found = judge_tokens(self.reference.gpt2, prompt, new_ids, noise_format(self.lab.about.dtype), ends, samples=6)
+        found = judge_tokens(self.reference.gpt2, prompt, new_ids, self.lab.noise, ends, samples=6)
         return found.verdict, found.sentence
 
     def near(self, a: ndarray, b: ndarray, ids: Sequence[Sequence[int]], what: str, mask: Any = None) -> Finding:
         """Two logits `[B T V]` of the same positions, which may each be off by what rounding explains."""
         real = np.ones(np.shape(ids), dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
-        noise = expected_error(
-            self.reference.gpt2, np.asarray(ids), real.astype(np.int64), noise_format(self.lab.about.dtype), samples=4
-        )
+        noise = expected_error(self.reference.gpt2, np.asarray(ids), real.astype(np.int64), self.lab.noise, samples=4)
         off = np.sqrt(
             (ratio(np.where(real[..., None], a - b, 0), noise.scale["lm_head"][..., None]) ** 2).mean(axis=-1)
         )

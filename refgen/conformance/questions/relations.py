@@ -5,16 +5,19 @@ differ by a tie that rounding explains are the same.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
+from refgen.conformance.judging.choices import advice, exact_logits
 from refgen.conformance.judging.claims import claim_of_rule
-from refgen.conformance.judging.judge import around, noise_format
+from refgen.conformance.judging.judge import around
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, LabCheck, Verdict, together
 from refgen.conformance.questions.model_talk import ModelTalk, must, tokens
+from refgen.conformance.subjects.protocol import RefusedError
 from refgen.generation.scores import log_softmax
 from refgen.oracle.noise import LOGIT, expected_error, logit_scale
 
@@ -22,6 +25,7 @@ Relation = Callable[[ModelTalk], Iterable[Finding]]
 RELATIONS: list[tuple[str, tuple[str, ...], str, frozenset[str], Relation]] = []
 SHORT, LONG = 6, 20  # new tokens
 ROOM = 64  # tokens that the longest prompt and its answer need
+COLUMNS = ("plain_positions=columns",)
 
 
 def relation(name: str, *rules: str, why: str, needs: str = "generate") -> Callable[[Relation], Relation]:
@@ -191,12 +195,18 @@ def temperature_greedy(talk: ModelTalk) -> Iterator[Finding]:
 @relation("temperature-zero", "TEMP-02", why="temperature 0 is greedy")
 def temperature_zero(talk: ModelTalk) -> Iterator[Finding]:
     """Sampling at temperature 0."""
-    if talk.lab.about.choices.get("temperature_zero", "greedy") != "greedy":
-        yield Finding(Verdict.SKIP, "the subject declares temperature_zero to be something else")
-        return
+    option = talk.lab.choice("temperature_zero")
     for seed, prompt in enumerate(talk.prompts(2)):
-        zero = talk.say(prompt, do_sample=True, temperature=0.0, seed=seed)
-        yield talk.same(prompt, talk.say(prompt), zero, "greedy and temperature 0")
+        try:
+            zero = talk.say(prompt, do_sample=True, temperature=0.0, seed=seed)
+        except RefusedError as error:
+            if option == "greedy":
+                raise RefusedError(f"{error}{advice(['temperature_zero=error'])}", error.rules) from error
+            yield must(True, "")
+            continue
+        yield must(option != "error", "temperature 0 is answered; declared is temperature_zero=error")
+        if option == "greedy":
+            yield talk.same(prompt, talk.say(prompt), zero, "greedy and temperature 0")
 
 
 @relation("top-k-one", "TOPK-03", why="the best token alone is greedy")
@@ -227,6 +237,19 @@ def seed(talk: ModelTalk) -> Iterator[Finding]:
     first = tokens(say(seed=7))
     say(seed=8)
     yield must(first == tokens(say(seed=7)), "the same seed gave other tokens")
+
+
+@relation("seed-scope", "SAMP-04", why="one seed for a batch is one stream, or one for each row")
+def seed_scope(talk: ModelTalk) -> Iterator[Finding]:
+    """The same prompt twice in a batch, and alone. That two rows agree by chance is out of the question."""
+    prompt = talk.prompt()
+    say = partial(talk.rows, do_sample=True, top_k=0, temperature=1.5, max_new_tokens=LONG, seed=5)
+    first, second = map(tokens, say([prompt, prompt]))
+    if talk.lab.choice("seed_scope") == "request":
+        alone = tokens(say([prompt])[0])
+        yield must(first == alone and second == alone, "a row of a batch is not what the seed gives it alone")
+    else:
+        yield must(first != second, f"two rows of one seed are alike{advice(['seed_scope=request'])}")
 
 
 @relation("seeds", "SAMP-05", why="another seed gives another text")
@@ -288,11 +311,13 @@ def end(talk: ModelTalk) -> Iterator[Finding]:
         token = plain[len(plain) // 2]
         cut = plain[: plain.index(token) + 1]
         row = talk.say(prompt, max_new_tokens=LONG, eos_token_id=token)
-        observed = row["new_ids"]
-        if talk.lab.about.choices.get("end_token_in_ids", "kept") == "dropped":
-            cut = cut[:-1]
-        yield talk.same(prompt, {"new_ids": observed}, {"new_ids": cut}, f"with end token {token} and cut at it")
+        yield talk.same(prompt, row, {"new_ids": shown(talk, cut)}, f"with end token {token} and cut at it")
         yield must(row.get("finish") in (None, "eos"), f"finish {row.get('finish')!r}, expected 'eos'")
+
+
+def shown(talk: ModelTalk, cut: list[int]) -> list[int]:
+    """Text that an end token ends, with it or without, as the subject has declared."""
+    return cut[:-1] if talk.lab.choice("end_token_in_ids") == "dropped" else cut
 
 
 @relation("ends", "STOP-03", why="of several end tokens each ends the text")
@@ -306,12 +331,13 @@ def ends(talk: ModelTalk) -> Iterator[Finding]:
     cut = plain[: min(map(plain.index, tokens_)) + 1]
     for several_ in (tokens_, tokens_[::-1]):
         row = talk.say(prompt, max_new_tokens=LONG, eos_token_id=several_)
-        yield talk.same(prompt, row, {"new_ids": cut}, f"with end tokens {several_} and cut at the first")
+        yield talk.same(prompt, row, {"new_ids": shown(talk, cut)}, f"with end tokens {several_} and cut at the first")
 
 
 @relation("end-in-batch", "STOP-06", "STOP-05", why="a row that ends early leaves the others as they are")
 def end_in_batch(talk: ModelTalk) -> Iterator[Finding]:
-    """The end token is one that some rows say early."""
+    """The end token is one that some rows say early. A row that ended alone by the model's own end token is compared up to there."""
+    own = talk.reference.model.generation_config.eos_ids if not talk.lab.about.loads else ()
     prompts = [talk.prompt(20)[:8] for _ in range(4)]
     alone = [talk.say(prompt, max_new_tokens=LONG).get("new_ids", []) for prompt in prompts]
     if not alone[0]:
@@ -321,7 +347,9 @@ def end_in_batch(talk: ModelTalk) -> Iterator[Finding]:
         zip(prompts, talk.rows(prompts, max_new_tokens=LONG, eos_token_id=token), strict=True)
     ):
         plain = alone[number]
-        right = plain[: plain.index(token) + 1] if token in plain else plain
+        right = shown(talk, plain[: plain.index(token) + 1]) if token in plain else plain
+        if token not in plain and (len(plain) < LONG or plain[-1] in own) and "new_ids" in row:
+            row = {"new_ids": row["new_ids"][: len(plain)]}  # noqa: PLW2901 - where it ends alone is another token's doing
         yield talk.same(prompt, row, {"new_ids": right}, f"row {number}, rows ending at token {token}, and alone")
 
 
@@ -352,7 +380,8 @@ def stop_string(talk: ModelTalk) -> Iterator[Finding]:
         if "\ufffd" in string or not string:
             continue
         row = talk.say(prompt, max_new_tokens=LONG, stop_strings=[string])
-        yield must(row.get("finish") in (None, "stop_string"), f"finish {row.get('finish')!r}, expected 'stop_string'")
+        finish = "eos" if talk.lab.choice("finish") == "stop_or_length" else "stop_string"
+        yield must(row.get("finish") in (None, finish), f"finish {row.get('finish')!r}, expected {finish!r}")
         if "new_ids" in row and "new_ids" in plain:
             ids = plain["new_ids"]
             count = next(n for n in range(1, len(ids) + 1) if string in decode(ids[:n]))
@@ -458,7 +487,7 @@ def logprobs_forward(talk: ModelTalk) -> Iterator[Finding]:
             yield Finding(Verdict.SKIP, "the subject gives no logprobs, one for each token")
             return
         ids = np.array([[*prompt, *row["new_ids"]]])
-        exact = expected_error(talk.reference.gpt2, ids, None, noise_format(talk.lab.about.dtype), samples=4)
+        exact = expected_error(talk.reference.gpt2, ids, None, talk.lab.noise, samples=4)
         chosen = (0, np.arange(len(prompt) - 1, ids.shape[1] - 1), row["new_ids"])
         z = log_softmax(talk.logits(ids.tolist())[0])[chosen[1:]]
         bound = 2 * LOGIT * logit_scale(exact)[chosen] + 1e-5  # both err, and they are told in some digits
@@ -512,7 +541,14 @@ def forward_padded(talk: ModelTalk) -> Iterator[Finding]:
     prompt = talk.prompt(12)
     ids, mask = [[0] * 5 + prompt], [[0] * 5 + [1] * len(prompt)]
     logits = talk.logits(ids, attention_mask=mask)[:, 5:]
-    yield talk.near(logits, talk.logits([prompt]), [prompt], "padded and not")
+    columns = exact_logits(talk.lab, talk.model, {"input_ids": ids, "attention_mask": mask}, COLUMNS)[:, 5:]
+    if talk.lab.choice("plain_positions") == "columns":
+        yield talk.near(logits, columns, [prompt], "padded, with positions that count columns")
+        return
+    found = talk.near(logits, talk.logits([prompt]), [prompt], "padded and not")
+    if not found.verdict.good and talk.near(logits, columns, [prompt], "").verdict.good:
+        found = replace(found, message=found.message + advice(COLUMNS))
+    yield found
 
 
 @relation("forward-cached", "CACHE-02", "FWD-02", why="logits through a cache are those without", needs="forward")

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from refgen.conformance.judging.choices import advice
 from refgen.conformance.judging.judge import noise_format
 from refgen.conformance.judging.lab import Lab, Reference
 from refgen.conformance.judging.token_law import Rows, Sampler
@@ -118,6 +119,8 @@ class LawCheck:
 
     def run(self, lab: Lab) -> Finding:
         """Asks until the evidence is enough for one verdict or the other."""
+        zero = self.settings.get("temperature") == 0
+        option = lab.choice("temperature_zero") if zero else "greedy"
         sampler = Sampler(self.settings, lab.about.choices)
         drawer = Drawer(lab, self.model, lab.chance(self.id))
         trial = self.trial(sampler, lab)
@@ -129,10 +132,15 @@ class LawCheck:
             n = min(abreast, -(-wanted // steps))
             try:
                 several = drawer.rows(prompt, self.settings, n, steps)
-            except RefusedError:
-                if self.settings.get("temperature") == 0 and lab.about.choices.get("temperature_zero") == "error":
-                    return Finding(Verdict.CHOICE, "refuses temperature 0, as it declares")
-                raise
+            except RefusedError as error:
+                if not zero:
+                    raise
+                if option == "greedy":
+                    raise RefusedError(f"{error}{advice(['temperature_zero=error'])}", error.rules) from error
+                return Finding(Verdict.CHOICE, "refuses temperature 0, as it declares")
+            if option != "greedy":
+                verdict = Verdict.FAIL if option == "error" else Verdict.CHOICE
+                return Finding(verdict, f"temperature 0 is answered; declared is temperature_zero={option}")
             if several is None:
                 return Finding(Verdict.INCONCLUSIVE, "answers by text without ids, whose tokens cannot be told")
             for row in several:

@@ -8,7 +8,16 @@ from refgen.conformance.judging.completions import (
 )
 from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.questions.serving.material import Walk
-from refgen.conformance.questions.serving.question import COUNT, asks, chosen, compared, failed, passed, skipped
+from refgen.conformance.questions.serving.question import (
+    COUNT,
+    asks,
+    chosen,
+    compared,
+    failed,
+    held_to,
+    passed,
+    skipped,
+)
 from refgen.conformance.questions.serving.server_talk import ServerTalk
 from refgen.conformance.questions.serving.state import unsteady
 
@@ -83,7 +92,8 @@ def finish_eos_at_the_limit(talk: ServerTalk) -> Finding:
     choice = talk.choice(walk.prompt, max_tokens=len(walk.ids))
     if choice["finish_reason"] == "length":
         return chosen(talk, "end_token_at_the_limit", "length")
-    return compared(choice["finish_reason"], "stop", "finish_reason of an end token at the limit")
+    found = compared(choice["finish_reason"], "stop", "finish_reason of an end token at the limit")
+    return chosen(talk, "end_token_at_the_limit", "eos") if found.verdict.good else found
 
 
 @asks("eos.hidden", "SERVE-09", why="<|endoftext|> at the end of an answer is shown to users")
@@ -96,14 +106,18 @@ def end_token_is_hidden(talk: ServerTalk) -> Finding:
     for limit in (len(walk.ids), len(walk.ids) + 4):
         for stream in (False, True)[: 1 + ("stream" in talk.lab.about.can)]:
             text = talk.choice(walk.prompt, max_tokens=limit, stream=stream)["text"]
-            if hidden in text:
-                return failed(f"observed {text[-60:]!r}, which shows the end token")
-    return passed()
+            observed = "shown" if hidden in text else "hidden"
+            wrong = failed(f"observed {text[-60:]!r}, which shows the end token")
+            found = held_to(talk, "special_tokens_in_text", observed, wrong)
+            if not found.verdict.good:
+                return found
+    return found
 
 
 @asks("usage", "SERVE-01", why="people are billed by these counts, and clients plan by them")
 def counts(talk: ServerTalk) -> Finding:
-    """Of an answer that ends at its limit, of one that ends by the end token, and of two choices."""
+    """Of an answer that ends at its limit, and of one that ends by the end token."""
+    found = passed()
     for walk, ending in [(talk.known.best, "length"), (ended(talk), "eos")]:
         if walk is None:
             continue
@@ -111,12 +125,13 @@ def counts(talk: ServerTalk) -> Finding:
         answer = talk.ask(walk.prompt, max_tokens=limit)
         if answer["usage"] is None:
             return failed("the answer has no usage")
-        expected = [usage(walk.prompt, [walk.ids[:limit]])]
-        if ending == "eos":
-            expected.append(usage(walk.prompt, [walk.ids[:-1]]))  # end_token_in_usage: a choice
-        if answer["usage"] not in expected:
-            return failed(f"usage: observed {answer['usage']}, expected {expected[0]}")
-    return passed()
+        expected = usage(walk.prompt, [walk.ids[:limit]])
+        if ending == "eos" and answer["usage"] in (expected, usage(walk.prompt, [walk.ids[:-1]])):
+            return chosen(talk, "end_token_in_usage", "counted" if answer["usage"] == expected else "left_out")
+        found = compared(answer["usage"], expected, "usage")
+        if not found.verdict.good:
+            return found
+    return found
 
 
 @asks("usage.n", "SERVE-01", why="with several choices every one of them costs", needs=["n"])
@@ -126,7 +141,9 @@ def counts_of_several(talk: ServerTalk) -> Finding:
     answer = talk.ask(walk.prompt, max_tokens=4, n=2, temperature=0)
     if len(answer["choices"]) != 2 or answer["usage"] is None:
         return skipped("no two choices with usage")
-    return compared(answer["usage"], usage(walk.prompt, [walk.ids[:4]] * 2), "usage of two choices")
+    found = compared(answer["usage"], usage(walk.prompt, [walk.ids[:4]] * 2), "usage of two choices")
+    first = answer["usage"] == usage(walk.prompt, [walk.ids[:4]])
+    return held_to(talk, "usage_of_choices", "first" if first else "all" if found.verdict.good else None, found)
 
 
 @asks("usage.stream", "SERVE-01", why="streaming clients are billed too", needs=["stream", "stream_usage"])

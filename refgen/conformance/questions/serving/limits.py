@@ -1,7 +1,7 @@
 """Requests that cannot be served as asked. Rules SERVE-10, LEN-04 and FWD-23."""
 
-from refgen.conformance.judging.verdicts import Finding, Verdict
-from refgen.conformance.questions.serving.question import asks, chosen, failed, passed
+from refgen.conformance.judging.verdicts import Finding
+from refgen.conformance.questions.serving.question import asks, chosen, failed, held_to, passed
 from refgen.conformance.questions.serving.server_talk import ServerTalk
 from refgen.conformance.subjects.protocol import CrashedError, RefusedError
 
@@ -13,12 +13,13 @@ def prompt_too_long(talk: ServerTalk) -> Finding:
     try:
         answer = talk.ask(prompt, max_tokens=2)
     except RefusedError as error:
-        return alive(talk, f"refused: {error}")
+        held = chosen(talk, "prompt_too_long", "refused")
+        return alive(talk, f"refused: {error}") if held.verdict.good else held
     except CrashedError as error:
         return failed(f"a prompt of {len(prompt)} tokens: {error}")
     counted = (answer["usage"] or {}).get("prompt_tokens")
     if counted is not None and counted < len(prompt):
-        return Finding(Verdict.CHOICE, f"cut to {counted} tokens, which usage says")
+        return chosen(talk, "prompt_too_long", "cut")
     return failed(f"a prompt of {len(prompt)} tokens is answered; the model has {talk.config.n_positions} positions")
 
 
@@ -37,7 +38,8 @@ def end_of_the_context(talk: ServerTalk) -> Finding:
     if choice["finish_reason"] == "stop" and found <= 3:
         return passed("ended by itself before")
     if found > 3:
-        return failed(f"{found} tokens behind {n - 2}; the model has {n} positions")
+        wrong = failed(f"{found} tokens behind {n - 2}; the model has {n} positions")
+        return held_to(talk, "context_end", "slide" if found == 8 else None, wrong)
     if choice["finish_reason"] != "length":
         return failed(f"finish_reason at the end of the context: observed {choice['finish_reason']!r}", "SERVE-02")
     return chosen(talk, "context_end", "n_plus_1" if found == 3 else "n")
@@ -49,10 +51,11 @@ def unknown_field(talk: ServerTalk) -> Finding:
     try:
         talk.choice(talk.known.best.prompt, max_tokens=1, refgen_unknown_field=1)
     except RefusedError:
-        return alive(talk, "an unknown field is refused")
+        found = alive(talk, "an unknown field is refused")
+        return chosen(talk, "unknown_field", "refused") if found.verdict.good else found
     except CrashedError as error:
         return failed(f"an unknown field: {error}")
-    return passed("an unknown field is ignored")
+    return chosen(talk, "unknown_field", "ignored")
 
 
 @asks("request.wrong", "SERVE-10", why="a request that makes no sense must not stop the server")

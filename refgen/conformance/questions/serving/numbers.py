@@ -10,7 +10,16 @@ from refgen.conformance.judging.completions import (
 from refgen.conformance.judging.verdicts import Finding
 from refgen.conformance.questions.serving.chance import drawn
 from refgen.conformance.questions.serving.material import off
-from refgen.conformance.questions.serving.question import COUNT, asks, chosen, compared, failed, passed, skipped
+from refgen.conformance.questions.serving.question import (
+    COUNT,
+    asks,
+    chosen,
+    compared,
+    failed,
+    held_to,
+    passed,
+    skipped,
+)
 from refgen.conformance.questions.serving.server_talk import ServerTalk
 from refgen.conformance.questions.serving.text import across, inside, plain_text
 from refgen.oracle.noise import LOGIT
@@ -107,9 +116,9 @@ def echo_of_the_text(talk: ServerTalk) -> Finding:
     walk = talk.known.best
     plain = talk.choice(walk.prompt, max_tokens=5)["text"]
     text = talk.choice(walk.prompt, max_tokens=5, echo=True)["text"]
-    if text == plain:
-        return failed("echo is accepted and changes nothing")
-    return compared(text, talk.tokenizer.decode(walk.prompt) + plain, "text with echo")
+    found = compared(text, talk.tokenizer.decode(walk.prompt) + plain, "text with echo")
+    observed = "text_and_logprobs" if found.verdict.good else "ignored" if text == plain else None
+    return held_to(talk, "echo", observed, failed("echo is accepted and changes nothing") if text == plain else found)
 
 
 @asks("echo.logprobs", "SERVE-06", "OUT-08", why="perplexities are computed from these", needs=["echo", "logprobs"])

@@ -1,9 +1,10 @@
 """A question to a server, as a check of the claim "serving", and the verdicts it may come to."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from refgen.conformance.judging.choices import advice
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.questions.serving.server_talk import ServerTalk
@@ -65,8 +66,20 @@ def compared(observed: Any, expected: Any, what: str, *rules: str) -> Finding:
     return failed(f"{what}: observed {observed!r}, expected {expected!r}", *rules)
 
 
+def held_to(talk: ServerTalk, name: str, observed: str | None, wrong: Finding) -> Finding:
+    """A choice that a server must declare: `observed` is the option it looks like, None if it looks like none, which is `wrong`."""
+    option = talk.lab.choice(name)
+    if observed == option:
+        return chosen(talk, name, option) if name in talk.lab.about.choices else passed()
+    if observed is None:
+        return wrong
+    if name in talk.lab.about.choices:
+        return chosen(talk, name, observed)
+    return replace(wrong, message=f"{wrong.message}{advice([f'{name}={observed}'])}")
+
+
 def chosen(talk: ServerTalk, name: str, option: str) -> Finding:
-    """CHOICE: one of several right answers; FAIL if the subject has declared another."""
+    """CHOICE: one of several right answers, whether declared or not; FAIL if the subject has declared another."""
     declared = talk.lab.about.choices.get(name)
     if declared is not None and declared != option:
         return failed(f"{name}: observed {option}, declared {declared}")

@@ -12,7 +12,7 @@ from refgen.conformance.judging.completions import (
 from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.questions.serving.length import ended
 from refgen.conformance.questions.serving.material import Walk
-from refgen.conformance.questions.serving.question import COUNT, asks, chosen, failed, passed, skipped
+from refgen.conformance.questions.serving.question import COUNT, asks, chosen, failed, held_to, passed, skipped
 from refgen.conformance.questions.serving.server_talk import ServerTalk
 from refgen.conformance.subjects.protocol import SkippedError
 
@@ -47,7 +47,7 @@ def stop_at_a_letter(talk: ServerTalk) -> Finding:
     walk, text = plain_text(talk)
     letter = next((each for each in text[len(text) // 3 :] if each.isalpha()), text[-1])
     choice = talk.choice(walk.prompt, max_tokens=COUNT, stop=letter)
-    return judged_stop(choice, text, [letter])
+    return judged_stop(talk, choice, text, [letter])
 
 
 @asks("stop.several", "SERVE-03", why="of several stop strings the first in the text must win", needs=["stop"])
@@ -85,7 +85,7 @@ def stop_of_a_split_character(talk: ServerTalk) -> Finding:
     if talk.choice(walk.prompt, max_tokens=len(walk.ids), logit_bias=biases)["text"] != letter:
         return skipped(f"biases do not bring about {letter!r}: see serving.bias.some")
     choice = talk.choice(walk.prompt, max_tokens=6, stop=[letter], logit_bias=biases)
-    return judged_stop(choice, letter, [letter])
+    return judged_stop(talk, choice, letter, [letter])
 
 
 @asks("stream.same", "SERVE-04", why="what is streamed is what users see", needs=["stream"])
@@ -157,6 +157,8 @@ def stream_to_a_stop(talk: ServerTalk) -> Finding:
     stops = [*list(across(talk, walk, text))[:2], *list(inside(talk, walk, text))[:1]]
     for stop in stops:
         said = cut(text, [stop])
+        if talk.lab.choice("stop_string_in_text") == "kept":
+            said = talk.choice(walk.prompt, max_tokens=COUNT, stop=[stop])["text"]
         answer = talk.ask(walk.prompt, max_tokens=COUNT, stop=[stop], stream=True)
         found = streamed(answer, {"text": said, "finish_reason": "stop"})
         if found.verdict is Verdict.FAIL:
@@ -176,9 +178,12 @@ def stream_of_what_was_held_back(talk: ServerTalk) -> Finding:
     for kept in (1, 3):
         answer = talk.ask(walk.prompt, max_tokens=COUNT, stop=[text[-kept:] + NEVER], stream=True)
         found = streamed(answer, {"text": text, "finish_reason": None})
-        if found.verdict is Verdict.FAIL:
+        said = "".join(answer["choices"][0]["deltas"]) if answer["choices"] else ""
+        observed = "released" if found.verdict.good else "lost" if said == text[:-kept] else None
+        found = held_to(talk, "held_at_the_end", observed, found)
+        if not found.verdict.good:
             return found
-    return passed()
+    return found
 
 
 @asks(
@@ -236,17 +241,21 @@ def inside(talk: ServerTalk, walk: Walk, text: str) -> Iterator[str]:
 
 def stopped(talk: ServerTalk, walk: Walk, text: str, stops: Sequence[str]) -> Finding:
     """The answer with stop strings, judged by the text without."""
-    return judged_stop(talk.choice(walk.prompt, max_tokens=COUNT, stop=list(stops)), text, stops)
+    return judged_stop(talk, talk.choice(walk.prompt, max_tokens=COUNT, stop=list(stops)), text, stops)
 
 
-def judged_stop(choice: Mapping[str, Any], text: str, stops: Sequence[str]) -> Finding:
+def judged_stop(talk: ServerTalk, choice: Mapping[str, Any], text: str, stops: Sequence[str]) -> Finding:
     """SERVE-03. The text up to the first of the stop strings, and why it ended."""
     expected = cut(text, stops)
-    if choice["text"] != expected:
-        return failed(f"stop={list(stops)}: observed {choice['text']!r}, expected {expected!r}")
-    if expected != text and choice["finish_reason"] != finish_reason("stop_string"):
+    wrong = failed(f"stop={list(stops)}: observed {choice['text']!r}, expected {expected!r}")
+    if expected == text:
+        return passed() if choice["text"] == text else wrong
+    whole = any(choice["text"].startswith(expected + stop) for stop in stops) and text.startswith(choice["text"])
+    observed = "cut_off" if choice["text"] == expected else "kept" if whole and choice["text"] != text else None
+    found = held_to(talk, "stop_string_in_text", observed, wrong)
+    if found.verdict.good and choice["finish_reason"] != finish_reason("stop_string"):
         return failed(f"finish_reason after a stop string: observed {choice['finish_reason']!r}", "SERVE-02")
-    return passed()
+    return found
 
 
 def streamed(answer: Mapping[str, Any], plain: Mapping[str, Any]) -> Finding:
