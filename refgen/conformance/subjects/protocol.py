@@ -28,14 +28,6 @@ EXPLAINING = ("stages",)  # operations that no verdict needs: they tell where a 
 FINISHES = ("eos", "length", "stop_string", "context")
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 
-CRASHES = frozenset(  # errors that no program raises to refuse a request; others, such as ValueError, refuse it
-    {
-        "ArithmeticError", "AttributeError", "BufferError", "FloatingPointError", "IndexError", "KeyError", "LookupError",
-        "MemoryError", "NameError", "OSError", "RecursionError", "RuntimeError", "SystemError", "SystemExit",
-        "UnboundLocalError", "UnicodeDecodeError", "UnicodeEncodeError", "ZeroDivisionError",
-    }
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class About:
@@ -50,7 +42,7 @@ class About:
     claims: frozenset[str] = frozenset()  # that it makes, and must answer for
     takes: Mapping[str, frozenset[str]] = field(
         default_factory=dict
-    )  # arguments by operation; one that is not listed takes any
+    )  # arguments by operation; any, if it is not listed
 
 
 class Subject(Protocol):
@@ -94,11 +86,6 @@ class RefusedError(SubjectError):
     def is_crash(self) -> bool:
         """Whether the error's name, which stands before the colon, is one of CRASHES."""
         return str(self).partition(":")[0] in CRASHES
-
-    @property
-    def is_crash(self) -> bool:
-        """Whether the program fell over the request instead of refusing it."""
-        return self.kind in CRASHES
 
 
 class SkippedError(SubjectError):
