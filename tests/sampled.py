@@ -10,7 +10,8 @@ from refgen.cache import Cache
 from refgen.conformance.judging.lab import Lab
 from refgen.conformance.planted.sampler_faults import SamplerFault, conventions, independent
 from refgen.conformance.questions.probes import PROBES, write
-from refgen.conformance.subjects.protocol import About, SkippedError, checked
+from refgen.conformance.subjects.border import checked
+from refgen.conformance.subjects.protocol import About, SkippedError
 from refgen.engines import find_engine
 from refgen.model import softmax
 

@@ -2,8 +2,8 @@
 
 Each command has a file beside this one: `add(commands)` declares it, `run(options)` does it and may give an exit code.
 
-Exit codes: 0 done · 1 an error in the input, said in one line, or a verdict that is no pass · 2 wrong usage · 130 interrupted · 141 nobody
-reads the output any more.
+Exit codes: 0 done · 1 an error in the input, said in one line, or a verdict that is no pass · 2 wrong usage · 4 a bug of refgen
+in `check` or `replay` · 130 interrupted · 141 nobody reads the output any more.
 """
 
 import argparse

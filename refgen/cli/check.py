@@ -14,6 +14,7 @@ from refgen.errors import ConformanceError, RefgenError
 from refgen.progress import tell
 
 if TYPE_CHECKING:
+    from refgen.conformance.judging.run import Run
     from refgen.conformance.subjects.protocol import About, Subject
 
 PYTHON = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -79,6 +80,7 @@ def run(options: argparse.Namespace) -> int:
     check_reports(options)
     check_output(options.traffic, ConformanceError)
     subject: Subject | None = None
+    done: Run | None = None
     try:
         subject, models = connected(options)
         only = [*options.only, *(f"probe.{name}.*" for name in options.probe)]
@@ -95,6 +97,8 @@ def run(options: argparse.Namespace) -> int:
         return BROKEN
     finally:
         if subject is not None:
+            if done is None and isinstance(subject, Recorded):
+                subject.interrupted = True
             subject.close()
     return write_reports(done, options)
 

@@ -73,8 +73,7 @@ def kit_failed(error: Exception) -> int:
     """Says that refgen itself failed, which accuses no subject; the exit code of that."""
     from refgen.conformance.judging.run import KIT_FAILED  # noqa: PLC0415 - only for these commands
 
-    print(f"refgen: {error}", file=sys.stderr)
-    print("refgen: this is a bug of refgen, not of the subject; please report it", file=sys.stderr)
+    print(f"refgen: kit error: {error}", file=sys.stderr)
     return KIT_FAILED
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from refgen.conformance.judging.run import Run
 
 BROKEN = 2  # the recording, or how it was called
+INCONCLUSIVE = 3  # a recording that was cut off
 
 
 def add(commands: Any) -> None:
@@ -22,7 +23,8 @@ def add(commands: Any) -> None:
         "replay",
         help="judge recorded answers of an implementation again",
         description="Judge the traffic that `refgen check --traffic` has written, with this version's checks and the seed of "
-        "the recording. Questions that were not asked then are skipped. The exit code is that of refgen check.",
+        "the recording. Questions that were not asked then are skipped. The exit code is that of refgen check; a recording that "
+        "was cut off gives no verdict, and exit code 3.",
         epilog="Example: refgen replay traffic.jsonl --html report.html",
     )
     command.set_defaults(run=run)
@@ -42,10 +44,15 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """A recording in, a report out; the exit code is the verdict."""
     from refgen.conformance.judging.verdicts import KitError  # noqa: PLC0415 - only for this command
+    from refgen.conformance.subjects.json_lines import CutOffError  # noqa: PLC0415
 
     try:
         check_reports(options)
         done = judged(options)
+    except CutOffError as error:
+        tell("")
+        print(f"refgen: inconclusive: {error}", file=sys.stderr)
+        return INCONCLUSIVE
     except KitError as error:
         tell("")
         return kit_failed(error)

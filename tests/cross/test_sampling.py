@@ -6,7 +6,8 @@ from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.questions.sampling import checks
 from refgen.conformance.subjects import transformers as adapter
-from refgen.conformance.subjects.protocol import About, RefusedError, SkippedError, checked
+from refgen.conformance.subjects.border import checked
+from refgen.conformance.subjects.protocol import About, RefusedError, SkippedError
 from tests.sampled import dice_models
 
 

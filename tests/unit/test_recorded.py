@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from refgen.cli import main
 from refgen.conformance import runner
 from refgen.conformance.reports.record import read_jsonl
-from refgen.conformance.subjects.protocol import OPERATIONS, About, SkippedError
+from refgen.conformance.subjects.protocol import FINISHES, OPERATIONS, About, SkippedError
 from refgen.conformance.subjects.python import PythonSubject, describe
 from refgen.conformance.subjects.recorded import ERRORS, Recorded, Replayed, decoded, encoded
 from refgen.conformance.subjects.reference import ReferenceSubject
@@ -61,11 +61,33 @@ def same(a, b):
 
 NUMBERS = st.floats() | st.integers() | st.none()
 ARRAYS = arrays(np.float64, st.lists(st.integers(0, 3), max_size=3).map(tuple)) | arrays(">i2", 3)
-ANSWERS = st.dictionaries(st.text(max_size=3), JSON | ARRAYS | st.lists(NUMBERS, max_size=3), max_size=3)
+INT64 = st.integers(-(2**63), 2**63 - 1)
+ROW = st.fixed_dictionaries(
+    {"new_ids": st.lists(INT64, max_size=3)},
+    optional={
+        "finish": st.sampled_from(FINISHES),
+        "logprobs": st.lists(st.floats(), max_size=3),
+        "text": st.text(max_size=3),
+        "chunks": st.lists(st.text(max_size=3), max_size=2),
+    },
+)
+ASKED = {  # of every operation a request, and answers that pass the border as they are
+    "encode": ({"text": "x"}, st.builds(dict, ids=st.lists(INT64, max_size=3))),
+    "decode": ({"ids": [1]}, st.builds(dict, text=st.text(max_size=5))),
+    "forward": ({"input_ids": [[1, 2]]}, st.builds(dict, logits=arrays(np.float64, (1, 2, 3)))),
+    "process": ({"input_ids": [[1]], "logits": [[0.0, 1.0]]}, st.builds(dict, scores=arrays(np.float64, (1, 2)))),
+    "generate": ({"input_ids": [[1], [2]]}, st.builds(dict, rows=st.lists(ROW, min_size=2, max_size=2))),
+}
 FAILURES = st.builds(lambda kind, text: kind(text), st.sampled_from(list(ERRORS.values())), st.text(max_size=5))
-QUESTIONS = st.tuples(
-    st.sampled_from(OPERATIONS), st.sampled_from(("tiny", "own")), st.dictionaries(st.sampled_from("ab"), NUMBERS, max_size=2)
-)  # fmt: skip
+
+
+@st.composite
+def exchanges(draw):
+    """A question, and an answer or an error."""
+    op = draw(st.sampled_from(OPERATIONS))
+    request, answers = ASKED[op]
+    more = draw(st.dictionaries(st.sampled_from("ab"), NUMBERS, max_size=2))
+    return (op, draw(st.sampled_from(("tiny", "own"))), request | more), draw(answers | FAILURES)
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +96,13 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("traffic") / "traffic.jsonl"
 
 
-@given(abouts(), st.lists(st.tuples(QUESTIONS, ANSWERS | FAILURES), max_size=6), st.integers(0, 9), st.randoms())
-def test_what_was_answered_is_answered_again(path, about, exchanges, seed, random):
+@given(abouts(), st.lists(exchanges(), max_size=6), st.integers(0, 9), st.randoms())
+def test_what_was_answered_is_answered_again(path, about, asked, seed, random):
     """Every question has its outcomes in their order, answers to the bit and errors by class and text; then it is skipped."""
-    subject = Scripted(about, [outcome for _, outcome in exchanges])
+    subject = Scripted(about, [outcome for _, outcome in asked])
     recorded = Recorded(subject, path, seed, ("network", "loop.*"))
     assert recorded.about == about
-    first = [(question, outcome_of(recorded, *question)) for question, _ in exchanges]
+    first = [(question, outcome_of(recorded, *question)) for question, _ in asked]
     recorded.close()
     assert subject.closed
     replayed = Replayed(path)
@@ -114,19 +136,29 @@ def test_a_subject_with_one_model_has_no_name_for_it(path):
 @pytest.mark.parametrize(("lines", "message"), [
     ([], "FILE: is not a recording of refgen check: it has no header."),
     (['{"kind": "header", "format": 7}'], "FILE: format 7: is not known, must be 2."),
-    (['{"kind": "header", "format": 2}'], "FILE: is no recording of refgen check: KeyError('subject')."),
-    (["HEADER", '{"op": "encode"'], "FILE, line 2: is not JSON."),
-    (["HEADER", '{"op": "encode", "model": "m", "request": {}, "error": "KeyError", "message": ""}'],
+    (['{"kind": "header", "format": 2}', '{"kind": "footer", "exchanges": 0}'], "FILE: is no recording of refgen check: KeyError('subject')."),
+    (["HEADER", '{"op": "encode"', "FOOTER"], "FILE, line 2: is not JSON."),
+    (["HEADER", '{"kind": "exchange", "op": "encode", "model": "m", "request": {}, "error": "KeyError", "message": ""}', "FOOTER"],
      "FILE: is no recording of refgen check: KeyError('KeyError')."),
-    (["HEADER", '{"op": "encode", "model": "m", "request": {}, "answer": {"dtype": "<f8", "shape": [2], "b64": "AAAA"}}'],
+    (["HEADER", '{"kind": "exchange", "op": "encode", "model": "m", "request": {}, "answer": {"dtype": "<f8", "shape": [2], "b64": "AAAA"}}',
+      "FOOTER"],
      "FILE: is no recording of refgen check: ValueError('buffer size must be a multiple of element size')."),
+    (["HEADER", f'{{"kind": "exchange", "op": "encode", "answer": {"[" * 900}{"]" * 900}}}', "FOOTER"],
+     "FILE: is no recording of refgen check: RecursionError('maximum recursion depth exceeded')."),
+    (["HEADER", '{"kind": "exchange"}', '{"kind": "exchange"}', "FOOTER"],
+     "FILE: has 2 lines between header and footer, which names 1. It was cut or changed."),
+    (["HEADER", "FOOTER", "FOOTER"], "FILE: has 1 line between header and footer, which names 1. It was cut or changed."),
+    (["HEADER", "FOOTER", '{"kind": "exchange"}'], "FILE: is cut off after 2 exchanges. The run did not end, so it says nothing of the subject."),
+    (["HEADER"], "FILE: is cut off after 0 exchanges. The run did not end, so it says nothing of the subject."),
+    (["HEADER", '{"kind": "exch'], "FILE, line 2: is cut off. The run did not end, so it says nothing of the subject."),
 ])  # fmt: skip
 def test_what_is_no_recording(tmp_path, lines, message):
     """Each refusal says which file and what is wrong."""
     path = tmp_path / "traffic.jsonl"
     Recorded(Scripted(About("mine"), ()), path).close()
-    header = path.read_text().strip()
-    path.write_text("\n".join(lines).replace("HEADER", header))
+    header, _ = path.read_text().strip().splitlines()
+    footer = '{"kind": "footer", "exchanges": 1}'
+    path.write_text("\n".join(lines).replace("HEADER", header).replace("FOOTER", footer))
     with pytest.raises(ConformanceError) as caught:
         Replayed(path)
     assert str(caught.value).replace(str(path), "FILE") == message
@@ -167,6 +199,27 @@ def test_replay_judges_the_same(tmp_path, capsys, factory, code):
     for repeat in [line.removeprefix("  $ refgen ") for line in out.splitlines() if line.startswith("  $ ")][:1]:
         assert main(shlex.split(repeat)) == code
         assert repeat.split()[3] in capsys.readouterr().out  # the check, which fails again
+
+
+def test_a_recording_that_was_cut_off(tmp_path, capsys):
+    """Wherever a recording ends before its end, replay gives no verdict, and exit code 3; so does one that was interrupted."""
+    traffic = tmp_path / "traffic.jsonl"
+    subject = Recorded(PythonSubject(ReferenceSubject, describe(ReferenceSubject, find_model("shakespeare"))), traffic)
+    runner.check(subject, only=("tokenizer",))
+    subject.interrupted = True
+    subject.close()
+    whole = traffic.read_bytes()
+    for size in (len(whole), len(whole) - 1, len(whole) - 30, whole.rindex(b"\n", 0, -1) + 1, whole.index(b"\n") + 1):
+        traffic.write_bytes(whole[:size])
+        assert main(["replay", str(traffic), "--only", "tokenizer"]) == 3, size
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n"), "is cut off" in err) == ("", 1, True)
+    traffic.write_bytes(whole + b'{"kind": "footer", "exchanges": %d}\n' % (whole.count(b"\n") - 1))
+    assert main(["replay", str(traffic), "--only", "tokenizer"]) == 0
+    lines = (whole + b'{"kind": "footer", "exchanges": %d}\n' % (whole.count(b"\n") - 1)).splitlines(keepends=True)
+    traffic.write_bytes(b"".join(lines[:9] + lines[10:]))
+    assert main(["replay", str(traffic), "--only", "tokenizer"]) == 2
+    assert "It was cut or changed" in capsys.readouterr().err
 
 
 def test_replay_asks_for_the_model(tmp_path, capsys):

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refgen.conformance.subjects.protocol import OPERATIONS, GarbledError, checked
+from refgen.conformance.subjects.border import checked
+from refgen.conformance.subjects.protocol import OPERATIONS, GarbledError
 
 KEYS = ("ids", "text", "logits", "scores", "rows", "new_ids", "finish", "logprobs", "dtype", "shape", "b64")
 JSON = st.recursive(
@@ -41,7 +42,11 @@ def test_anything_is_an_answer_or_garbled(op, value):
         ("encode", [1], "must be an object"),
         ("decode", {"text": 3}, "must be a text"),
         ("forward", {"logits": [[[1.0], [1.0, 2.0]]]}, "must be numbers"),
-        ("forward", {"logits": [[[1.0, 2.0]]]}, r"shape \[1, 1, 2\], must have \[1, 2, 'any'\]"),
+        (
+            "forward",
+            {"logits": [[[1.0, 2.0]]]},
+            r"logits must be numbers of shape \[1, 2, any\]; got shape \[1, 1, 2\]",
+        ),
         ("forward", {"logits": {"dtype": "F32", "shape": [1, 2, 2], "b64": "AAAA"}}, "dtype, shape and b64 that fit"),
         ("process", {"scores": [[1.0]]}, "shape"),
         ("generate", {"rows": [[1]]}, "a list of 2"),

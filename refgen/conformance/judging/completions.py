@@ -7,6 +7,7 @@ logprobs beside. Each function here gives what is right, or the first thing that
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from refgen.errors import TokenizerError
 from refgen.tokenizer import Tokenizer
 
 REASONS = {"eos": "stop", "stop_string": "stop", "length": "length", "context": "length"}
@@ -96,7 +97,10 @@ def wrong_in_tokens(tokenizer: Tokenizer, ids: Sequence[int] | None, text: str) 
     """SERVE-05. What is wrong with the ids beside a text."""
     if ids is None:
         return ""
-    said = tokenizer.decode(list(ids), skip_special_tokens=True)
+    try:
+        said = tokenizer.decode(list(ids), skip_special_tokens=True)
+    except TokenizerError as error:
+        return str(error)
     if not said.startswith(text.rstrip("\ufffd")):
         return f"the tokens beside the text say {said[-40:]!r}, the text ends with {text[-40:]!r}"
     return ""

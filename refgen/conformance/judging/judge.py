@@ -51,6 +51,8 @@ def around(sequence: Sequence[Any], at: int, width: int = 12) -> str:
     return f"{'… ' if start else ''}{part!r}{' …' if start + width < len(sequence) else ''}"
 
 
+HUGE = 1e30  # an error of a logit whose square no sum holds
+
 # --- Logits -----------------------------------------------------------------------------------------------
 
 
@@ -78,6 +80,10 @@ def compared(
         row, position, token = (int(each[0]) for each in np.nonzero(~np.isfinite(error)))
         message = f"logits are not finite, first at row {row}, position {position}, token {token}"
         return Finding(Verdict.FAIL, message, {"row": row, "position": position})
+    if not (largest := float(np.abs(error).max(initial=0.0))) < HUGE:
+        return Finding(
+            Verdict.FAIL, f"largest logit error {largest:.3g}, which is no rounding", {"largest_error": largest}
+        )
     by_position = np.sqrt((ratio(error, scale[..., None]) ** 2).mean(axis=-1))
     overall, worst = math.sqrt(float((by_position[real] ** 2).mean())), float(by_position.max())
     passes = overall <= OVERALL and worst <= POSITION
@@ -87,7 +93,7 @@ def compared(
         "worst": worst,
         "row": row,
         "position": position,
-        "largest_error": float(np.abs(error).max()),
+        "largest_error": largest,
     }
     if passes and lab.about.dtype in ("float64", "float32"):
         return Finding(Verdict.PASS, facts=facts)
@@ -270,6 +276,7 @@ def judge_greedy(
     mask = request.get("attention_mask")
     prompt_ids = [token for token, real in zip(ids, mask[prompt] if mask else [1] * len(ids), strict=True) if real]
     ends = end_ids(reference, request)
+    reference.fits(prompt_ids, observed)
     judgement = judge_tokens(reference.gpt2, prompt_ids, observed, noise_format(lab.about.dtype), ends)
     behind = {flip.step: flip.sigmas for flip in judgement.flips}
     facts = facts | {"margins": [behind.get(step, 0.0) for step in range(len(judgement.chances))]}

@@ -19,9 +19,14 @@ import numpy as np
 
 from refgen import checkpoints
 from refgen.auto import GPT2LMHeadModel
+from refgen.config import GPT2Config
 from refgen.conformance.subjects.arguments import fitted, padded
-from refgen.conformance.subjects.protocol import About, RefusedError, SkippedError, Subject, SubjectError
+from refgen.conformance.subjects.border import checked
+from refgen.conformance.subjects.protocol import About, GarbledError, RefusedError, SkippedError, Subject, SubjectError
+from refgen.conformance.subjects.values import shown
+from refgen.errors import CheckpointError, TokenizerError
 from refgen.generation.config import GenerationConfig
+from refgen.json_files import read_object
 from refgen.model import GPT2
 from refgen.oracle.formats import cast
 from refgen.shipped import BUILT_IN
@@ -50,6 +55,11 @@ class Reference:
 
     folder: Path
     dtype: str
+
+    @cached_property
+    def config(self) -> GPT2Config:
+        """The network's sizes."""
+        return GPT2Config.from_dict(read_object(self.folder / "config.json", CheckpointError, "CKPT-09"))
 
     @cached_property
     def gpt2(self) -> GPT2:
@@ -84,6 +94,39 @@ class Reference:
     def tokenizer(self) -> Tokenizer:
         """The folder's tokenizer."""
         return Tokenizer.from_pretrained(self.folder)
+
+    @cached_property
+    def has_text(self) -> bool:
+        """Whether there is a tokenizer."""
+        try:
+            return bool(self.tokenizer)
+        except TokenizerError:
+            return False
+
+    # What a subject says may not fit the model. That is its failure, and must not look like one of refgen.
+
+    def fits(self, prompt: Sequence[int], new_ids: Sequence[int]) -> None:
+        """LEN-04. Raises `GarbledError` for more new tokens than the context has room for: the last needs no position."""
+        if len(prompt) + len(new_ids) > self.config.n_positions + 1:
+            message = (
+                f"{len(new_ids)} new tokens behind {len(prompt)}; the model has {self.config.n_positions} positions"
+            )
+            raise GarbledError(message, ("LEN-04",))
+
+    def ids_of(self, text: str) -> list[int]:
+        """A text of the subject's as ids. Raises `GarbledError` if no tokens give it."""
+        try:
+            return self.tokenizer.encode(text)
+        except TokenizerError as error:
+            raise GarbledError(f"the text {shown(text)} is none of this model's: {error}") from None
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Ids of the subject's as a text, without special tokens. Raises `GarbledError` for tokens without one."""
+        try:
+            text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        except TokenizerError as error:
+            raise GarbledError(str(error), ("TOK-14",)) from None
+        return text
 
 
 def crash(error: SubjectError) -> bool:
@@ -126,13 +169,18 @@ class Lab:
         return self.subject.about
 
     def ask(self, op: str, model: str, **request: Any) -> dict[str, Any]:
-        """The subject's answer, with arrays; raises a `SubjectError`. Values must be what JSON can hold.
+        """The subject's answer, past the border; raises a `SubjectError`. Values must be what JSON can hold.
 
         What the subject says that it does not take, or has refused in the simplest form there is, is not asked but skipped.
         """
         fitting = self._fitted(op, request)
         self.asked.append({"op": op, "model": model, **request})
-        return self.subject.ask(op, self.folder(model), fitting)
+        reference = self.reference(model)
+        answer = checked(op, request, self.subject.ask(op, self.folder(model), fitting), reference.config.vocab_size)
+        for number, row in enumerate(answer.get("rows", ())):
+            if "new_ids" not in row and not reference.has_text:
+                raise GarbledError(f"row {number} has a text and no new_ids, and {model} has no tokenizer")
+        return answer
 
     def _fitted(self, op: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """The request as the subject can take it. A check that goes beyond what it takes is spared, not asked in vain."""

@@ -5,21 +5,15 @@ a relation between two answers. All have a stable dotted id, the claim they belo
 about and a sentence that says why they exist; `run(lab)` asks and answers with a Finding. A new kind of check is a class with these names, and nothing else changes.
 """
 
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from refgen.conformance.judging.lab import Lab
-
-
-class KitError(Exception):
-    """refgen itself failed while it judged: a bug of refgen, which says nothing about the subject."""
-
-    def __init__(self, check: str, error: Exception) -> None:
-        self.check = check
-        super().__init__(f"{check}: {type(error).__name__}: {error}")
 
 
 class Verdict(StrEnum):
@@ -119,6 +113,19 @@ class LabCheck:
     def run(self, lab: "Lab") -> Finding:
         """Calls it."""
         return self.find(lab)
+
+
+class KitError(Exception):
+    """refgen itself failed while it made a check, whatever the subject answered: it ends the run, which has no verdict."""
+
+    def __init__(self, check: str, error: BaseException) -> None:
+        self.check = check
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+        said = " ".join(str(error).split())[:300]
+        super().__init__(
+            f"{check}: {type(error).__name__}{where}: {said}. This is a bug of refgen: there is no verdict."
+        )
 
 
 def together(findings: Iterable[Finding]) -> Finding:

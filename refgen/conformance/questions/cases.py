@@ -32,7 +32,9 @@ from refgen.conformance.judging.lab import Lab
 from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.questions.designed import DESIGNED, SMALL, designed_config
 from refgen.conformance.subjects.arguments import fitted, padded
-from refgen.conformance.subjects.protocol import RefusedError, SkippedError, filled, shown
+from refgen.conformance.subjects.border import filled
+from refgen.conformance.subjects.protocol import RefusedError, SkippedError
+from refgen.conformance.subjects.values import shown
 from refgen.errors import ConformanceError
 from refgen.json_files import read_object
 from refgen.shipped import find_model

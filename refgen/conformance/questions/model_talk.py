@@ -6,7 +6,7 @@ answers that differ are counted, and only most of them together say anything.
 Axes    B rows, T positions, V tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -34,6 +34,7 @@ class ModelTalk:
     def __init__(self, lab: Lab, name: str, model: str | None = None) -> None:
         self.lab, self.model = lab, model or lab.own
         self.chance = lab.chance(name)
+        self.gives_ids: bool | None = None  # or texts alone: known after the first answer, and true of all
 
     @property
     def reference(self) -> Reference:
@@ -86,6 +87,8 @@ class ModelTalk:
         rows: list[dict[str, Any]] = self.lab.ask("generate", self.model, **request)["rows"]
         if self.lab.named_end is False:  # it may end by itself or not: what counts is the text up to there
             rows = [until(row, self.reference.ends) for row in rows]
+        if self.gives_ids is None:
+            self.gives_ids = "new_ids" in rows[0]
         endless = request.get("eos_token_id", 0) is None and "stop_strings" not in request
         for number, row in enumerate(rows if endless else ()):
             if self.lab.named_end is False and {*self.reference.ends} & {*row.get("new_ids", ())}:
@@ -95,7 +98,18 @@ class ModelTalk:
                     f"row {number} has {count} new tokens and no end token, asked were {request['max_new_tokens']}"
                 )
                 raise GarbledError(message, ("LEN-01",))
+        self.look_at(rows, request["max_new_tokens"], may_be_empty="eos_token_id" in settings)
         return rows
+
+    def look_at(self, rows: Sequence[Mapping[str, Any]], asked: int, *, may_be_empty: bool) -> None:
+        """Raises `GarbledError` for rows of another kind than those before, and for empty ones."""
+        for number, row in enumerate(rows):
+            if ("new_ids" in row) != self.gives_ids:
+                raise GarbledError(
+                    f"row {number} has {'a text' if self.gives_ids else 'new_ids'} alone, unlike answers before"
+                )
+            if row.get("new_ids") == [] and not may_be_empty:
+                raise GarbledError(f"row {number} has no new token, asked were {asked}", ("LEN-01",))
 
     def endless(self) -> dict[str, Any]:
         """What a request says of end tokens, as the subject understands it: none, or nothing of them, which means the model's own."""
@@ -132,6 +146,7 @@ class ModelTalk:
 
     def judged(self, prompt: Sequence[int], new_ids: list[int]) -> tuple[str, str]:
         """Verdict and sentence of the oracle."""
+        self.reference.fits(prompt, new_ids)
         ends = end_ids(self.reference, self.endless())
         found = judge_tokens(self.reference.gpt2, prompt, new_ids, noise_format(self.lab.about.dtype), ends, samples=6)
         return found.verdict, found.sentence

@@ -25,7 +25,7 @@ from refgen.conformance.judging.token_law import Rows, Sampler
 from refgen.conformance.judging.trial import CopyTrial, Terms, Trial
 from refgen.conformance.judging.verdicts import Check, Finding, Verdict
 from refgen.conformance.questions.cases import PROCESSING
-from refgen.conformance.subjects.protocol import RefusedError, SkippedError
+from refgen.conformance.subjects.protocol import GarbledError, RefusedError, SkippedError
 from refgen.model import forward
 from refgen.oracle.noise import expected_error
 
@@ -67,17 +67,23 @@ class Drawer:
                     raise
                 self.ways.pop(0)
                 continue
-            return self.read(answer["rows"])
+            several = self.read(answer["rows"])
+            for number, row in enumerate(several or ()):
+                if len(row) > steps or len(row) < (steps if self.lab.about.loads else 1):
+                    message = f"row {number} has {len(row)} new tokens and no end token, asked were {steps}"
+                    raise GarbledError(message, ("LEN-01",))
+            return several
 
     def read(self, rows: Sequence[Mapping[str, Any]]) -> list[list[int]] | None:
         """Ids of rows. Text is read where every token is one character, as on dice."""
         if all("new_ids" in row for row in rows):
             return [row["new_ids"] for row in rows]
-        tokenizer = self.lab.reference(self.model).tokenizer
+        reference = self.lab.reference(self.model)
+        tokenizer = reference.tokenizer
         pieces = [tokenizer.token_bytes(token) for token in range(len(tokenizer) - 1)]
         if any(len(piece) > 1 or not piece.isascii() for piece in pieces):
             return None
-        return [row["new_ids"] if "new_ids" in row else tokenizer.encode(row["text"]) for row in rows]
+        return [row["new_ids"] if "new_ids" in row else reference.ids_of(row["text"]) for row in rows]
 
 
 # --- The checks -------------------------------------------------------------------------------------------
@@ -129,9 +135,8 @@ class LawCheck:
                 raise
             if several is None:
                 return Finding(Verdict.INCONCLUSIVE, "answers by text without ids, whose tokens cannot be told")
-            vocabulary = lab.reference(self.model).gpt2.config.vocab_size
-            if foreign := [token for row in several for token in row if not 0 <= token < vocabulary]:
-                return Finding(Verdict.FAIL, f"token {foreign[0]} is drawn, of a vocabulary of {vocabulary}")
+            for row in several:
+                lab.reference(self.model).fits(prompt, row)
             for rows in self.grouped(lab, prompt, several):
                 trial.add(rows)
             if trial.over():
@@ -247,6 +252,8 @@ class SeedCheck:
         if first != again:
             message = "the same request with the same seed gives other tokens the second time"
             return Finding(Verdict.FAIL, message, facts, ("SAMP-05",), "seed-ignored")
+        if not all(each for said in (first, other, again) for each in said):
+            return Finding(Verdict.FAIL, "the answer holds no token", facts, ("LEN-01",))
         if sum(map(len, first)) < 16:
             return Finding(Verdict.INCONCLUSIVE, f"{sum(map(len, first))} tokens, which may be equal by chance", facts)
         if first == other:

@@ -10,7 +10,6 @@ A completion, as the rest of the kit sees it, whatever the dialect:
 are the texts of a streamed choice as they came.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,9 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from refgen.conformance.subjects.protocol import GarbledError, shown
+from refgen.conformance.subjects.border import completion, optional, read_json, text, whole
+from refgen.conformance.subjects.protocol import GarbledError
+from refgen.conformance.subjects.values import shown
 from refgen.errors import TokenizerError
 from refgen.tokenizer import Tokenizer
 
@@ -112,7 +113,7 @@ class Vocabulary:
         r"""Of `token_id:5`, `bytes:\xe4`, or a token's text; None if it cannot be told."""
         if not isinstance(token, str):
             return None
-        if match := re.fullmatch(r"token_id:(\d+)", token):
+        if match := re.fullmatch(r"token_id:([0-9]{1,18})", token):
             return int(match[1])
         if token.startswith("bytes:"):
             digits = re.findall(r"\\x([0-9a-fA-F]{2})", token)
@@ -137,34 +138,25 @@ class Vocabulary:
 
 
 def read_completion(body: Any, vocabulary: Vocabulary) -> dict[str, Any]:
-    """A whole answer; raises `GarbledError`, which says what is wrong."""
+    """A whole answer, past the border; raises `GarbledError`, which says what is wrong."""
     if not isinstance(body, Mapping):
         raise GarbledError(f"the answer is {shown(body)}, must be an object")
     if not isinstance(body.get("choices"), list):
         raise GarbledError(f"choices are {shown(body.get('choices'))}, must be a list")
     choices = [read_choice(choice, vocabulary) for choice in body["choices"]]
-    return {"choices": choices, "usage": read_usage(body.get("usage"))}
-
-
-def read_usage(usage: Any) -> dict[str, Any] | None:
-    """The three counts, if they are there."""
-    if usage is None:
-        return None
-    if not isinstance(usage, Mapping):
-        raise GarbledError(f"usage is {shown(usage)}, must be an object")
-    return {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
+    return completion({"choices": choices, "usage": body.get("usage")})
 
 
 def read_choice(choice: Any, vocabulary: Vocabulary) -> dict[str, Any]:
     """One continuation."""
     if not isinstance(choice, Mapping) or not isinstance(choice.get("text"), str):
         raise GarbledError(f"a choice is {shown(choice)}, must have a text")
-    reason = choice.get("finish_reason")
-    if reason is not None and not isinstance(reason, str):
-        raise GarbledError(f"finish_reason is {shown(reason)}, must be a text")
-    read = {"text": choice["text"], "index": choice.get("index"), "finish_reason": reason}
+    read = {name: choice.get(name) for name in ("text", "index", "finish_reason")}
+    text(read["text"], "text")  # before it is encoded
     read |= read_logprobs(choice.get("logprobs") or choice.get("completion_probabilities"), vocabulary)
-    read |= {name: choice[name] for name in ("deltas", "stop_reason") if name in choice}
+    read |= {name: choice[name] for name in ("deltas",) if name in choice}
+    if choice.get("token_ids") is not None and not is_ids(choice["token_ids"]):
+        raise GarbledError(f"token_ids must be a list of whole numbers; got {shown(choice['token_ids'])}")
     for name in ("token_ids", "tokens"):
         if is_ids(choice.get(name)):
             return read | {"ids": choice[name], "ids_from": "token_ids"}
@@ -218,13 +210,17 @@ def read_entries(entries: list[Any], vocabulary: Vocabulary) -> dict[str, Any]:
     def told(entry: Mapping[str, Any]) -> int | None:
         return entry["id"] if type(entry.get("id")) is int else vocabulary.id_of(entry.get("token"))
 
+    def alternatives(entry: Mapping[str, Any]) -> list[Any]:
+        given = entry.get("top_logprobs") or []
+        if not isinstance(given, list) or not all(isinstance(each, Mapping) for each in given):
+            raise GarbledError(f"top_logprobs are {shown(given)}, must be a list of objects")
+        return given
+
     ids = [told(entry) for entry in entries]
     return {
         "tokens": [entry.get("token") for entry in entries],
         "logprobs": read_numbers([entry["logprob"] for entry in entries]),
-        "top_logprobs": [
-            [[told(top), top.get("logprob")] for top in entry.get("top_logprobs") or []] for entry in entries
-        ],
+        "top_logprobs": [[[told(top), top.get("logprob")] for top in alternatives(entry)] for entry in entries],
         "ids": None if None in ids else ids,
         "ids_from": "logprobs" if all("id" in entry for entry in entries) else "token strings",
     }
@@ -245,42 +241,40 @@ def read_numbers(values: Any) -> list[float | None]:
 def join_stream(events: Iterable[str], vocabulary: Vocabulary) -> dict[str, Any]:
     """The completion that the data of server-sent events add up to. `done` says whether it ended with [DONE]."""
     choices: dict[int, dict[str, Any]] = {}
-    usage, done = None, False
+    usage: Any = None
+    done = False
     for data in events:
         if data.strip() == "[DONE]":
             done = True
             break
-        try:
-            body = json.loads(data)
-        except ValueError:
-            raise GarbledError(f"a streamed event is {shown(data)}, must be JSON") from None
+        body = read_json(data.encode("utf-8", "surrogatepass"), "a streamed event")
         if not isinstance(body, Mapping) or not isinstance(body.get("choices"), list):
             raise GarbledError(f"a streamed event is {shown(body)}, must be an object with choices")
         usage = body.get("usage") or usage
         for choice in body["choices"]:
             if not isinstance(choice, Mapping):
                 raise GarbledError(f"a streamed choice is {shown(choice)}, must be an object")
-            add_chunk(choices.setdefault(choice.get("index", 0), {"deltas": [], "text": ""}), choice)
+            index = optional(whole, choice.get("index", 0), "index")
+            add_chunk(
+                choices.setdefault(0 if index is None else index, {"deltas": [], "text": "", "index": index}), choice
+            )
     read = read_completion({"choices": [choices[index] for index in sorted(choices)], "usage": usage}, vocabulary)
     return read | {"done": done}
 
 
-def add_chunk(whole: dict[str, Any], chunk: Mapping[str, Any]) -> None:
+def add_chunk(so_far: dict[str, Any], chunk: Mapping[str, Any]) -> None:
     """A chunk of a choice, behind those before. A chunk may be without text: the last one often is."""
-    text = chunk.get("text") or ""
-    if not isinstance(text, str):
-        raise GarbledError(f"a streamed text is {shown(text)}, must be a text")
-    whole["index"] = chunk.get("index", 0)
-    whole["text"] += text
-    whole["deltas"].append(text)
+    piece = text(chunk.get("text") or "", "a streamed text")
+    so_far["text"] += piece
+    so_far["deltas"].append(piece)
     if chunk.get("finish_reason") is not None:
-        whole["finish_reason"] = chunk["finish_reason"]
+        so_far["finish_reason"] = chunk["finish_reason"]
     for name in ("token_ids", "tokens"):
         if is_ids(chunk.get(name)):
-            whole[name] = [*whole.get(name, []), *chunk[name]]
+            so_far.setdefault(name, []).extend(chunk[name])
     given = chunk.get("logprobs")
     if isinstance(given, Mapping):
-        lists = whole.setdefault("logprobs", {})
+        lists = so_far.setdefault("logprobs", {})
         for name, values in given.items():
             if isinstance(values, list):
-                lists[name] = [*lists.get(name, []), *values]
+                lists.setdefault(name, []).extend(values)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from refgen.conformance.subjects.border import optional, text
 from refgen.conformance.subjects.dialects import (
     DIALECTS,
     ID_FIELDS,
@@ -18,6 +19,7 @@ from refgen.conformance.subjects.dialects import (
     read_completion,
 )
 from refgen.conformance.subjects.protocol import CrashedError, GarbledError, RefusedError, SkippedError, SubjectError
+from refgen.conformance.subjects.values import NAME
 from refgen.conformance.subjects.wire import Wire
 from refgen.errors import TokenizerError
 
@@ -130,9 +132,9 @@ class Discovery:
 
     def prompts(self) -> Iterator[list[int]]:
         """Words, and for a model that has none, such as a probe, its first tokens."""
-        for text in TEXTS:
+        for words in TEXTS:
             with suppress(TokenizerError):
-                yield self.vocabulary.tokenizer.encode(text)
+                yield self.vocabulary.tokenizer.encode(words)
         yield [0, 1, 2]
 
     def all(self, dialect: Dialect | None, model: str | None) -> Profile:
@@ -172,7 +174,7 @@ class Discovery:
         try:
             listed = self.wire.get("/models")
             first = listed["data"][0]
-            return first["id"], first.get("owned_by")
+            return text(first["id"], "id", NAME), optional(text, first.get("owned_by"), "owned_by")
         except (RefusedError, GarbledError, KeyError, IndexError, TypeError, AttributeError):
             return None, None
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from refgen.config import GPT2Config
+from refgen.conformance.subjects.border import checked
 from refgen.conformance.subjects.dialects import DIALECTS, FINISHES, Vocabulary, join_stream, read_completion
 from refgen.conformance.subjects.discover import Profile, discover
-from refgen.conformance.subjects.protocol import About, SkippedError, checked
+from refgen.conformance.subjects.protocol import About, SkippedError
 from refgen.conformance.subjects.wire import Wire
 from refgen.errors import CheckpointError, GenerationError
 from refgen.generation.config import DEFAULTS, METADATA
@@ -90,9 +91,9 @@ class HttpSubject:
         if model.resolve() != self.folder.resolve():
             raise SkippedError(f"the server has loaded {self.folder.name}, not {model.name}")
         if op == "complete":
-            return self.complete(**request)
+            return checked(op, request, self.complete(**request))
         if op == "complete_together":
-            return self.complete_together(**request)
+            return checked(op, request, self.complete_together(**request))
         if op == "generate":
             return checked(op, request, {"rows": self.generate(**request)})
         raise SkippedError(f"a server has no {op}")
@@ -214,7 +215,7 @@ class HttpSubject:
         self, choice: Mapping[str, Any], prompt: Sequence[int], limit: int, stops: Sequence[str], ends: Sequence[int]
     ) -> dict[str, Any]:
         """A choice as a row of `generate`: with its end token, which many servers leave out, and refgen's word for its end."""
-        row: dict[str, Any] = {"text": choice["text"], "ids_from": choice["ids_from"]}
+        row: dict[str, Any] = {"text": choice["text"]}
         reason = FINISHES.get(choice["finish_reason"] or "")
         ids = choice["ids"]
         early = ids is not None and len(ids) < limit and reason in ("stop", "eos") and not stops

@@ -6,8 +6,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from refgen.conformance.subjects.protocol import About
+from refgen.conformance.subjects.border import hello
+from refgen.conformance.subjects.protocol import About, GarbledError
 from refgen.errors import ConformanceError
+
+
+class CutOffError(ConformanceError):
+    """A file that ends before the run did."""
+
+
+NOTHING = "The run did not end, so it says nothing of the subject."
 
 
 def read_lines(path: Path, what: str, version: int) -> list[dict[str, Any]]:
@@ -15,9 +23,9 @@ def read_lines(path: Path, what: str, version: int) -> list[dict[str, Any]]:
 
     `what` the file should be, for error messages; `version` of its format, the only one that can be read.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8")
     except UnicodeError:
         raise ConformanceError(str(path), f"is not {what}: it is no UTF-8") from None
     for number, line in enumerate(text.split("\n"), start=1):
@@ -25,7 +33,9 @@ def read_lines(path: Path, what: str, version: int) -> list[dict[str, Any]]:
             continue
         try:
             entry = json.loads(line)
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, MemoryError):
+            if found and text.endswith(line):  # without a line's end
+                raise CutOffError(f"{path}, line {number}", "is cut off", remedy=NOTHING) from None
             raise ConformanceError(f"{path}, line {number}", "is not JSON") from None
         if not isinstance(entry, dict):
             raise ConformanceError(f"{path}, line {number}", "must be an object")
@@ -45,7 +55,8 @@ def about_entry(about: About) -> dict[str, Any]:
 
 
 def about_of(entry: Mapping[str, Any]) -> About:
-    """What a subject says of itself, from its entry in a header."""
-    takes = {op: frozenset(names) for op, names in entry.get("takes", {}).items()}
-    sets = {name: frozenset(entry[name]) for name in ("can", "claims")}
-    return About(**{**entry, **sets, "takes": takes})
+    """What a subject says of itself, from its entry in a header. Raises `TypeError` or `ValueError`."""
+    try:
+        return hello(**entry, known=None)
+    except GarbledError as error:
+        raise ValueError(str(error)) from None

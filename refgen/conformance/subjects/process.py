@@ -9,14 +9,12 @@ import queue
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from refgen.conformance.subjects.border import BODY, checked, entries, hello, read_json
 from refgen.conformance.subjects.protocol import (
-    DTYPES,
-    EXPLAINING,
     OPERATIONS,
     About,
     CrashedError,
@@ -24,13 +22,12 @@ from refgen.conformance.subjects.protocol import (
     RefusedError,
     SkippedError,
     TimedOutError,
-    checked,
-    shown,
 )
+from refgen.conformance.subjects.values import NAME, shown, words
 
 PROTOCOL = 1
 HELLO: dict[str, Any] = {"op": "hello", "protocol": PROTOCOL}
-LONGEST = 2**28  # characters of a line; who sends more has lost his way
+AHEAD = 4  # lines that are read before they are asked for
 
 
 class Program:
@@ -41,19 +38,19 @@ class Program:
         self.model: Path | None = None  # what it has loaded
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the user's own command
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
         except OSError as error:
             raise CrashedError(f"{command[0]} cannot be started: {error.strerror}") from None
         self._stdin, self._stdout = (pipe for pipe in (self._process.stdin, self._process.stdout) if pipe is not None)
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._lines: queue.Queue[bytes | None] = queue.Queue(AHEAD)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         """In a thread: lines as they come, None at the end."""
         with contextlib.suppress(ValueError, OSError):
-            while line := self._stdout.readline(LONGEST):
+            while line := self._stdout.readline(BODY + 1):
                 self._lines.put(line)
         self._lines.put(None)
 
@@ -62,7 +59,7 @@ class Program:
         self._number += 1
         op = request["op"]
         try:
-            self._stdin.write(json.dumps({"id": self._number, **request}) + "\n")
+            self._stdin.write(json.dumps({"id": self._number, **request}).encode() + b"\n")
             self._stdin.flush()
         except (OSError, ValueError):
             raise CrashedError(f"{self._ended()} before it could be asked to {op}") from None
@@ -74,20 +71,19 @@ class Program:
             raise CrashedError(f"{self._ended()} when it was asked to {op}")
         return self._understood(op, line)
 
-    def _understood(self, op: str, line: str) -> dict[str, Any]:
+    def _understood(self, op: str, line: bytes) -> dict[str, Any]:
         """A line as an answer to the last request."""
-        try:
-            answer = json.loads(line)
-        except ValueError:
-            raise GarbledError(f"the answer to {op} is no JSON: {shown(line.strip())}") from None
-        if not isinstance(answer, dict):
-            raise GarbledError(f"the answer to {op} is {shown(answer)}, must be an object")
-        if answer.pop("id", None) != self._number:
-            raise GarbledError(f"the answer to {op} has not the request's id {self._number}: {shown(line.strip())}")
+        what = f"the answer to {op}"
+        answer = entries(read_json(line, what), what)
+        number = answer.pop("id", None)
+        if type(number) is not int or number != self._number:
+            raise GarbledError(
+                f"{what} has not the request's id {self._number}: {shown(line[:NAME].decode('utf-8', 'replace').strip())}"
+            )
         if "skipped" in answer:
-            raise SkippedError(str(answer["skipped"]))
+            raise SkippedError(words(answer["skipped"]))
         if "error" in answer:
-            raise RefusedError(": ".join(str(answer[name]) for name in ("error", "message") if answer.get(name)))
+            raise RefusedError(": ".join(words(answer[name]) for name in ("error", "message") if answer.get(name)))
         return answer
 
     def _ended(self) -> str:
@@ -101,14 +97,20 @@ class Program:
     def stop(self) -> None:
         """Says goodbye, and waits a second for it."""
         with contextlib.suppress(OSError, ValueError):
-            self._stdin.write(json.dumps({"op": "bye"}) + "\n")
+            self._stdin.write(b'{"op": "bye"}\n')
         with contextlib.suppress(OSError, ValueError):
             self._stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1.0)
         self._process.kill()
         self._process.wait()
-        self._reader.join(1.0)
+        for _ in range(10):  # it may wait for room in the queue
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._lines.get_nowait()
+            self._reader.join(0.1)
+            if not self._reader.is_alive():
+                break
         if not self._reader.is_alive():  # a child of the program may still hold the pipe
             self._stdout.close()
 
@@ -137,7 +139,10 @@ class ProcessSubject:
             self._program.model = None
             self._asked({"op": "load", "model": str(model)})
             self._program.model = model
-        return checked(op, request, self._asked({"op": op, **request}))
+        answer = self._asked({"op": op, **request})
+        if "garbled" in answer:  # worker.py has seen values that no JSON holds
+            raise GarbledError(words(answer["garbled"]))
+        return checked(op, request, answer)
 
     def _asked(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer of a program that runs; one that fails is ended, for whatever it says next belongs to nothing."""
@@ -162,28 +167,18 @@ class ProcessSubject:
 
 def described(answer: Mapping[str, Any]) -> About:
     """The answer to hello. Raises `GarbledError`."""
-    can, choices, dtype = answer.get("can"), answer.get("choices", {}), answer.get("dtype", "float32")
-    takes, known = answer.get("takes", {}), {*OPERATIONS, *EXPLAINING}
     if answer.get("protocol") != PROTOCOL:
-        raise GarbledError(f"hello says protocol {shown(answer.get('protocol'))}, must be {PROTOCOL}")
-    if not texts(can) or not can or not set(can) <= known:
-        every = ", ".join((*OPERATIONS, *EXPLAINING))
-        raise GarbledError(f"hello says can {shown(can)}, must be a list of some of {every}")
-    if dtype not in DTYPES:
-        raise GarbledError(f"hello says dtype {shown(dtype)}, must be one of {', '.join(DTYPES)}")
-    if not isinstance(choices, dict):
-        raise GarbledError(f"hello says choices {shown(choices)}, must be an object")
-    if not isinstance(takes, dict) or not takes.keys() <= known or not all(texts(names) for names in takes.values()):
-        raise GarbledError(f"hello says takes {shown(takes)}, must be lists of arguments by operation")
-    name, version = (str(answer.get(each) or "") for each in ("name", "version"))
-    taken = {op: frozenset(names) for op, names in takes.items()}
-    claims = answer.get("claims", [])
-    if not texts(claims):
-        raise GarbledError(f"hello says claims {shown(claims)}, must be a list of names")
-    about = About(name or "a program without a name", version, dtype, frozenset(can), choices, takes=taken)
-    return replace(about, claims=frozenset(claims))
-
-
-def texts(value: Any) -> bool:
-    """Whether it is a list of texts."""
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+        raise GarbledError(f"hello: protocol must be {PROTOCOL}; got {shown(answer.get('protocol'))}")
+    name, version = (words(answer.get(each) or "") for each in ("name", "version"))
+    about = hello(
+        name or "a program without a name",
+        version,
+        answer.get("dtype", "float32"),
+        answer.get("can"),
+        answer.get("choices", {}),
+        takes=answer.get("takes"),
+        claims=answer.get("claims"),
+    )
+    if not about.can:
+        raise GarbledError(f"hello: can must be a list of some of {', '.join(OPERATIONS)}; got an empty one")
+    return about

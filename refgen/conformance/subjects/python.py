@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from refgen.conformance.subjects.arguments import with_needed, without
+from refgen.conformance.subjects.border import checked, hello
 from refgen.conformance.subjects.deadline import within
 from refgen.conformance.subjects.protocol import (
     EXPLAINING,
     OPERATIONS,
     About,
+    CrashedError,
     RefusedError,
     SkippedError,
+    SubjectError,
     TimedOutError,
-    checked,
 )
+from refgen.conformance.subjects.values import class_name, words
 
 Factory = Callable[[Path], Any]
 KEY = {
@@ -38,23 +41,32 @@ class PythonSubject:
         self._loaded: tuple[Path, Any] | None = None
 
     def ask(self, op: str, model: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-        """What the method returns."""
+        """What the method returns, past the border. All code of the object's own runs in a thread, and in time."""
         try:
-            value, error = within(self._timeout, lambda: self._call(op, model, request))
+            answer, error = within(self._timeout, lambda: self._answer(op, model, request))
         except TimeoutError:
             self._loaded = None
             raise TimedOutError(f"no answer to {op} after {self._timeout:g} s") from None
-        if isinstance(error, NotImplementedError | SkippedError):
-            raise SkippedError(str(error) or f"no {op} yet")
-        if error is not None:
-            raise RefusedError(f"{type(error).__name__}: {error}") from error
-        return checked(op, request, value)
+        if isinstance(error, SubjectError):
+            raise error
+        if error is not None or answer is None:
+            raise CrashedError(f"{class_name(error)} while the answer to {op} was read") from error
+        return answer
 
-    def _call(self, op: str, model: Path, request: Mapping[str, Any]) -> Any:
-        """The method's own answer."""
-        if self._loaded is None or self._loaded[0] != model:
-            self._loaded = model, self._factory(model)
-        return call(self._loaded[1], op, request)
+    def _answer(self, op: str, model: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The method's own answer, or the `SubjectError` that its exception means."""
+        try:
+            if self._loaded is None or self._loaded[0] != model:
+                self._loaded = model, self._factory(model)
+            value = call(self._loaded[1], op, request)
+        except NotImplementedError as error:
+            raise SkippedError(words(str(error)) or f"no {op} yet") from error
+        except Exception as error:
+            raise RefusedError(f"{class_name(error)}: {words(str(error))}") from error
+        except BaseException as error:  # SystemExit ends a program, and so it would this one
+            self._loaded = None
+            raise CrashedError(f"{class_name(error)} when it was asked to {op}") from error
+        return checked(op, request, value)
 
     def restart(self) -> None:
         """Forgets the object, so that another is made."""
@@ -65,7 +77,7 @@ class PythonSubject:
         self._loaded = None
 
 
-def call(thing: Any, op: str, request: Mapping[str, Any]) -> dict[str, Any]:
+def call(thing: Any, op: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
     """The answer of the object's method `op`. Raises `SkippedError` for a method or an argument that it does not have.
 
     The method gets lists of its own: whatever it does to them, the question stays what it was.
@@ -78,8 +90,9 @@ def call(thing: Any, op: str, request: Mapping[str, Any]) -> dict[str, Any]:
         request = without(op, request, taken.keys())
         request = with_needed(op, request, (name for name, needed in taken.items() if needed))
     value = method(**copy.deepcopy(dict(request)))
-    named = isinstance(value, Mapping) and (op != "stages" or value.keys() == {"stages"})
-    return dict(value) if named else {KEY[op]: value}
+    if op == "stages":
+        return value if issubclass(type(value), Mapping) and value.keys() == {"stages"} else {KEY[op]: value}
+    return value if issubclass(type(value), Mapping) else {KEY[op]: value}
 
 
 def arguments(method: Callable[..., Any]) -> dict[str, bool] | None:
@@ -99,12 +112,12 @@ def describe(factory: Factory, folder: Path) -> About:
     thing = factory(folder)
     methods = {op: method for op in (*OPERATIONS, *EXPLAINING) if callable(method := getattr(thing, op, None))}
     taken = {op: arguments(method) for op, method in methods.items()}
-    return About(
-        name=str(getattr(thing, "name", type(thing).__name__)),
-        version=str(getattr(thing, "version", "")),
+    return hello(
+        name=words(getattr(thing, "name", type(thing).__name__)),
+        version=words(getattr(thing, "version", "")),
         dtype=getattr(thing, "dtype", "float32"),
-        can=frozenset(methods),
-        choices=dict(getattr(thing, "choices", {})),
-        claims=frozenset(getattr(thing, "claims", ())),
-        takes={op: frozenset(names) for op, names in taken.items() if names is not None},
+        can=list(methods),
+        choices=getattr(thing, "choices", {}),
+        takes={op: sorted(names) for op, names in taken.items() if names is not None},
+        claims=list(getattr(thing, "claims", ())),
     )

@@ -1,7 +1,8 @@
 """Traffic: what a subject was asked and what it answered, to be judged again without it.
 
 `Recorded` writes it beside another subject, `Replayed` answers from it. A recording is a file of JSON lines: a header with
-what the subject says of itself, then a line an exchange. In it an array is {dtype, shape, b64} with its bytes in C order,
+what the subject says of itself, a line an exchange, and a footer with their number. One without its footer was cut off, and
+nothing is said of the subject from what is left: `CutOffError`. In it an array is {dtype, shape, b64} with its bytes in C order,
 and a number that is not finite is {float: "nan"}, "inf" or "-inf".
 """
 
@@ -18,8 +19,10 @@ from typing import Any
 import numpy as np
 
 import refgen
-from refgen.conformance.subjects.json_lines import about_entry, about_of, read_lines
+from refgen.conformance.subjects.border import checked
+from refgen.conformance.subjects.json_lines import NOTHING, CutOffError, about_entry, about_of, read_lines
 from refgen.conformance.subjects.protocol import About, SkippedError, Subject, SubjectError
+from refgen.conformance.subjects.values import shown
 from refgen.errors import ConformanceError
 
 FORMAT = 2
@@ -29,11 +32,13 @@ ERRORS = {each.__name__: each for each in SubjectError.__subclasses__()}
 class Recorded:
     """The same subject; every exchange goes into the file as soon as it has happened.
 
-    `seed` and `only` are those of the run, for the one that judges again.
+    `seed` and `only` are those of the run, for the one that judges again. `close` writes the end of the recording, unless
+    `interrupted` says that the run did not come to its own.
     """
 
     def __init__(self, subject: Subject, path: Path, seed: int = 0, only: Iterable[str] = ()) -> None:
         self._subject, self._lock = subject, threading.Lock()
+        self.interrupted, self._exchanges = False, 0
         self._file = path.open("w", encoding="utf-8")
         asked = {"seed": seed, "only": [*only]}
         self._write(
@@ -56,7 +61,7 @@ class Recorded:
         exchange = {"kind": "exchange", "op": op, "model": model.name, "request": encoded(request)}
         began = time.perf_counter()
         try:
-            answer = self._subject.ask(op, model, request)
+            answer = checked(op, request, self._subject.ask(op, model, request))
         except SubjectError as error:
             outcome: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
             self._write(exchange | outcome | {"seconds": time.perf_counter() - began})
@@ -69,6 +74,7 @@ class Recorded:
         with self._lock:
             self._file.write(json.dumps(entry, allow_nan=False) + "\n")
             self._file.flush()
+            self._exchanges += entry["kind"] == "exchange"
 
     def restart(self) -> None:
         """The subject's."""
@@ -77,6 +83,8 @@ class Recorded:
     def close(self) -> None:
         """Closes both."""
         self._subject.close()
+        if not self.interrupted and not self._file.closed:
+            self._write({"kind": "footer", "exchanges": self._exchanges})
         self._file.close()
 
 
@@ -87,7 +95,7 @@ class Replayed:
     """
 
     def __init__(self, path: Path) -> None:
-        header, *exchanges = read_lines(path, "a recording of refgen check", FORMAT)
+        header, *exchanges = whole_recording(path)
         self._outcomes: defaultdict[str, deque[dict[str, Any]]] = defaultdict(deque)
         self._lock = threading.Lock()
         try:
@@ -96,7 +104,7 @@ class Replayed:
             for each in exchanges:
                 check(each)
                 self._outcomes[self._key(each["op"], each["model"], each["request"])].append(each)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise ConformanceError(str(path), f"is no recording of refgen check: {error!r}") from None
 
     def ask(self, op: str, model: Path, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,8 +116,7 @@ class Replayed:
             outcome = outcomes.popleft()
         if "error" in outcome:
             raise ERRORS[outcome["error"]](outcome["message"])
-        answer: dict[str, Any] = decoded(outcome["answer"])
-        return answer
+        return checked(op, request, decoded(outcome["answer"]))
 
     def _key(self, op: str, model: str, request: Any) -> str:
         """What makes two questions one; a subject that loads no models has one, whatever its folder is called."""
@@ -120,6 +127,23 @@ class Replayed:
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+def whole_recording(path: Path) -> list[dict[str, Any]]:
+    """The header and the exchanges. Raises `CutOffError` if the end is missing, another `ConformanceError` for what is no recording."""
+    header, *exchanges = read_lines(path, "a recording of refgen check", FORMAT)
+    if not exchanges or exchanges[-1].get("kind") != "footer":
+        raise CutOffError(str(path), f"is cut off after {counted(len(exchanges), 'exchange')}", remedy=NOTHING)
+    footer = exchanges.pop()
+    if footer.get("exchanges") != len(exchanges) or any(each.get("kind") != "exchange" for each in exchanges):
+        said = f"has {counted(len(exchanges), 'line')} between header and footer, which names {shown(footer.get('exchanges'))}"
+        raise ConformanceError(str(path), said, remedy="It was cut or changed.")
+    return [header, *exchanges]
+
+
+def counted(number: int, noun: str) -> str:
+    """Such as "1 exchange" or "2 exchanges"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def check(exchange: Mapping[str, Any]) -> None:

@@ -1,10 +1,11 @@
 """The wire: one HTTP request, one answer, or one of the exceptions of protocol.py. Needs httpx2, the extra `http`."""
 
-import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from refgen.conformance.subjects.border import BODY, read_events, read_json
 from refgen.conformance.subjects.deadline import within
 from refgen.conformance.subjects.protocol import (
     CrashedError,
@@ -12,8 +13,8 @@ from refgen.conformance.subjects.protocol import (
     RefusedError,
     SkippedError,
     TimedOutError,
-    shown,
 )
+from refgen.conformance.subjects.values import shown, words
 from refgen.errors import OracleError
 
 try:
@@ -51,7 +52,7 @@ class Wire:
 
     def stream(self, path: str, body: Mapping[str, Any]) -> list[str]:
         """The data of all server-sent events."""
-        return self._ask("POST", path, body, lambda response: [event.data for event in httpx2.EventSource(response)])
+        return self._ask("POST", path, body, decode_events)
 
     def close(self) -> None:
         """No more requests."""
@@ -85,19 +86,20 @@ class Wire:
                     return read(response)
             except httpx2.TimeoutException:
                 raise TimedOutError(f"no answer after {self.timeout:g} s") from None
-            except (httpx2.SSEError, httpx2.DecodingError) as error:
-                raise GarbledError(str(error)) from None
+            except httpx2.DecodingError as error:
+                raise GarbledError(words(str(error))) from None
             except httpx2.TransportError as error:
-                raise CrashedError(f"{url}: {error or type(error).__name__}") from None
+                raise CrashedError(f"{url}: {words(str(error)) or type(error).__name__}") from None
         raise CrashedError("busy")  # not reached: the last try is read
 
 
 def waiting(asked: str | None) -> float:
     """Seconds until the next try, at most 5."""
     try:
-        return min(float(asked or 0.5), 5.0)
+        seconds = float(asked or 0.5)
     except ValueError:
         return 0.5
+    return min(max(seconds, 0.0), 5.0) if math.isfinite(seconds) else 0.5
 
 
 def refuse_errors(response: Any) -> None:
@@ -105,9 +107,9 @@ def refuse_errors(response: Any) -> None:
     code = response.status_code
     said = "failure" if code in BUSY else meaning(code)
     if said != "answer":
-        response.read()
+        said_more = whole(response)
         kinds = {"refusal": RefusedError, "cannot": SkippedError, "failure": CrashedError}
-        raise kinds[said](f"{code}: {told(response.text)}")
+        raise kinds[said](f"{code}: {told(said_more)}")
 
 
 def meaning(code: int) -> str:
@@ -119,25 +121,40 @@ def meaning(code: int) -> str:
     return "refusal" if 400 <= code < 500 else "failure"
 
 
-def told(text: str) -> str:
+def told(raw: bytes) -> str:
     """The message of an error, wherever the server puts it."""
     try:
-        body = json.loads(text)
-    except ValueError:
-        return shown(text)
+        body = read_json(raw, "the error")
+    except GarbledError:
+        return words(raw[:1000].decode("utf-8", "replace"))
     for name in ("error", "message", "detail"):
         if isinstance(body, Mapping) and name in body:
             body = body[name]
-    return body[:200] if isinstance(body, str) else shown(body)
+    return words(body, 200)
+
+
+def whole(response: Any) -> bytes:
+    """The body, up to the most that is read of one."""
+    raw = bytearray()
+    for chunk in response.iter_bytes():
+        raw += chunk
+        if len(raw) > BODY:
+            raise GarbledError(f"the answer is longer than {BODY} bytes")
+    return bytes(raw)
+
+
+def decode_events(response: Any) -> list[str]:
+    """The data of server-sent events."""
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "text/event-stream":
+        raise GarbledError(f"the answer is {shown(kind)}, must be text/event-stream")
+    return read_events(whole(response))
 
 
 def decode_json(response: Any) -> Any:
     """The JSON; an error that came with code 200 is a refusal all the same."""
-    response.read()
-    try:
-        body = json.loads(response.content)
-    except ValueError:
-        raise GarbledError(f"the answer is {shown(response.text)}, must be JSON") from None
+    raw = whole(response)
+    body = read_json(raw, "the answer")
     if isinstance(body, Mapping) and "error" in body and "choices" not in body:
-        raise RefusedError(told(response.text))
+        raise RefusedError(told(raw))
     return body

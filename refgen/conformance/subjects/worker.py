@@ -1,6 +1,8 @@
 """The other end of process.py for a Python factory: `python -m refgen.conformance.subjects.worker pkg.module:factory [DIR]`.
 
-DIR is the only model that it will be asked about, if it is not to load those of the kit. So a Python subject runs in a process of its own, and may crash or hang. What it prints goes to stderr.
+DIR is the only model that it will be asked about, if it is not to load those of the kit. So a Python subject runs in a process of its own,
+and may crash or hang. What it prints goes to stderr. Its answers pass the border (border.py) here already, where they are still Python
+values: one that does not is sent as {"garbled": why}.
 """
 
 import base64
@@ -13,8 +15,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from refgen.conformance.subjects.border import checked
 from refgen.conformance.subjects.process import PROTOCOL
-from refgen.conformance.subjects.protocol import SkippedError
+from refgen.conformance.subjects.protocol import GarbledError, SkippedError
 from refgen.conformance.subjects.python import Factory, call, describe
 from refgen.errors import ConformanceError
 from refgen.shipped import BUILT_IN, find_model
@@ -43,9 +46,11 @@ def serve(factory: Factory, requests: TextIO, answers: TextIO, folder: Path) -> 
             if op == "load":
                 thing, answer = factory(Path(request["model"])), {}
             else:
-                answer = hello(factory, folder) if op == "hello" else call(thing, op, request)
+                answer = hello(factory, folder) if op == "hello" else checked(op, request, call(thing, op, request))
         except (NotImplementedError, SkippedError) as error:
             answer = {"skipped": str(error) or f"no {op} yet"}
+        except GarbledError as error:
+            answer = {"garbled": str(error)}
         except Exception as error:  # noqa: BLE001 - whatever it raises is its answer
             answer = {"error": type(error).__name__, "message": str(error)}
         answers.write(json.dumps({"id": number, **answer}, default=packed) + "\n")
@@ -71,17 +76,10 @@ def hello(factory: Factory, folder: Path) -> dict[str, Any]:
     }
 
 
-def packed(value: Any) -> Any:
-    """Arrays as JSON: their numbers, little-endian, in base64."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().float().numpy()
-    if not isinstance(value, np.ndarray):
-        return value.item() if hasattr(value, "item") else list(value)
-    if value.dtype.kind != "f":
-        return value.tolist()
-    wide = np.ascontiguousarray(value, dtype="<f8" if value.dtype == np.float64 else "<f4")
-    dtype = "F64" if wide.dtype.itemsize == 8 else "F32"
-    return {"dtype": dtype, "shape": list(wide.shape), "b64": base64.b64encode(wide.tobytes()).decode()}
+def packed(array: np.ndarray) -> dict[str, Any]:
+    """An array of float64 as JSON: its numbers, little-endian, in base64."""
+    raw = np.ascontiguousarray(array, dtype="<f8").tobytes()
+    return {"dtype": "F64", "shape": list(array.shape), "b64": base64.b64encode(raw).decode()}
 
 
 def main() -> int:

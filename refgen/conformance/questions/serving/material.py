@@ -19,6 +19,8 @@ from refgen.cache import Cache
 from refgen.conformance.judging.completions import visible_text
 from refgen.conformance.judging.judge import noise_format
 from refgen.conformance.judging.lab import Reference
+from refgen.conformance.subjects.protocol import GarbledError
+from refgen.conformance.subjects.values import shown
 from refgen.errors import TokenizerError
 from refgen.generation.scores import log_softmax
 from refgen.oracle.margins import Flip, Judgement, judge_tokens
@@ -161,11 +163,15 @@ class Material:
 
     def read(self, prompt: Sequence[int], text: str) -> list[int]:
         """A text as tokens: at each step the best of those it goes on with."""
-        cache, ids, new, rest = Cache(), [], list(prompt), text.rstrip("\ufffd").encode()
+        ids: list[int] = []
+        cache, new, rest = Cache(), list(prompt), text.rstrip("\ufffd").encode()
         spelled = [self.tokenizer.token_bytes(token) for token in range(self.config.vocab_size)]
         while rest:
             z = self.reference.model([new], past_key_values=cache, logits_to_keep=1).logits[0, -1]
             fitting = [token for token, each in enumerate(spelled) if each and rest.startswith(each)]
+            if not fitting:
+                raise GarbledError(f"the text {shown(text)} is none of this model's: no token gives {shown(rest)}")
+            self.reference.fits(prompt, [*ids, 0])
             new = [max(fitting, key=lambda token: z[token])]
             ids += new
             rest = rest[len(spelled[new[0]]) :]
@@ -176,6 +182,7 @@ class Material:
         ids = self.tokens(prompt, choice, limit)
         if not ids:
             return None
+        self.reference.fits(prompt, ids)
         z = self.reference.model([[*prompt, *ids[:-1]]]).logits[0, len(prompt) - 1 :]
         flips = [self.flip(z[t], t, token) for t, token in enumerate(ids) if token != z[t].argmax()]
         if not set(ids[:-1]) & set(self.ends) and (not flips or max(flip.sigmas for flip in flips) > HOPELESS):
@@ -189,6 +196,7 @@ class Material:
 
     def chosen_logprobs(self, ids: Sequence[int], temperature: float = 1.0) -> tuple[ndarray, ndarray]:
         """The logprob of each of `ids` but the first behind those before it, and its expected error. T long."""
+        self.reference.fits([], ids)
         noise = self.noise(tuple(ids[:-1]))
         z = noise.exact["lm_head"][0]
         exact = logprobs(z / temperature, ids[1:])
@@ -197,6 +205,7 @@ class Material:
 
     def exact_logprobs(self, ids: Sequence[int], temperature: float = 1.0) -> ndarray:
         """The same without the error."""
+        self.reference.fits([], ids)
         return logprobs(self.reference.model([ids[:-1]]).logits[0] / temperature, ids[1:])
 
     @functools.cache  # noqa: B019 - as long as the material is there
