@@ -322,12 +322,15 @@ def rows_of(case: Case) -> list[Case]:
     if case.result == MUST_REJECT or (len(prompts) < 2 and not padded(case.request)):
         return []
     rules = tuple(rule for rule in case.rules if not rule.startswith(OF_BATCHES))
+    what = "has other logits" if case.op == "forward" else "is continued by other tokens"
+    why = case.why if rules else f"a prompt by itself {what}"
     rules = rules or (("FWD-03",) if case.op == "forward" else ("GREEDY-01",))
     return [
         replace(
             case,
             id=f"{case.id}.row{number}",
             rules=rules,
+            why=why,
             request=row_request(case.request, number),
             expected=row_expected(case, number),
             kills=(),

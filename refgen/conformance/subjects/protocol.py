@@ -24,14 +24,6 @@ EXPLAINING = ("stages",)  # operations that no verdict needs: they tell where a 
 FINISHES = ("eos", "length", "stop_string", "context")
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 
-CRASHES = frozenset(  # errors that no program raises to refuse a request; others, such as ValueError, refuse it
-    {
-        "ArithmeticError", "AttributeError", "BufferError", "FloatingPointError", "IndexError", "KeyError", "LookupError",
-        "MemoryError", "NameError", "OSError", "RecursionError", "RuntimeError", "SystemError", "SystemExit",
-        "UnboundLocalError", "UnicodeDecodeError", "UnicodeEncodeError", "ZeroDivisionError",
-    }
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class About:
@@ -46,7 +38,7 @@ class About:
     claims: frozenset[str] = frozenset()  # that it makes, and must answer for
     takes: Mapping[str, frozenset[str]] = field(
         default_factory=dict
-    )  # arguments by operation; one that is not listed takes any
+    )  # arguments by operation; any, if it is not listed
 
 
 class Subject(Protocol):
