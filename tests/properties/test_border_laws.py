@@ -553,7 +553,8 @@ def test_no_value_makes_a_verdict_milder(op, box, after, data):
     mild = [
         (result.id, result.verdict, result.finding.message)
         for result in met
-        if not result.verdict.bad and not (result.id.startswith(("relations.", "sampling.")) and result.verdict in spared)
+        if not result.verdict.bad
+        and not (result.id.startswith(("relations.", "sampling.")) and result.verdict in spared)
     ]
     assert not mild, mild[:3]
     if typed and data is not None:
