@@ -31,7 +31,7 @@ def test_hooks_give_the_same_trace(shakespeare, tmp_path, dtype):
     with torch.no_grad():
         recipe()(torch_twin(model), torch.tensor(ids), tmp_path / "theirs.safetensors")
     theirs = trace.load(tmp_path / "theirs.safetensors", model.config)
-    ours = trace.record(model.gpt2, ids)
+    ours = trace.record(model.engine, ids)
     expected = [name for name in ours.stages if name.rpartition(".")[2] not in WITHOUT_MODULE]
     assert list(theirs.stages) == expected
     assert theirs.dtype == dtype
