@@ -46,13 +46,14 @@ def taken(choices: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(f"{name}={option}" for name, option in choices.items() if name in known and option != known[name].own)
 
 
-def advice(options: Iterable[str]) -> str:
-    """What to do if an answer was meant so; empty without options."""
+def advice(options: Iterable[str], after: str = "") -> str:
+    """What to do if an answer was meant so, to be put after a message; empty without options."""
     found = list(options)[:2]
     if not found:
         return ""
     flags = " or ".join(f"--choice {option}" for option in found)
-    return f"; it is {' or '.join(found)}: if that is meant, declare it with {flags}"
+    start = " It" if after.endswith((".", ".)")) else "; it"
+    return f"{start} is {' or '.join(found)}: if that is meant, declare it with {flags}"
 
 
 # --- Right answers ------------------------------------------------------------------------------------------
@@ -169,7 +170,9 @@ class Asked:
         usual = next(iter(self.stored.values()), self.own)
         if usual.answer is None:
             return Finding(Verdict.FAIL, f"refused: {error}", rules=error.rules)
-        raise RefusedError(f"{error}{advice(self.fitting(None, expected, near=True))}", error.rules) from error
+        raise RefusedError(
+            f"{error}{advice(self.fitting(None, expected, near=True), str(error))}", error.rules
+        ) from error
 
     def expected(self) -> tuple[Right, list[str]]:
         """What is right under the declared options, and the options that matter here."""
@@ -214,6 +217,9 @@ class Asked:
         self, answer: Mapping[str, Any] | None, finding: Finding, expected: Right, changing: list[str]
     ) -> Finding:
         """The same failure, with the options under which it would be none."""
+        broken = [spec.choices()[option.partition("=")[0]].rule for option in changing]
+        if broken and taken(self.lab.about.choices):  # what it declares and does not do
+            finding = replace(finding, rules=tuple(dict.fromkeys([*broken, *finding.rules])))
         found = list(self.fitting(answer, expected))
         found.sort(key=lambda option: option in PERMISSIVE)
         if not found:
@@ -222,7 +228,9 @@ class Asked:
         known, declared_options = spec.choices(), self.lab.about.choices
         own = [option for option in found if option.partition("=")[2] == known[option.partition("=")[0]].own]
         declares = (
-            f"; it is {own[0]}, declared is {declared_options[own[0].partition('=')[0]]}" if own else advice(found)
+            f"; it is {own[0]}, declared is {declared_options[own[0].partition('=')[0]]}"
+            if own
+            else advice(found, finding.message)
         )
         return replace(finding, message=f"{finding.message}{declares}", facts={**finding.facts, "options": found})
 
