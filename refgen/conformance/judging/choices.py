@@ -172,7 +172,9 @@ class Asked:
         usual = next(iter(self.stored.values()), self.own)
         if usual.answer is None:
             return Finding(Verdict.FAIL, f"refused: {error}", rules=error.rules)
-        raise RefusedError(f"{error}{advice(self.fitting(None, expected, near=True))}", error.rules) from error
+        raise RefusedError(
+            f"{error}{advice(self.fitting(None, expected, near=True), str(error))}", error.rules
+        ) from error
 
     def expected(self) -> tuple[Right, list[str]]:
         """What is right under the declared options, and the options that matter here."""

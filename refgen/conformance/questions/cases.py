@@ -150,12 +150,18 @@ def claim_of(case: Case, config: GPT2Config) -> str:
         ("padding", mask is not None and not np.all(mask)),
         ("batch", len(request["input_ids"]) > 1),
         ("cache", "prefill" in request or "use_cache" in request),
-        ("ending", {"eos_token_id", "stop_strings"} & request.keys()),
+        ("ending", {"eos_token_id", "stop_strings"} & request.keys() or ends_early(case)),
         ("network", case.op == "forward"),
     ):
         if is_asked:
             return claim
     return "greedy" if case.rules[0].startswith("TOK") else claim_of_rule(case.rules[0])  # text of ids is no tokenizer
+
+
+def ends_early(case: Case) -> bool:
+    """Whether a right answer ends otherwise than at the limit that is asked for."""
+    options = case.expected.values() if case.result == CHOICE else (case.expected,)
+    return any(row.get("finish", "length") != "length" for right in options if right for row in right.get("rows", ()))
 
 
 def config_of(folder: Path) -> GPT2Config:

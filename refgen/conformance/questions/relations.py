@@ -201,7 +201,7 @@ def temperature_zero(talk: ModelTalk) -> Iterator[Finding]:
             zero = talk.say(prompt, do_sample=True, temperature=0.0, seed=seed)
         except RefusedError as error:
             if option == "greedy":
-                raise RefusedError(f"{error}{advice(['temperature_zero=error'])}", error.rules) from error
+                raise RefusedError(f"{error}{advice(['temperature_zero=error'], str(error))}", error.rules) from error
             yield must(True, "")
             continue
         yield must(option != "error", "temperature 0 is answered; declared is temperature_zero=error")

@@ -136,7 +136,9 @@ class LawCheck:
                 if not zero:
                     raise
                 if option == "greedy":
-                    raise RefusedError(f"{error}{advice(['temperature_zero=error'])}", error.rules) from error
+                    raise RefusedError(
+                        f"{error}{advice(['temperature_zero=error'], str(error))}", error.rules
+                    ) from error
                 return Finding(Verdict.CHOICE, "refuses temperature 0, as it declares")
             if option != "greedy":
                 verdict = Verdict.FAIL if option == "error" else Verdict.CHOICE
