@@ -75,10 +75,12 @@ def scores_of(chain: Chain, rows: Rows, logits: ndarray, by_text: bool) -> ndarr
 def law_of(chain: Chain, rows: Rows, by_text: bool, temperature: float = 1.0) -> Law:
     """The right law. Where logits may be off by `sigma`, a token near a cut may be in or out.
 
-    Four shifts of the logits by REACH sigma find those: what is kept loses and the rest gains, and the other way round; and
-    so the best token and the rest. A right sampler keeps what all of them keep and nothing that none keeps, so a token has
-    at most its weight by that of the tokens which are kept in any case. An error of a logit that is normal, of mean 0, and
-    not the bet's to know, raises the money by exp(sigma²) a token at most, so that is allowed for too.
+    Shifts of the logits by REACH sigma find those: some tokens gain, the rest loses. What is ever kept loses, until nothing
+    new comes in, for behind a token that comes in may stand another; what is always kept loses, until nothing more falls
+    out; what is kept gains, and so the best token and the rest. A right sampler keeps what all of them keep and nothing that
+    none keeps, so a token has at most its weight by that of the tokens which are kept in any case. An error of a logit that
+    is normal, of mean 0, and not the bet's to know, raises the money by exp(sigma²) a token at most, so that is allowed for
+    too.
     """
     scores = scores_of(chain, rows, rows.logits, by_text)
     kept = np.isfinite(scores)
@@ -87,12 +89,22 @@ def law_of(chain: Chain, rows: Rows, by_text: bool, temperature: float = 1.0) ->
         return Law(chances, chances)
     wide = rows.logits.reshape(-1, rows.logits.shape[-1])
     best = wide >= wide.max(axis=-1, keepdims=True)
-    ever, always, highest = kept.copy(), kept.copy(), scores
-    for gaining in (~kept, kept, best, ~best):
-        shift = REACH * rows.sigma * np.where(gaining, 1, -1)
-        moved = scores_of(chain, rows, (wide + shift).reshape(rows.logits.shape), by_text)
+    ever, always, highest = kept, kept, scores
+
+    def shift(gaining: ndarray) -> bool:
+        """Whether another token comes in or falls out."""
+        nonlocal ever, always, highest
+        before = ever.sum() - always.sum()
+        shifted = wide + REACH * rows.sigma * np.where(gaining, 1, -1)
+        moved = scores_of(chain, rows, shifted.reshape(rows.logits.shape), by_text)
         ever, always = ever | np.isfinite(moved), always & np.isfinite(moved)
         highest = np.where(kept, scores, np.maximum(highest, moved))
+        return bool(ever.sum() - always.sum() > before)
+
+    for gaining in (kept, best, ~best):
+        shift(gaining)
+    while shift(~ever) or shift(~always):
+        pass
     weights = np.where(ever, np.exp(highest - highest.max(axis=1, keepdims=True)), 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         most = weights / np.where(always, weights, 0).sum(axis=1, keepdims=True)
