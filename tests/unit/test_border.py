@@ -285,6 +285,7 @@ def server():
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))  # closing with bytes unread would reset the connection
             self.send_response(self.server.code)
             self.send_header("Content-Type", self.server.kind)
             self.end_headers()

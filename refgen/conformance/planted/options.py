@@ -30,7 +30,7 @@ from refgen.conformance.planted.subject_faults import (
     highest_of_ties,
     streamed_by_token,
 )
-from refgen.conformance.subjects.reference import ReferenceSubject
+from refgen.conformance.subjects.reference import ReferenceSubject, unwarned
 from refgen.errors import GenerationError, TokenizerError
 from refgen.generation.config import GenerationConfig
 from refgen.generation.next_logits import NextLogits
@@ -131,7 +131,8 @@ class Taken(ReferenceSubject):
         ids = np.asarray(input_ids)
         before = ids[:, :prompt_length]
         scores: ndarray = np.asarray(logits, dtype=np.float32)
-        config = settle(GenerationConfig(), None, settings)
+        with unwarned():
+            config = settle(GenerationConfig(), None, settings)
         return self.scored(config, settings, Prompt(before, np.ones_like(before)), ids, scores)
 
     def generate(self, **request: Any) -> Rows:  # type: ignore[override]
@@ -160,7 +161,8 @@ class Taken(ReferenceSubject):
         if self.plants and "num_beams" not in request:
             settings, kept = split(request)
             own_config = self.model.generation_config
-            config = settle_for_model(self.model.config.vocab_size, own_config, None, settings)
+            with unwarned():
+                config = settle_for_model(self.model.config.vocab_size, own_config, None, settings)
             mask = request.get("attention_mask")
             ids = np.asarray(request["input_ids"])
             prompt = Prompt(ids, np.ones_like(ids) if mask is None else np.asarray(mask))

@@ -1,7 +1,8 @@
 """refgen as a subject: the example of an adapter in Python, and the subject that must pass everything."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,14 @@ from refgen.generation.stopping import max_length
 from refgen.generation.streaming import TextDecoder
 from refgen.oracle.trace import record
 from refgen.tokenizer import Tokenizer
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Without the warnings of settings that have no effect: the kit asks for such on purpose."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", IgnoredSettingWarning)
+        yield
 
 
 class ReferenceSubject:
@@ -63,8 +72,7 @@ class ReferenceSubject:
         """Scores `[B V]` of the step behind `input_ids` `[B S]`, of which the first `prompt_length` are the prompt."""
         ids, scores = np.asarray(input_ids), np.asarray(logits, dtype=np.float32)
         prompt = Prompt(ids[:, :prompt_length], np.ones_like(ids[:, :prompt_length]))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", IgnoredSettingWarning)
+        with unwarned():
             config = settle(GenerationConfig(), None, settings)
         for processor in processors(config, prompt, max_length(config, prompt, n_positions=2**20)):
             scores = processor(ids, scores)
@@ -101,8 +109,7 @@ class ReferenceSubject:
             **own,
             settings=arguments,
         )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", IgnoredSettingWarning)
+        with unwarned():
             result: Any = generate(self.model.engine, self.model.generation_config, call)
         return result
 
