@@ -174,7 +174,13 @@ def test_a_function_is_a_factory_too(tmp_path, monkeypatch):
         subject.close()
 
 
-def test_a_factory_that_is_not_there():
-    """Is said by the worker, and is a crash to the kit."""
-    with pytest.raises(CrashedError, match="exit code 2"):
-        _ = ProcessSubject([sys.executable, "-m", "refgen.conformance.subjects.worker", "no.such:thing"]).about
+@pytest.mark.parametrize("name", ["no.such:thing", "json:thing", "json", "refgen.conformance.runner:check"])
+def test_a_factory_that_is_not_there(name, capfd):
+    """Is told once, in the words for people: by what asked for it, and not by the worker too."""
+    subject = ProcessSubject([sys.executable, "-m", "refgen.conformance.subjects.worker", name])
+    with pytest.raises(
+        RefusedError, match=r"^(no\.such:thing|json|json:thing): cannot be found|^the model \w+: was not taken"
+    ):
+        _ = subject.about
+    subject.close()
+    assert capfd.readouterr().err == ""

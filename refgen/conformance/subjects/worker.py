@@ -34,8 +34,9 @@ def find_factory(name: str) -> Factory:
     return factory
 
 
-def serve(factory: Factory, requests: TextIO, answers: TextIO, folder: Path) -> None:
-    """Answers until bye or the end; hello from the object for `folder`."""
+def serve(name: str, requests: TextIO, answers: TextIO, folder: Path) -> None:
+    """Answers with objects of the factory of that name until bye or the end; hello with the one for `folder`."""
+    factory: Any = None
     thing: Any = None
     for line in requests:
         request = json.loads(line)
@@ -43,6 +44,7 @@ def serve(factory: Factory, requests: TextIO, answers: TextIO, folder: Path) -> 
         if op == "bye":
             return
         try:
+            factory = factory or find_factory(name)
             if op == "load":
                 thing, answer = factory(Path(request["model"])), {}
             else:
@@ -51,6 +53,8 @@ def serve(factory: Factory, requests: TextIO, answers: TextIO, folder: Path) -> 
             answer = {"skipped": str(error) or f"no {op} yet"}
         except GarbledError as error:
             answer = {"garbled": str(error)}
+        except ConformanceError as error:
+            answer = {"error": str(error)}
         except Exception as error:  # noqa: BLE001 - whatever it raises is its answer
             answer = {"error": type(error).__name__, "message": str(error)}
         answers.write(json.dumps({"id": number, **answer}, default=packed) + "\n")
@@ -63,7 +67,7 @@ def hello(factory: Factory, folder: Path) -> dict[str, Any]:
         about = describe(factory, folder)
     except Exception as error:
         remedy = "A program that loads one model only is examined with --model DIR."
-        raise ConformanceError(f"the model {folder.name}", f"is not taken: {error}", remedy=remedy) from error
+        raise ConformanceError(f"the model {folder.name}", f"was not taken: {error}", remedy=remedy) from error
     return {
         "protocol": PROTOCOL,
         "name": about.name,
@@ -82,18 +86,12 @@ def packed(array: np.ndarray) -> dict[str, Any]:
     return {"dtype": "F64", "shape": list(array.shape), "b64": base64.b64encode(raw).decode()}
 
 
-def main() -> int:
+def main() -> None:
     """Keeps stdout for answers."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    try:
-        factory = find_factory(sys.argv[1])
-    except ConformanceError as error:
-        print(f"refgen: error: {error}", file=sys.stderr)
-        return 2
-    serve(factory, sys.stdin, answers, find_model(sys.argv[2] if len(sys.argv) > 2 else BUILT_IN[0]))
-    return 0
+    serve(sys.argv[1], sys.stdin, answers, find_model(sys.argv[2] if len(sys.argv) > 2 else BUILT_IN[0]))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()
