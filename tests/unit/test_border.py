@@ -195,7 +195,7 @@ def test_what_would_end_the_kit_is_a_crash_of_the_subject(error):
     def quits():
         raise error
 
-    with pytest.raises(CrashedError, match=f"{error.__name__} when it was asked to encode"):
+    with pytest.raises(CrashedError, match=f"{error.__name__} while answering encode"):
         subject_that(quits).ask("encode", FOLDER, {"text": "x"})
 
     class Value:

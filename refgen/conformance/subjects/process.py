@@ -62,13 +62,13 @@ class Program:
             self._stdin.write(json.dumps({"id": self._number, **request}).encode() + b"\n")
             self._stdin.flush()
         except (OSError, ValueError):
-            raise CrashedError(f"{self._ended()} before it could be asked to {op}") from None
+            raise CrashedError(f"{self._ended()} before answering {op}") from None
         try:
             line = self._lines.get(timeout=self._timeout)
         except queue.Empty:
             raise TimedOutError(f"no answer to {op} after {self._timeout:g} s") from None
         if line is None:
-            raise CrashedError(f"{self._ended()} when it was asked to {op}")
+            raise CrashedError(f"{self._ended()} before answering {op}")
         return self._understood(op, line)
 
     def _understood(self, op: str, line: bytes) -> dict[str, Any]:
@@ -91,8 +91,8 @@ class Program:
         try:
             code = self._process.wait(1.0)
         except subprocess.TimeoutExpired:
-            return "the program closed its output"
-        return f"the program ended by signal {-code}" if code < 0 else f"the program ended with exit code {code}"
+            return "the adapter closed its output"
+        return f"the adapter was ended by signal {-code}" if code < 0 else f"the adapter exited (code {code})"
 
     def stop(self) -> None:
         """Says goodbye, and waits a second for it."""

@@ -65,7 +65,7 @@ class PythonSubject:
             raise RefusedError(f"{class_name(error)}: {words(str(error))}") from error
         except BaseException as error:  # SystemExit ends a program, and so it would this one
             self._loaded = None
-            raise CrashedError(f"{class_name(error)} when it was asked to {op}") from error
+            raise CrashedError(f"{class_name(error)} while answering {op}") from error
         return checked(op, request, value)
 
     def restart(self) -> None:
