@@ -3,7 +3,7 @@
     python scripts/measure_naming.py [--family forward] [--stride 1]
 
 The third is told by a hash of the name. While a fault is planted, its whole third is taken out of the catalogues that findings
-are compared with, so nothing but the checks that fail can point at the rule. All of them take some fifteen minutes on one processor.
+are compared with, so nothing but the checks that fail can point at the rule. All of them take an hour of one processor.
 A line a fault goes to stderr, the figures to stdout.
 """
 
@@ -19,15 +19,18 @@ from typing import Any
 from unittest.mock import patch
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+sys.path.insert(0, str(ROOT))
 
-from make_kills import ONLY, verdict  # noqa: E402
 
-from refgen.conformance.judging import judge, token_law, trial  # noqa: E402
-from refgen.conformance.planted.subject_faults import FAMILIES, FAULTS  # noqa: E402
+from refgen.conformance.judging import judge, texts  # noqa: E402
+from refgen.conformance.planted.sampler_faults import FAULTS as SAMPLER_FAULTS  # noqa: E402
+from refgen.conformance.planted.subject_faults import FAMILIES as KINDS  # noqa: E402
+from refgen.conformance.planted.subject_faults import FAULTS  # noqa: E402
 from refgen.conformance.questions.models import Models  # noqa: E402
 from refgen.oracle.diagnose import diagnose  # noqa: E402
+from refgen.oracle.families import FAMILIES  # noqa: E402
 from refgen.oracle.faults import FAULTS as KNOWN  # noqa: E402
+from scripts.make_kills import ONLY, verdict  # noqa: E402
 
 
 def third(name: str) -> int:
@@ -42,24 +45,27 @@ def unknown(number: int) -> Iterator[None]:
     def rest(faults: Any) -> tuple[Any, ...]:
         return tuple(each for each in faults if third(each.name) != number)
 
-    def among_the_rest(p: Any, views: Any, faults: Any = KNOWN) -> Any:
-        return diagnose(p, views, rest(faults))
+    def among_the_rest(p: Any, views: Any, faults: Any = KNOWN, families: Any = FAMILIES) -> Any:
+        return diagnose(p, views, rest(faults) if faults is KNOWN else faults, families)
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(judge, "diagnose", among_the_rest))
-        stack.enter_context(patch.object(token_law, "FAULTS", rest(token_law.FAULTS)))
-        stack.enter_context(patch.object(trial, "NUMBERS", rest(trial.NUMBERS)))
+        stack.enter_context(patch.object(texts.explained, "__defaults__", (rest(KNOWN),)))
+        stack.enter_context(patch("refgen.conformance.judging.token_law.FAULTS", rest(SAMPLER_FAULTS)))
         yield
 
 
 def main() -> None:
     """Asks and counts."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--family", choices=FAMILIES, help="only faults of this one")
+    parser.add_argument("--family", choices=KINDS, help="only faults of this one")
     parser.add_argument("--stride", type=int, default=1, help="every so many of them")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    models, asked, caught, named = Models(), Counter(), Counter(), Counter()
+    models = Models()
+    asked: Counter[str] = Counter()
+    caught: Counter[str] = Counter()
+    named: Counter[str] = Counter()
     chosen = [each for each in FAULTS if options.family in (None, each.family)][:: options.stride]
     for fault in chosen:
         with unknown(third(fault.name)):

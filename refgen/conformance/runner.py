@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from refgen.conformance.judging import texts
 from refgen.conformance.judging.choices import settled
 from refgen.conformance.judging.claims import CLAIMS, SMOKE, place
 from refgen.conformance.judging.lab import Lab
@@ -82,7 +83,7 @@ def check(
     for result in made(lab, wanted):
         results.append(result)
         progress(len(results), len(wanted), result.id)
-    results = asked_again(lab, wanted, results)
+    results = asked_again(lab, wanted, texts.explained(lab, results))
     progress(len(wanted), len(wanted), "")
     return Run(subject.about, tuple(results), seed, tuple(lab.models), tuple(only), declared, command, started)
 
@@ -131,6 +132,7 @@ def left(check: Check, reason: str) -> Result:
 def make(lab: Lab, check: Check) -> Result:
     """One check."""
     lab.asked.clear()
+    lab.check = check.id
     start = time.monotonic()
     missing = sorted(check.needs - lab.about.can)
     finding = Finding(Verdict.SKIP, f"the subject does not {missing[0]}") if missing else guarded(lab, check)
@@ -161,9 +163,11 @@ def asked_again(lab: Lab, wanted: Sequence[Check], results: Sequence[Result]) ->
 def repeated(lab: Lab, check: Check, finding: Finding) -> Finding:
     """The same finding, or that the answer changes."""
     again = []
+    lab.repeating = True
     for _ in range(2):
         lab.subject.restart()
         again.append(guarded(lab, check).verdict)
+    lab.repeating = False
     good = sum(each.good for each in again)
     if not good:
         return finding

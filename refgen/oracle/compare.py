@@ -15,6 +15,7 @@ Axes    B rows, T positions, M noisy runs.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 from numpy import ndarray
@@ -23,6 +24,7 @@ from refgen.errors import OracleError, listed
 from refgen.model import GPT2
 from refgen.oracle.counterfactual import Pass
 from refgen.oracle.diagnose import Diagnosis, View, diagnose
+from refgen.oracle.families import FAMILIES, Family
 from refgen.oracle.formats import cast, find_format
 from refgen.oracle.local import cut
 from refgen.oracle.noise import (
@@ -224,19 +226,26 @@ def compare(
     )
     if not diagnosing or not own[-1].ratios.max() < np.inf:
         return found
-    for number, (run, noise) in enumerate(zip(runs, noises, strict=True)):
+    for families, number in product(((), FAMILIES), range(len(runs))):  # known faults of either first
         views = {part.name: part.views[number] for part in parts if part.views}
-        whole = complete(views, gpt2) or last_view(errors, noise, SIGNS[number])
-        seen = named_or_last(run.whole, whole, [views[part] for part in found.faulty if part in views], progress)
-        if number == 0 or (seen is not None and seen.named is not None):
+        whole = complete(views, gpt2) or last_view(errors, noises[number], SIGNS[number])
+        faulty = [views[part] for part in found.faulty if part in views]
+        seen = named_or_last(runs[number].whole, whole, faulty, families, progress)
+        if seen is None:
+            continue
+        if number == 0 or seen.named is not None:
             found = replace(found, diagnosis=seen, suspect=SUSPECTS[number])
-        if seen is not None and seen.named is not None:
+        if seen.named is not None:
             break
     return found
 
 
 def named_or_last(
-    p: Pass, whole: Sequence[View], faulty: Sequence[View], progress: Callable[[str], None]
+    p: Pass,
+    whole: Sequence[View],
+    faulty: Sequence[View],
+    families: Sequence[Family],
+    progress: Callable[[str], None],
 ) -> Diagnosis | None:
     """A diagnosis of all there is to see, which tells a fault of all layers from the same in one.
 
@@ -244,7 +253,7 @@ def named_or_last(
     """
     found = None
     for views in filter(None, (whole, faulty)):
-        seen = diagnose(p, views, progress=lambda done: progress(f"known faults: {done}"))
+        seen = diagnose(p, views, families=families, progress=lambda done: progress(f"faults: {done}"))
         if seen.named is not None:
             return seen
         found = found or seen

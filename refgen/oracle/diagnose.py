@@ -18,20 +18,25 @@ Axes    B rows, T positions, C a stage's last axis.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
 from refgen.oracle.counterfactual import Pass
+from refgen.oracle.families import FAMILIES, Family
 from refgen.oracle.faults import FAULTS, Fault
 from refgen.oracle.noise import OVERALL, POSITION, Noise, ratio
 
 ABSENT, PRESENT = 0.25, 0.75  # alpha below and above; between them nobody can say
 UNSEEN = 0.125  # the deviation of alpha from which on the two cannot be told apart
 UNCHANGED = 1e-9  # a relative change that may be float64 rounding
+FITTED, STEPS, GOLDEN = 8, 18, (math.sqrt(5) - 1) / 2  # families whose number is refined, and how
 EXPLAINED = 0.9  # of the squared error, at least, where more than rounding is left of it
+BY_NUMBER = 0.999  # the same for a fault whose number is found: with a number to choose, much looks alike
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,10 @@ class Match:
     deviation: float  # of alpha in correct runs
     explained: float  # R² = 1 - |e - D|² / |e|², weighted; below 0 where the signature makes it worse
     leftover: tuple[float, float]  # e - D in units of the expected error: overall, worst position
+    likeness: float = (
+        0.0  # R² of the signature times whatever amount fits best, negative if that is less than none of it
+    )
+    least: float = EXPLAINED  # what it must explain to convince
 
     @property
     def verdict(self) -> str:
@@ -56,7 +65,7 @@ class Match:
         """Whether an error with this match as the nearest has this fault: it is there once, and is all there is."""
         if self.verdict != "present" or self.alpha > 2 - PRESENT:
             return False
-        return self.explained >= EXPLAINED or fits(self.leftover)
+        return self.explained >= self.least or fits(self.leftover)
 
 
 @dataclass(frozen=True)
@@ -131,42 +140,115 @@ class View:
 
 
 def diagnose(
-    p: Pass, views: Sequence[View], faults: Sequence[Fault] = FAULTS, progress: Callable[[int], None] = lambda _: None
+    p: Pass,
+    views: Sequence[View],
+    faults: Sequence[Fault] = FAULTS,
+    families: Sequence[Family] = FAMILIES,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Diagnosis:
-    """Looks for `faults` in what is seen of an implementation; tells `progress` how many it has looked for.
+    """Looks for `faults` in what is seen of an implementation, and fits `families` where none of them is there.
 
-    `p` is the exact pass: in float64, with the weights as they are stored. Costs a pass or two for each fault.
+    `p` is the exact pass: in float64, with the weights as they are stored. Costs a pass or two for each fault, and `progress`
+    is told how many it has looked for.
     """
-    exact = [view.exact(p) for view in views]
-    error = [view.weighed(view.observed - right) for view, right in zip(views, exact, strict=True)]
-    # As many runs as there are samples, each with its own error in every view.
-    runs = list(
-        zip(*([view.weighed(sample) for sample in view.noise.samples[view.stage]] for view in views), strict=True)
-    )
-    power = inner(error, error)
-    matches = []
-    for done, fault in enumerate(faults):
-        progress(done)
-        planted = fault.change(p)
-        changes = [view.exact(planted) - right for view, right in zip(views, exact, strict=True)]
+    tried = count(1)
+    error = Error(p, views, lambda: progress(next(tried)))
+    known = error.diagnosis(found for each in faults if (found := error.match(each)) is not None)
+    if known.named is not None or not families or fits(known.error):
+        return known
+    nearest = [best for family in families if (best := error.nearest(family)) is not None]
+    nearest.sort(key=lambda best: -best[1].likeness)
+    fitted = [error.between(*best) for best in nearest[:FITTED]]
+    return error.diagnosis([*known.matches, *fitted, *(match for _, match, _ in nearest[FITTED:])])
+
+
+def explained(match: Match) -> float:
+    """What a match is ranked by."""
+    return match.explained
+
+
+Best = tuple[Family, Match, Any]  # the member that explains most, and its value
+
+
+class Error:
+    """What an implementation is off by in some views, and how far a fault explains it."""
+
+    def __init__(self, p: Pass, views: Sequence[View], progress: Callable[[], None] = lambda: None) -> None:
+        self.p, self.views, self.progress = p, views, progress
+        self.exact = [view.exact(p) for view in views]
+        self.weighed = [view.weighed(view.observed - right) for view, right in zip(views, self.exact, strict=True)]
+        # As many runs as there are samples, each with its own error in every view.
+        samples = ([view.weighed(sample) for sample in view.noise.samples[view.stage]] for view in views)
+        self.runs = list(zip(*samples, strict=True))
+        self.power = inner(self.weighed, self.weighed)
+
+    def match(self, fault: Fault, least: float = EXPLAINED) -> Match | None:
+        """How far a fault explains the error; None if it changes nothing here."""
+        self.progress()
+        planted = fault.change(self.p)
+        changes = [view.exact(planted) - right for view, right in zip(self.views, self.exact, strict=True)]
         if all(
             np.abs(change).max() <= UNCHANGED * np.abs(right).max()
-            for change, right in zip(changes, exact, strict=True)
+            for change, right in zip(changes, self.exact, strict=True)
         ):
-            continue
-        signature = [view.weighed(change) for view, change in zip(views, changes, strict=True)]
+            return None
+        signature = [view.weighed(change) for view, change in zip(self.views, changes, strict=True)]
         full = inner(signature, signature)
-        left = [each - own for each, own in zip(error, signature, strict=True)]
-        matches.append(
-            Match(
-                fault=fault,
-                alpha=inner(error, signature) / full,
-                deviation=math.sqrt(np.mean([inner(run, signature) ** 2 for run in runs])) / full,
-                explained=1 - inner(left, left) / power if power > 0 else 0.0,
-                leftover=size(left),
-            )
+        left = [each - own for each, own in zip(self.weighed, signature, strict=True)]
+        return Match(
+            fault=fault,
+            alpha=inner(self.weighed, signature) / full,
+            deviation=math.sqrt(np.mean([inner(run, signature) ** 2 for run in self.runs])) / full,
+            explained=1 - inner(left, left) / self.power if self.power > 0 else 0.0,
+            leftover=size(left),
+            likeness=(
+                math.copysign(inner(self.weighed, signature) ** 2 / (full * self.power), inner(self.weighed, signature))
+                if self.power > 0
+                else 0.0
+            ),
+            least=least,
         )
-    return Diagnosis(tuple(sorted(matches, key=lambda match: -match.explained)), size(error))
+
+    def member(self, family: Family, value: Any) -> Match | None:
+        """How far the fault of a family with this value explains the error."""
+        return self.match(family.member(value), BY_NUMBER if family.between else EXPLAINED)
+
+    def nearest(self, family: Family) -> Best | None:
+        """The member of a family that explains most; None if none of them changes anything here."""
+        found = [(value, match) for value in family.values if (match := self.member(family, value)) is not None]
+        return max(
+            ((family, match, value) for value, match in found),
+            key=lambda best: (best[1].alpha > 0, best[1].explained),
+            default=None,
+        )
+
+    def between(self, family: Family, match: Match, value: Any) -> Match:
+        """The best match with a number between the two beside `value`, by golden section; `match` is that of `value`."""
+        if not family.between:
+            return match
+        others = sorted({*family.values, 1.0})
+        low = max((each for each in others if each < value), default=value)
+        high = min((each for each in others if each > value), default=2 * value)
+        tried = {value: match}
+
+        def at(number: float) -> float:
+            if number not in tried and (found := self.member(family, number)) is not None:
+                tried[number] = found
+            return tried[number].explained if number in tried else 0.0
+
+        a, b = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+        for _ in range(STEPS):
+            if at(a) > at(b):
+                high, b = b, a
+                a = high - GOLDEN * (high - low)
+            else:
+                low, a = a, b
+                b = low + GOLDEN * (high - low)
+        return max(tried.values(), key=explained)
+
+    def diagnosis(self, matches: Iterable[Match]) -> Diagnosis:
+        """What matches say together."""
+        return Diagnosis(tuple(sorted(matches, key=explained, reverse=True)), size(self.weighed))
 
 
 def inner(a: Sequence[ndarray], b: Sequence[ndarray]) -> float:

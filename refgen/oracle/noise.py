@@ -34,6 +34,16 @@ class Noise:
     samples: Mapping[str, ndarray]  # float32 [M ...]: noisy runs minus the exact one; 0 where both are -inf
     scale: Mapping[str, ndarray]  # float64 [B T]: root mean square of `samples` at a position
 
+    def part(self, rows: slice, columns: slice) -> "Noise":
+        """The same of some rows and columns; stages are `[B T ...]`."""
+        return Noise(
+            self.dtype,
+            self.attention_mask[rows, columns],
+            {name: array[rows, columns] for name, array in self.exact.items()},
+            {name: array[:, rows, columns] for name, array in self.samples.items()},
+            {name: array[rows, columns] for name, array in self.scale.items()},
+        )
+
 
 def stages_of(
     gpt2: GPT2, input_ids: ndarray, attention_mask: ndarray | None, stages: Sequence[str]

@@ -109,6 +109,7 @@ def right(lab: Lab, op: str, model: str, request: Mapping[str, Any], options: It
         return Right(None)
 
 
+IN_VAIN = 3  # searches of a kind for an option that explains a failure, before they are given up
 KEY = {"encode": "ids", "decode": "text", "forward": "logits", "process": "scores", "generate": "rows"}
 
 
@@ -149,7 +150,7 @@ class Asked:
         else:
             finding = self.judged(given, expected)
         if not finding.verdict.good:
-            return self.advised(answer, finding, expected, changing)
+            return finding if self.lab.repeating else self.advised(answer, finding, expected, changing)
         if not changing or finding.verdict is Verdict.TIE:
             return finding
         name, _, option = changing[0].partition("=")
@@ -222,9 +223,11 @@ class Asked:
         broken = [spec.choices()[option.partition("=")[0]].rule for option in changing]
         if broken and taken(self.lab.about.choices):  # what it declares and does not do
             finding = replace(finding, rules=tuple(dict.fromkeys([*broken, *finding.rules])))
-        found = list(self.fitting(answer, expected))
+        kind = (self.op, self.rules[:1], finding.fault)
+        found = list(self.fitting(answer, expected)) if self.lab.in_vain[kind] < IN_VAIN else []
         found.sort(key=lambda option: option in PERMISSIVE)
         if not found:
+            self.lab.in_vain[kind] += 1
             declared = f" for {', '.join(changing)}" if changing else ""
             return replace(finding, message=f"{finding.message}{declared}")
         known, declared_options = spec.choices(), self.lab.about.choices

@@ -51,7 +51,7 @@ CLAIMS: Mapping[str, Claim] = MappingProxyType(
             Claim("greedy", "Greedy text", "the best token at every step", ("network",)),
             Claim("cache", "The cache", "text and logits do not depend on what was computed before", ("network",)),
             Claim("batch", "Batches", "a row does not depend on its neighbours", ("network",), is_plural=True),
-            Claim("padding", "Padding", "a prompt padded on the left has the answer it has alone", ("network",)),
+            Claim("padding", "Padding", "a prompt padded on the left has the answer it has alone", ("network", "batch")),
             Claim("ending", "Endings", "end tokens, limits, the end of the context, stop strings", ("network", "greedy"), is_plural=True),
             Claim("configurations", "Other configurations", "other activations, switches and untied heads", ("network",), is_plural=True),
             Claim("processors", "Processors", "penalties, bans, biases, and what all settings make of logits", ("network",), is_plural=True),

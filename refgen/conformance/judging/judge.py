@@ -9,21 +9,22 @@ Axes    B rows, T positions, V tokens.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
-from refgen.conformance.judging.lab import Lab, Reference
+from refgen.conformance.judging.lab import Lab, Reference, Text
 from refgen.conformance.judging.layers import located
 from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.planted.options import forward_change
 from refgen.oracle.counterfactual import Pass
 from refgen.oracle.diagnose import View, diagnose
-from refgen.oracle.faults import FAULTS
+from refgen.oracle.families import FAMILIES
 from refgen.oracle.formats import FORMATS
 from refgen.oracle.margins import judge_tokens
-from refgen.oracle.noise import OVERALL, POSITION, expected_error, ratio
+from refgen.oracle.noise import OVERALL, POSITION, ratio
 
 # --- Ids and texts ----------------------------------------------------------------------------------------
 
@@ -40,6 +41,13 @@ def judge_equal(name: str, observed: Any, expected: Any) -> Finding:
     )
 
 
+def judge_ids(observed: Sequence[int], expected: Sequence[int]) -> Finding:
+    """The ids of a text. Right ones with others before or after them break TOK-07."""
+    found, n = judge_equal("ids", observed, expected), len(expected)
+    is_inside = len(observed) > n and expected in (observed[:n], observed[len(observed) - n :])
+    return replace(found, rules=("TOK-07",)) if is_inside else found
+
+
 def first_difference(a: Sequence[Any], b: Sequence[Any]) -> int:
     """The first place at which two sequences differ."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
@@ -52,6 +60,10 @@ def around(sequence: Sequence[Any], at: int, width: int = 12) -> str:
     return f"{'… ' if start else ''}{part!r}{' …' if start + width < len(sequence) else ''}"
 
 
+SIZE = 8.0  # how far the ratio of two formats' errors may be from that of their units
+LOOKING_AHEAD = tuple(family for family in FAMILIES if family.looks_ahead)
+PLAIN, SOME = 32.0, 16  # an error so many times rounding is recognised by so many columns
+LOOKED_UP = 4  # errors that nothing explains, before the search is given up
 HUGE = 1e30  # an error of a logit whose square no sum holds
 
 # --- Logits -----------------------------------------------------------------------------------------------
@@ -94,6 +106,7 @@ def compared(
         "worst": worst,
         "row": row,
         "position": position,
+        "first_position": int((by_position[row] > POSITION).argmax()),
         "largest_error": largest,
     }
     if passes and lab.about.dtype in ("float64", "float32"):
@@ -107,17 +120,22 @@ def looked_up(
     """The error among the known faults, and among the formats that are coarser than the declared one."""
     ids, mask = arrays_of(request)
     reference, dtype = lab.reference(model), lab.noise
-    noise = expected_error(reference.gpt2, ids, mask, dtype)
+    noise = lab.expected_error(model, ids, mask)
     exact_pass = Pass(reference.exact, ids, mask, prefill=request.get("prefill"))
     if (change := forward_change(reference.options)) is not None:
         exact_pass = change(exact_pass)
     views = [View(logits, noise)]
-    before = [fault for fault in FAULTS if fault.name in lab.named]  # a subject seldom has two
-    diagnosis = diagnose(exact_pass, views, before)
-    if diagnosis.named is None:
-        diagnosis = diagnose(exact_pass, views)
+    diagnosis = diagnose(exact_pass, views, tuple(lab.named.values()), ())  # a subject seldom has two
+    if diagnosis.named is None and not lab.repeating and (passes or lab.unexplained < LOOKED_UP):
+        if facts["overall"] > PLAIN:
+            less = narrowed(exact_pass, views[0], int(facts["row"]), int(facts["first_position"]) + SOME)
+            diagnosis = diagnose(*less)
+        if diagnosis.named is None:
+            families = LOOKING_AHEAD if facts["overall"] > PLAIN else FAMILIES
+            diagnosis = diagnose(exact_pass, views, families=families)
+        lab.unexplained += not passes and diagnosis.named is None
     if (named := diagnosis.named) is not None:
-        lab.named.add(named.name)
+        lab.named[named.name] = named
     if passes and named is None:
         return Finding(Verdict.PASS, facts=facts)
     message = (
@@ -125,19 +143,33 @@ def looked_up(
         f"{facts['worst']:.3g} times what rounding of {dtype} explains there, {facts['overall']:.3g} overall. "
         f"{diagnosis.sentence}"
     )
-    if named is None and (coarser := rounded_like(reference, ids, mask, logits, dtype)) is not None:
+    if named is None and (coarser := rounded_like(lab, model, request, logits, facts["overall"])) is not None:
         message += f" It is as large as rounding of {coarser}: the subject says {lab.about.dtype}."
         return Finding(Verdict.FAIL, message, facts | {"like": coarser}, ("FWD-21",))
     rules = () if named is None else named.rules
     return Finding(Verdict.FAIL, message, facts, rules, None if named is None else named.name)
 
 
-def rounded_like(reference: Reference, ids: ndarray, mask: ndarray, logits: ndarray, dtype: str) -> str | None:
-    """The next coarser format whose rounding explains the error."""
+def narrowed(p: Pass, view: View, row: int, end: int) -> tuple[Pass, list[View]]:
+    """One row up to a column, of a pass and what was seen of it: as much as a plain error needs to be recognised."""
+    rows, columns = slice(row, row + 1), slice(end)
+    places = None if p.position_ids is None else p.position_ids[rows, columns]
+    less = replace(
+        p, input_ids=p.input_ids[rows, columns], attention_mask=p.attention_mask[rows, columns], position_ids=places
+    )
+    return less, [View(view.observed[rows, columns], view.noise.part(rows, columns))]
+
+
+def rounded_like(lab: Lab, model: str, request: Mapping[str, Any], logits: ndarray, overall: float) -> str | None:
+    """The next coarser format whose rounding explains an error that is `overall` times that of the subject's format."""
+    ids, mask = arrays_of(request)
     formats = list(FORMATS)
     real = mask.astype(bool)
-    for coarser in formats[formats.index(dtype) + 1 :]:
-        noise = expected_error(reference.gpt2, ids, mask, coarser)
+    for coarser in formats[formats.index(lab.noise) + 1 :]:
+        expected = FORMATS[coarser].unit / FORMATS[lab.noise].unit
+        if not expected / SIZE < overall < expected * SIZE:
+            continue
+        noise = lab.expected_error(model, ids, mask, coarser)
         off = ratio(logits - noise.exact["lm_head"], noise.scale["lm_head"][..., None])[real]
         if 1 / OVERALL <= math.sqrt(float((off**2).mean())) <= OVERALL:
             return coarser
@@ -211,7 +243,7 @@ def judge_rows(
 
     Without `ties` no token may be another, as in probes, where no rounding can change one.
     """
-    explained = []
+    explained: list[Finding] = []
     n = len(rows) // len(request["input_ids"])
     for number, (row, right) in enumerate(zip(rows, expected, strict=True)):
         if "new_ids" not in row:
@@ -221,11 +253,22 @@ def judge_rows(
             found = judge_equal(f"row {number}: text", row["text"], text)
         else:
             found = judge_row(lab, model, request, number, number // n, row, right, ties)
+            if found.rules in (("STOP-02",), ("STOP-03",)) and goes_on_with(row, right, expected):
+                found = replace(found, rules=("STOP-06", *found.rules))
         if found.verdict is Verdict.TIE:
             explained.append(found)
         elif not found.verdict.good:
-            return found
+            rules = of_the_batch(rows, expected, n)
+            return replace(found, rules=(*rules, *found.rules)) if rules else found
     return explained[0] if explained else Finding(Verdict.PASS)
+
+
+def of_the_batch(rows: Sequence[Any], expected: Sequence[Any], n: int) -> tuple[str, ...]:
+    """The rules that rows break together, `n` to a prompt: right ones in another order, or one for all."""
+    mine, right = ([tuple(row.get("new_ids", ())) for row in each] for each in (rows, expected))
+    is_mixed = mine != right and sorted(mine) == sorted(right)
+    is_one_for_all = len(set(mine)) == 1 < len(set(right)) and mine[0] in right
+    return ("BATCH-01" if n == 1 else "SAMP-07",) if is_mixed or is_one_for_all else ()
 
 
 def judge_row(
@@ -240,6 +283,8 @@ def judge_row(
 ) -> Finding:
     """One row: its tokens, then why it ended."""
     observed, expected = row["new_ids"], right["new_ids"]
+    if not PROCESSING & {name for name, value in request.items() if value}:
+        remember(lab, model, request, prompt, observed, expected)
     if observed == expected:
         finish = row.get("finish")
         if finish is not None and right.get("finish") is not None and finish != right["finish"]:
@@ -255,18 +300,51 @@ def judge_row(
     message = f"row {number}, step {step}: new_ids {around(observed, step)}, expected {around(expected, step)}"
     facts = {"row": number, "step": step, "observed": observed, "expected": expected}
     if step == min(len(observed), len(expected)):
-        return Finding(Verdict.FAIL, message, facts, (end_rule(request, row, right),))
+        return Finding(Verdict.FAIL, message, facts, (end_rule(lab, model, request, prompt, row, right),))
     if not ties or any(request.get(name) for name in PROCESSING):
         return Finding(Verdict.FAIL, message, facts)
     return judge_greedy(lab, model, request, prompt, observed, message, facts)
 
 
-def end_rule(request: Mapping[str, Any], row: Mapping[str, Any], right: Mapping[str, Any]) -> str:
+def remember(
+    lab: Lab, model: str, request: Mapping[str, Any], prompt: int, observed: list[int], expected: list[int]
+) -> None:
+    """Keeps a greedy row up to where the shorter one ends, for judging/texts.py."""
+    shorter = min(len(observed), len(expected))
+    if not shorter or lab.repeating:
+        return
+    ids, masks = request["input_ids"][prompt], request.get("attention_mask")
+    mask = masks[prompt] if masks else [1] * len(ids)
+    new_ids = tuple(observed[:shorter])
+    lab.texts.append(Text(lab.check, model, tuple(ids), tuple(mask), new_ids, new_ids == tuple(expected[:shorter])))
+
+
+def goes_on_with(row: Mapping[str, Any], right: Mapping[str, Any], expected: Sequence[Any]) -> bool:
+    """Whether a row goes on after its end, no longer than the longest of its batch."""
+    return len(right["new_ids"]) < len(row["new_ids"]) <= max(len(each["new_ids"]) for each in expected)
+
+
+def end_rule(
+    lab: Lab, model: str, request: Mapping[str, Any], prompt: int, row: Mapping[str, Any], right: Mapping[str, Any]
+) -> str:
     """The rule that a row breaks which is right as far as it goes, or goes on: that of the end it should have, or says it has."""
     early = len(row["new_ids"]) < len(right["new_ids"])
+    if early and any(stop in prompt_text(lab, model, request, prompt) for stop in stops_of(request)):
+        return "SSTR-03"
     finish = row.get("finish") if early and row.get("finish") in ("eos", "stop_string") else right.get("finish")
     ends = "STOP-03" if isinstance(request.get("eos_token_id"), list) else "STOP-02"
     return {"eos": ends, "stop_string": "SSTR-01", "context": "LEN-04"}.get(str(finish), "LEN-01")
+
+
+def stops_of(request: Mapping[str, Any]) -> list[str]:
+    """SSTR-01. The stop strings of a request."""
+    own = request.get("stop_strings") or []
+    return [own] if isinstance(own, str) else list(own)
+
+
+def prompt_text(lab: Lab, model: str, request: Mapping[str, Any], prompt: int) -> str:
+    """The text of one prompt."""
+    return lab.reference(model).text_of(request["input_ids"][prompt])
 
 
 def judge_greedy(

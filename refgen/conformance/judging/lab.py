@@ -7,15 +7,16 @@ in, so that its logits are those a correct subject comes near (oracle/noise.py).
 import hashlib
 import shutil
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy import ndarray
 
 from refgen import checkpoints, spec
 from refgen.auto import GPT2LMHeadModel
@@ -31,8 +32,12 @@ from refgen.json_files import read_object
 from refgen.model import GPT2
 from refgen.oracle.counterfactual import Pass
 from refgen.oracle.formats import cast
+from refgen.oracle.noise import Noise, expected_error
 from refgen.shipped import BUILT_IN
 from refgen.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from refgen.oracle.faults import Fault
 
 REMEMBERED = 4  # requests, to show how to reproduce a failure
 PAIR, PAD = "several rows", "padding"  # what a request may have that not every subject takes
@@ -49,6 +54,7 @@ SIMPLEST: Mapping[str, Mapping[str, Mapping[str, Any]]] = {  # by operation the 
         },
     },
 }  # fmt: skip
+NOISES = 16  # that are remembered: a failure is looked at several times
 KEPT = 256  # models with options that are kept loaded; most are tiny
 
 
@@ -140,6 +146,18 @@ class Reference:
         return text
 
 
+@dataclass(frozen=True)
+class Text:
+    """One row that a subject gave: the prompt's `ids` and `mask`, and the new tokens, up to where they may end."""
+
+    check: str
+    model: str
+    ids: tuple[int, ...]
+    mask: tuple[int, ...]
+    new_ids: tuple[int, ...]
+    is_right: bool
+
+
 def crash(error: SubjectError) -> bool:
     """Whether the subject fell over a request."""
     return isinstance(error, RefusedError) and error.is_crash
@@ -156,7 +174,13 @@ class Lab:
     def __init__(self, subject: Subject, models: Mapping[str, Path], seed: int = 0) -> None:
         self.subject, self.models, self.seed = subject, models, seed
         self.asked: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
-        self.named: set[str] = set()  # faults of the forward pass that were recognised
+        self.named: dict[str, Fault] = {}  # faults of the forward pass that were recognised, by name
+        self.unexplained = 0  # errors of the forward pass that were looked up in vain
+        self.in_vain: Counter[Any] = Counter()  # searches for an option that explains a failure, by kind
+        self.check = ""  # the id of the one that is made
+        self.texts: list[Text] = []  # greedy rows that were judged
+        self.repeating = False  # whether a check is made again, for its verdict alone
+        self._noise: dict[Any, Noise] = {}
         self.located: set[str] = set()  # those of them, or "" for none of them, whose first stage was looked for
         self.options_seen: list[str] = []  # options that explained a failure
         self._references: dict[str, Reference] = {}
@@ -303,6 +327,17 @@ class Lab:
         if key not in self._references:
             self._references[key] = Reference(self.folder(model), self.about.dtype)
         return self._references[key]
+
+    def expected_error(
+        self, model: str, ids: ndarray, mask: ndarray, dtype: str = "", samples: int | None = None
+    ) -> Noise:
+        """What rounding of `dtype`, by default the subject's, does to the logits of a model: oracle/noise.py, remembered."""
+        key = (self.folder(model), ids.tobytes(), ids.shape, mask.tobytes(), dtype or self.noise, samples)
+        if key not in self._noise:
+            if len(self._noise) >= NOISES:
+                self._noise.pop(next(iter(self._noise)))
+            self._noise[key] = expected_error(self.reference(model).gpt2, ids, mask, dtype or self.noise, samples)
+        return self._noise[key]
 
     def chance(self, name: str) -> np.random.Generator:
         """Random numbers for one check, the same in every run with this seed, whatever else is checked."""

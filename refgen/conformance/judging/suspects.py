@@ -1,12 +1,17 @@
 """Suspects: the rules that a subject seems to break, by the checks that went bad."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from refgen.conformance.judging.claims import place
 from refgen.conformance.judging.verdicts import Result
 
-MOST = 0.75  # of a rule's checks: one whose checks nearly all fail is as suspect as one of a single check that does
+FAILS, NEXT, OTHERWISE = (
+    0.75,
+    0.7,
+    0.02,
+)  # the chance that a check fails whose first rule is broken, whose second, and any other
 
 
 @dataclass(frozen=True)
@@ -36,19 +41,18 @@ EVIDENCE = (NAMED, POINTED, SHARED)  # the strongest first: a known fault fits, 
 def suspects(results: Sequence[Result]) -> tuple[Suspect, ...]:
     """Rules of checks that went bad, the likeliest broken one first.
 
-    A known fault that fits comes before what else findings point at, and that before set logic: the share of a rule's
-    checks that went bad. A rule that stands first in a check counts most, in both directions. Where that is
-    equal, or MOST for both, an earlier claim explains a later one, and of one claim the rule of more checks.
+    Findings that point at a rule come before what the mere failures say, and of these the ones of the earliest claim: what is
+    wrong there spoils the later ones. A known fault that fits comes before other pointers. The rest are ranked by how likely
+    the results are if just that rule is broken.
     """
     bad = [each for each in results if each.verdict.bad]
     found = [suspect(rule, results) for rule in dict.fromkeys(rule for each in bad for rule in each.rules)]
     order = {each.rule: min(place(own.claim) for own in bad if each.rule in own.rules) for each in found}
 
     def rank(each: Suspect) -> tuple[float, ...]:
-        claim, evidence = order[each.rule], EVIDENCE.index(each.evidence)
-        # Two findings that name faults are no rivals: the later one was made on what the earlier one spoiled.
-        rest = (-min(each.score, MOST), claim) if each.evidence == SHARED else (claim, -each.score)
-        return (evidence, *rest, -len(each.checks), -each.score)
+        if each.evidence == SHARED:
+            return (1, -likelihood(each.rule, results), order[each.rule])
+        return (0, order[each.rule], EVIDENCE.index(each.evidence), -each.score, -len(each.checks))
 
     return tuple(sorted(found, key=rank))
 
@@ -59,8 +63,9 @@ def suspect(rule: str, results: Sequence[Result]) -> Suspect:
     bad, good = ([each for each in own if getattr(each.verdict, kind)] for kind in ("bad", "good"))
     named = [each for each in bad if each.finding.fault and rule in (each.finding.rules or each.rules)]
     pointed = [each for each in bad if rule in each.finding.rules]
+    about = [each for each in bad if rule in each.finding.rules or rule == each.rules[0]]
     unnamed = sum(each.verdict.bad and not each.finding.fault for each in results)
-    if 2 * len(pointed) < unnamed:  # a finding here and there says less than all checks
+    if 4 * len(about) < unnamed:  # a finding here and there says less than all checks
         pointed = []
     against = weight(rule, bad)
     share = against / (against + weight(rule, good))
@@ -72,6 +77,16 @@ def suspect(rule: str, results: Sequence[Result]) -> Suspect:
         checks=tuple(each.id for each in bad),
         of=len(bad) + len(good),
     )
+
+
+def likelihood(rule: str, results: Iterable[Result]) -> float:
+    """The logarithm of how likely results are if just this rule is broken, over that if another one is."""
+    total = 0.0
+    for each in results:
+        if rule in each.rules and (each.verdict.bad or each.verdict.good):
+            fails = FAILS * NEXT ** each.rules.index(rule)
+            total += math.log(fails / OTHERWISE if each.verdict.bad else (1 - fails) / (1 - OTHERWISE))
+    return total
 
 
 def weight(rule: str, results: Iterable[Result]) -> float:

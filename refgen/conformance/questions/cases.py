@@ -30,7 +30,7 @@ from safetensors.numpy import load_file, save_file
 from refgen.config import GPT2Config
 from refgen.conformance.judging.choices import Asked, Right
 from refgen.conformance.judging.claims import claim_of_rule
-from refgen.conformance.judging.judge import judge_equal, judge_logits, judge_rows, judge_scores
+from refgen.conformance.judging.judge import judge_equal, judge_ids, judge_logits, judge_rows, judge_scores
 from refgen.conformance.judging.lab import Lab, several
 from refgen.conformance.judging.verdicts import Finding
 from refgen.conformance.questions.designed import DESIGNED, SMALL
@@ -238,7 +238,7 @@ class CaseCheck:
         """By operation."""
         case = self.case
         if case.op == "encode":
-            return judge_equal("ids", answer["ids"], right["ids"])
+            return judge_ids(answer["ids"], right["ids"])
         if case.op == "decode":
             return judge_equal("text", answer["text"], right["text"])
         if case.op == "process":

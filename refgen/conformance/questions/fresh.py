@@ -22,7 +22,6 @@ from refgen.conformance.judging.lab import Lab, chance
 from refgen.conformance.judging.verdicts import Finding, LabCheck, Verdict, together
 from refgen.conformance.questions.model_talk import ModelTalk, must, tokens
 from refgen.model import GPT2
-from refgen.oracle.noise import expected_error
 
 RELEASED, OTHERS = 3, 3  # networks
 FORWARD, GENERATE = frozenset({"forward"}), frozenset({"generate"})
@@ -112,7 +111,7 @@ def judged(lab: Lab, model: str, request: dict[str, Any]) -> Finding:
     ids, mask = (
         np.asarray(request.get(name, np.ones_like(request["input_ids"]))) for name in ("input_ids", "attention_mask")
     )
-    noise = expected_error(lab.reference(model).gpt2, ids, mask, lab.noise)
+    noise = lab.expected_error(model, ids, mask)
     scale = np.where(mask, noise.scale["lm_head"], 0.0)
 
     def judge(answer: Mapping[str, Any], right: Mapping[str, Any]) -> Finding:

@@ -19,7 +19,7 @@ from refgen.conformance.judging.verdicts import Finding, Verdict
 from refgen.conformance.subjects.protocol import GarbledError
 from refgen.errors import TokenizerError
 from refgen.oracle.margins import judge_tokens
-from refgen.oracle.noise import POSITION, expected_error, ratio
+from refgen.oracle.noise import POSITION, ratio
 
 SENTENCE = (
     "the king and queen of night speak to a little fool who would not hear what love or death had done with him in this fair "
@@ -154,7 +154,7 @@ class ModelTalk:
     def near(self, a: ndarray, b: ndarray, ids: Sequence[Sequence[int]], what: str, mask: Any = None) -> Finding:
         """Two logits `[B T V]` of the same positions, which may each be off by what rounding explains."""
         real = np.ones(np.shape(ids), dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
-        noise = expected_error(self.reference.gpt2, np.asarray(ids), real.astype(np.int64), self.lab.noise, samples=4)
+        noise = self.lab.expected_error(self.model, np.asarray(ids), real.astype(np.int64), samples=4)
         off = np.sqrt(
             (ratio(np.where(real[..., None], a - b, 0), noise.scale["lm_head"][..., None]) ** 2).mean(axis=-1)
         )

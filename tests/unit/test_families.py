@@ -1,0 +1,37 @@
+"""Families of faults: a mistake with any number in it is named, with its rule and its number, though nobody has listed it."""
+
+import numpy as np
+import pytest
+
+from refgen.oracle.diagnose import View, diagnose, fits
+from refgen.oracle.families import FAMILIES
+from tests.unit.test_diagnose import a_case
+
+
+def drawn(family, rng):
+    """One of its values, or a number between two of them."""
+    if not family.between:
+        return family.values[rng.integers(len(family.values))]
+    low, high = sorted(rng.choice(len(family.values) - 1, 1).item() + np.array([0, 1]))
+    return float(rng.uniform(family.values[low], family.values[high]))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_a_member_is_named(family):
+    """With no list of known faults, what an error comes from is named with the family's first rule, and its number is found."""
+    for seed in range(100, 106):
+        rng = np.random.default_rng([seed, len(family.name)])
+        value = drawn(family, rng)
+        exact, own, noise = a_case(seed, "float32")
+        wrong = family.change(value)(own).run()
+        found = diagnose(exact, [View(wrong, noise)], faults=())
+        if fits(found.error) or not np.isfinite(wrong).all():
+            continue
+        best = found.matches[0]
+        same = [each for each in found.matches if each.explained > best.explained - 1e-6]
+        assert found.named is not None
+        assert any(each.fault.rules[0] == family.rules[0] for each in same)
+        if family.between and best.fault.name.startswith(f"{family.name}="):
+            assert float(best.fault.name.partition("=")[2]) == pytest.approx(value, rel=0.02)
+        return
+    pytest.skip("it changes nothing in six networks")
