@@ -1,6 +1,6 @@
 """GPT-2s to measure: random weights of a shape, and the built-in model, as Hugging Face folders without an end token.
 
-Without an end token every subject makes all the tokens it is asked for.
+Without an end token every subject generates the requested number of tokens.
 """
 
 import json
@@ -55,7 +55,7 @@ def random_tensors(config: GPT2Config, seed: int = 0) -> dict[str, ndarray]:
     """The same float32 weights for the same shape, wherever they are made.
 
     Spread so that activations stay near one: 0.02 at 768 columns, as GPT-2 was initialized. Positions count five times
-    as much, else the network says one token for ever.
+    as much, or else the network repeats one token forever.
     """
     rng = np.random.default_rng(seed)
     spread = np.float32(0.02 * (768 / config.n_embd) ** 0.5)

@@ -35,7 +35,9 @@ def add(commands: Any) -> None:
     )
     add_model(command)
     command.add_argument(
-        "--dtype", choices=tuple(FORMATS), help="what MINE was computed in (default: as the file says or is stored)"
+        "--dtype",
+        choices=tuple(FORMATS),
+        help="the dtype that MINE was computed in (default: the one recorded in the file, or its storage dtype)",
     )
     command.add_argument("--other-dtype", choices=tuple(FORMATS), help="the same of OTHER")
     command.add_argument("--json", action="store_true", help="one JSON object")

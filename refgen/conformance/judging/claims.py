@@ -1,6 +1,7 @@
-"""Claims: what a subject says it can do. Each check belongs to one claim, and each claim has a verdict of its own.
+"""Claims: the abilities that a subject claims. Each check belongs to one claim, and each claim has its own verdict.
 
-Nobody has to declare anything: who answers the questions of a claim makes it, who refuses them does not. A claim is
+Nothing has to be declared. A subject that answers the questions of a claim makes it; one that refuses them does not. A
+claim is
 
     right          nothing that was answered is wrong, and at least half of what was asked was shown to be right
     wrong          something that was answered is wrong
@@ -57,7 +58,7 @@ CLAIMS: Mapping[str, Claim] = MappingProxyType(
             Claim("processors", "Processors", "penalties, bans, biases, and what all settings make of logits", ("network",), is_plural=True),
             Claim("sampling", "Sampling", "the law of sampled tokens, and seeds", ("network",)),
             Claim("beams", "Beam search", "the best of several continuations", ("network",)),
-            Claim("serving", "What the server says beside the text", "usage, finish reasons, streams, logprobs", ("network",)),
+            Claim("serving", "What the server returns besides the text", "usage, finish reasons, streams, logprobs", ("network",)),
             Claim("refusals", "Refusing wrong requests", "wrong ids and settings are errors, not answers", only_declared=True),
         )
     }

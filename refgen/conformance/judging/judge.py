@@ -1,8 +1,8 @@
-"""Judging: an answer against what is right, and the reason in one line.
+"""Judging: compares an answer with the right one, and gives the reason in one line.
 
-Nothing here is a tolerance of taste. Ids and texts are equal or not. Logits may be off by what rounding explains (oracle/noise.py),
-and what they are off by is looked up among the known faults (oracle/diagnose.py). A greedy token other than the best is
-a tie only if rounding explains it behind the subject's own tokens (oracle/margins.py).
+No tolerance here is arbitrary. Ids and texts are equal or not. Logits may differ by as much as rounding explains
+(oracle/noise.py). A larger difference is compared with the known faults (oracle/diagnose.py). A greedy token other than
+the best is a tie only if rounding explains it after the subject's own tokens (oracle/margins.py).
 
 Axes    B rows, T positions, V tokens.
 """
@@ -171,7 +171,7 @@ def judge_scores(observed: ndarray, expected: ndarray) -> Finding:
 
 
 def score_difference(mine: ndarray, right: ndarray) -> str | None:
-    """What is wrong with one row of scores `[V]`."""
+    """The first fault in one row of scores `[V]`."""
     if np.isnan(mine).any() or np.isposinf(mine).any():
         return "scores hold NaN or +inf"
     removed, must = np.isneginf(mine), np.isneginf(right)

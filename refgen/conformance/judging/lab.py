@@ -1,7 +1,7 @@
 """The lab: what a check may use. The subject to ask, the reference to compare with, chance that can be repeated.
 
-The reference of a model is refgen's own: `exact` computes in float64 with weights rounded to what the subject stores them
-in, so that its logits are those a correct subject comes near (oracle/noise.py).
+The reference of a model is refgen's own. `exact` computes in float64, with weights rounded to the format in which the
+subject stores them. So a correct subject's logits are near these (oracle/noise.py).
 """
 
 import hashlib
@@ -173,7 +173,7 @@ class Lab:
 
     @property
     def one_model(self) -> bool:
-        """Whether the subject is examined on a model of its own: on a server's, or on the one that --model names."""
+        """Whether the subject is tested on its own model: a server's, or the one that --model names."""
         return not self.about.loads or len(self.models) == 1
 
     @property
@@ -275,7 +275,9 @@ class Lab:
         return None if taken is None else "eos_token_id" in taken
 
     def meant(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """A request in the subject's words: where a limit counts the prompt, as it declares, it is asked for so (LEN-01)."""
+        """A request in the subject's terms. If it declares that its limit counts the prompt, the limit does so
+        (LEN-01).
+        """
         if request.get("max_new_tokens") and self.about.choices.get("token_limit_counts") == "prompt_too":
             return {**request, "max_new_tokens": request["max_new_tokens"] + len(request["input_ids"][0])}
         return dict(request)

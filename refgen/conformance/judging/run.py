@@ -139,12 +139,14 @@ def verdict_of(made: Sequence[ClaimVerdict], claims: Mapping[str, ClaimVerdict],
 
 
 def suspected(results: Sequence[Result], claims: Collection[str]) -> tuple[Suspect, ...]:
-    """Who is behind the failures of some claims; what went well counts against suspicion, whatever its claim."""
+    """The suspects for the failures of some claims. Checks that passed count against a suspect, whatever their
+    claim.
+    """
     return suspects([each for each in results if each.verdict.good or each.claim in claims])
 
 
 def sentence(each: ClaimVerdict, run: Run) -> str:
-    """What to say of a claim that was made."""
+    """The sentence about a claim that was made."""
     if each.verdict == CLAIM_RIGHT:
         return f"{each.claim.says('right')} ({each.count})."
     if each.verdict == WAITING:

@@ -57,7 +57,9 @@ class AnyAnswerError(Exception):
 
 @dataclass(frozen=True)
 class Change:
-    """What an option changes; what is None stays. `settings`: without one of these in a request it changes nothing."""
+    """The changes that an option makes. A field that is None changes nothing. `settings`: without one of these in a
+    request it changes nothing.
+    """
 
     asked: Callable[[Request, "Taken"], Request] | None = None
     answered: Callable[[Rows, Request, "Taken"], Rows] | None = None
@@ -218,7 +220,7 @@ def forward_change(options: Iterable[str]) -> NetworkChange | None:
 
 
 def one_after_the_other(changes: Iterable[NetworkChange | None]) -> NetworkChange | None:
-    """Several changes as one; None if there is none."""
+    """Several changes as one, or None without changes."""
     found = [each for each in changes if each is not None]
 
     def change(p: Pass) -> Pass:
@@ -337,7 +339,7 @@ def pad_is_text(request: Request, subject: Taken) -> Request:
 
 
 def padded_right(request: Request, subject: Taken) -> Request:
-    """Padding behind the text: some tokens come."""
+    """Padding after the text: some tokens come."""
     mask = request.get("attention_mask")
     if mask is not None and any(row[-1] == 0 and any(row) for row in mask):
         raise AnyAnswerError
@@ -565,7 +567,7 @@ def at_once(rows: Rows, request: Request, subject: Taken) -> Rows:
 
 
 def at_least_one(request: Request, subject: Taken) -> Request:
-    """Where nothing is asked for, one token is made; `none_given` drops it."""
+    """If no tokens are requested, one is made; `none_given` drops it."""
     return {**request, "max_new_tokens": 1} if request.get("max_new_tokens") == 0 else request
 
 
@@ -626,7 +628,7 @@ def lost_bytes(rows: Rows, request: Request, subject: Taken) -> Rows:
 
 
 def fed_drafts(rows: Rows, request: Request, subject: Taken) -> Rows:
-    """A draft is fed behind the last position."""
+    """A draft is fed after the last position."""
     if "prompt_lookup_num_tokens" in request and any(row["finish"] == "context" for row in rows):
         raise refused("a draft at the end of the context")
     return rows
