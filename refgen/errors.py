@@ -63,7 +63,7 @@ class SpecError(RefgenError):
 
 
 class OracleError(RefgenError):
-    """Evidence that cannot be had as asked."""
+    """Evidence that cannot be given for this input."""
 
 
 class ConformanceError(RefgenError):
@@ -71,7 +71,7 @@ class ConformanceError(RefgenError):
 
 
 class BenchError(RefgenError):
-    """A benchmark that cannot be run as asked."""
+    """A benchmark that cannot be run with these options."""
 
 
 class IgnoredSettingWarning(UserWarning):

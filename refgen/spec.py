@@ -1,7 +1,7 @@
 """The rules of SPEC.md as data: `rules()` reads them, `choices()` their *Stacks*, `find` looks some up, `show` prints one.
 
-SPEC.md is the contract: its head says how a rule is written, `RULE` and `OPTION` are the same as patterns, and what is
-not written so is an error, never left out.
+SPEC.md is the contract. Its head defines the form of a rule, and `RULE` and `OPTION` are the same form as patterns. A
+rule in another form is an error, and is never skipped.
 """
 
 import difflib
@@ -49,7 +49,7 @@ class Choice:
 
     @property
     def own(self) -> str:
-        """What is expected of a subject that declares nothing."""
+        """The option expected from a subject that declares nothing."""
         return self.options[0].name
 
     @property

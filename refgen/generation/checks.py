@@ -76,7 +76,7 @@ def sequences(value: Any) -> tuple[tuple[int, ...], ...]:
 
 
 def biases(value: Any) -> tuple[tuple[tuple[int, ...], float], ...]:
-    """Sequences of token ids with the number to add: {(5,): 1.0} or, as JSON has it, [[[5], 1.0]] (BIAS-01)."""
+    """Sequences of token ids with the number to add, as {(5,): 1.0} or in the form of JSON, [[[5], 1.0]] (BIAS-01)."""
     pairs = list(value.items()) if isinstance(value, Mapping) else value
     if not isinstance(pairs, list | tuple) or not pairs or not all(len(pair) == 2 for pair in pairs):
         raise ValueError("must be {(ids): bias} or [[ids, bias]], and not empty")

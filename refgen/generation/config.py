@@ -1,8 +1,8 @@
 """`GenerationConfig`: every setting of `generate()`, one line each. Rules CFG-08 to CFG-12 of SPEC.md.
 
-A line says what the setting may hold (a check of `checks.py`), its rule, its default, what to do instead of a wrong
-value, and what the setting needs to have an effect. A field that is None is unset. `settle.py` makes one
-configuration of all that a call means.
+A line has the check of the value (from `checks.py`), its rule, its default, the remedy for a wrong value, and the
+conditions for the setting to have an effect. A field that is None is unset. `settle.py` combines everything in a call
+into one configuration.
 """
 
 import difflib

@@ -37,7 +37,7 @@ class GenerateOutput:
     beam_indices: ndarray | None = None  # [B*n new]: the row of scores each token was chosen in, -1 after the end
 
     def logprobs(self, of: str = "scores") -> ndarray:
-        """OUT-08. The log-probability of every new token, float32 `[B*n new]`, 0 behind a row's end.
+        """OUT-08. The log-probability of every new token, float32 `[B*n new]`, 0 after a row's end.
 
         `of` is "scores", what the token was chosen from, or "logits", what the model said.
         """

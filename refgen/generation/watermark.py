@@ -68,7 +68,9 @@ def hash_table(key: int) -> ndarray:
 
 
 def permutation(seed: int, n: int, size: int) -> list[int]:
-    """WMARK-04. The first `size` of `torch.randperm(n)` after `manual_seed(seed)`: each swaps with a drawn one behind it."""
+    """WMARK-04. The first `size` of `torch.randperm(n)` after `manual_seed(seed)`: each swaps with a drawn one after
+    it.
+    """
     places = list(range(n))
     for i, word in enumerate(TorchStream(seed).words(min(size, n - 1)).tolist()):
         j = i + word % (n - i)

@@ -1,7 +1,7 @@
 """Asking any subject for rows and logits of one model, and whether two answers are the same but for rounding.
 
-Where refgen can compute the model, two different greedy answers are both judged by it, and may be a tie. Where it cannot, two
-answers that differ are counted, and only most of them together say anything.
+Where refgen can compute the model, two different greedy answers are both judged by it, and may be a tie. Where it
+cannot, answers that differ are counted, and only a majority of them counts as evidence.
 
 Axes    B rows, T positions, V tokens.
 """

@@ -1,4 +1,4 @@
-"""Relations: answers of the subject against each other. Any model will do, and no right answer need be known.
+"""Relations compare answers of the subject with each other. They work with any model and need no right answer.
 
 A relation is a function of a ModelTalk that yields findings, one for each comparison; the first bad one counts. Two greedy answers that
 differ by a tie that rounding explains are the same.
@@ -158,7 +158,7 @@ def room(talk: ModelTalk) -> Iterator[Finding]:
 
 @relation("one", "LEN-01", why="one token is one token")
 def one(talk: ModelTalk) -> Iterator[Finding]:
-    """The least that can be asked for."""
+    """The smallest possible request."""
     prompt = talk.prompt()
     row = talk.say(prompt, max_new_tokens=1)
     if "new_ids" in row:
@@ -168,7 +168,7 @@ def one(talk: ModelTalk) -> Iterator[Finding]:
 
 @relation("going-on", "LOOP-01", "CACHE-02", why="text that is continued goes on as if it had not stopped")
 def going_on(talk: ModelTalk) -> Iterator[Finding]:
-    """Some tokens, then more behind them, and all at once."""
+    """Some tokens, then more after them, and all in one request."""
     for prompt in talk.prompts(2):
         row = talk.say(prompt, max_new_tokens=SHORT)
         first = row.get("new_ids")

@@ -1,11 +1,14 @@
-"""Checks of sampled text: whether tokens are drawn by the law that the settings name, each by a number of its own. docs/sampling-law.md.
+"""Checks of sampled text: whether tokens follow the law of the settings, each drawn with its own number.
+docs/sampling-law.md.
 
-judging/ has the law of a token (token_law.py) and weighs the tokens (trial.py, evidence.py); planted/sampler_faults.py has the
-faults that are bet on. Dice (probes/) have the same logits at every step, so the law is known exactly and any number
-of tokens can be had; of other models each token is judged by the law of the text before it, with room for rounding.
+judging/ computes the law of a token (token_law.py) and weighs the tokens (trial.py, evidence.py).
+planted/sampler_faults.py has the faults that are bet on. Dice (probes/) have the same logits at every step, so the law
+is known exactly, for any number of tokens. With other models each token is judged by the law of the text before it,
+with room for rounding.
 
-All checks of a run share one chance of a false alarm, ALPHA. A check asks until every known fault that it can see within its
-`draws` would have been seen with 99 %; if the subject gives too few tokens for that, it is inconclusive.
+All checks of a run share one chance of a false alarm, ALPHA. A check asks until it would have seen, with 99 % chance,
+every known fault that is visible within its `draws`. If the subject gives too few tokens for that, the check is
+inconclusive.
 
 Axes    B rows, P prompt columns, T new tokens a row, S = P + T, N tokens, V vocabulary, n laws (N, or 1 for all).
 """
@@ -155,11 +158,11 @@ class LawCheck:
 
     @property
     def terms(self) -> Terms:
-        """What its trial is told."""
+        """The plan of its trial."""
         return Terms(self.rules, self.draws, self.least, self.alpha, self.first)
 
     def trial(self, sampler: Sampler, lab: Lab) -> Trial:
-        """What weighs the tokens. What an unchanging law can show is known before the first of them."""
+        """What weighs the tokens. The power of an unchanging law is known before its first token."""
         trial = Trial(self.terms, sampler)
         if not sampler.by_text:
             (rows,) = self.grouped(lab, self.prompt, [[0]])
@@ -167,7 +170,7 @@ class LawCheck:
         return trial
 
     def ask_for(self, lab: Lab, chance: np.random.Generator) -> tuple[Sequence[int], int]:
-        """The prompt of the next request, and how many tokens fit behind it."""
+        """The prompt of the next request, and how many tokens fit after it."""
         return self.prompt, lab.reference(self.model).gpt2.config.n_positions - len(self.prompt)
 
     def grouped(self, lab: Lab, prompt: Sequence[int], several: Sequence[Sequence[int]]) -> Iterator[Rows]:
@@ -189,7 +192,7 @@ def by_length(prompt: Sequence[int], several: Sequence[Sequence[int]]) -> Iterat
 
 @dataclass(frozen=True)
 class IndependenceCheck(LawCheck):
-    """Whether each token has a random number of its own: not that of the step before, the row above, another request."""
+    """Whether each token has its own random number: not that of the step before, the row above or another request."""
 
     def trial(self, sampler: Sampler, lab: Lab) -> Trial:
         """One that looks at copies, whose pace the tokens tell."""
@@ -351,7 +354,7 @@ class UniformsCheck:
 
 
 def edges(chances: ndarray) -> ndarray:
-    """Numbers in every token's share: shortly behind its beginning, in the middle, shortly before its end."""
+    """Numbers in every token's share: shortly after its beginning, in the middle, shortly before its end."""
     ends = chances.cumsum()
     wide = chances > 8 * EDGE
     begin, end = (ends - chances)[wide], ends[wide]

@@ -27,7 +27,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Timeline:
-    """How far each greedy token lies behind the best."""
+    """How far each greedy token is below the best."""
 
     result: Result
     bars: tuple[Bar, ...]

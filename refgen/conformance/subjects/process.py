@@ -1,6 +1,7 @@
 """A subject that is any program: a JSON object a line on its stdin, an answer a line on its stdout. docs/subjects.md has the protocol.
 
-The program is started with the first question and again after it died, hung or said what is no answer. Its stderr is its own.
+The program is started with the first question, and again after it died, hung or sent something that is not an answer.
+Its stderr is its own.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """Values of any kind, read one level at a time, and shown in a message. What the border (border.py) is built of.
 
-A value may be an object of a Python subject with methods of its own. Builtin types are read by the methods of the builtin type,
-whatever a subclass does; only `__array__`, `tolist` and the methods of a Mapping are called, all in `foreign`. What takes for
-ever there is the caller's to time (python.py).
+A value may be an object of a Python subject with its own methods. Builtin types are read by the methods of the builtin
+type, whatever a subclass does; only `__array__`, `tolist` and the methods of a Mapping are called, all in `foreign`.
+The caller limits their time (python.py).
 """
 
 import math

@@ -218,7 +218,7 @@ def clock_plain() -> Probe:
 
 
 def context(script: Sequence[int]) -> Case:
-    """28 tokens of 32 are there, and more than fit are asked for."""
+    """The prompt has 28 of 32 tokens, and the request is for more than fit."""
     case = says("context", ["LEN-04"], "the limit of the context is passed, or missed by one", [[0] * 28], [script[27:32]],
                 "context", max_new_tokens=12, bug="EDGE_CASE")  # fmt: skip
     (row,) = case.expected["rows"]
@@ -251,7 +251,7 @@ def clock_stop() -> Probe:
     probe = clock(script, pieces, merges, "clock-stop", "A script of tokens that overlap stop strings.")
 
     def stops(name: str, why: str, prompt: list[int], text: str | list[str], until: int, **more: Any) -> Case:
-        """Ends behind the script's entry `until`."""
+        """Ends after the script's entry `until`."""
         said = script[len(prompt) - 1 : until + 1]
         return says(name, ["SSTR-01", "SSTR-02"], why, [prompt], [said], "stop_string", stop_strings=text,
                     max_new_tokens=12, **more)  # fmt: skip

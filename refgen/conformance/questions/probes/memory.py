@@ -184,9 +184,9 @@ def induction() -> Probe:
 def leak(name: str, H: int, strong: float, sentence: str) -> Probe:
     """Says o as long as nobody sees the X it must not see, and ! from then on.
 
-    Layer 0: every query looks for X, with a score of `strong`; a place that sees one is marked. Layer 1: the query looks for marked
-    places of ordinary letters. X comes last in a text, or is what padding consists of, so no ordinary letter may ever see it;
-    o, ! and X itself are no ordinary letters.
+    In layer 0 every query looks for X, with a score of `strong`, and a place that sees one is marked. In layer 1 the
+    query looks for marked places of ordinary letters. X comes last in a text, or fills the padding, so no ordinary
+    letter may ever see it. o, ! and X itself are not ordinary letters.
     """
     V, N, C = 16, 32, 32
     config = configured(V, N, C, n_layer=2, n_head=H)
@@ -235,7 +235,7 @@ def leak(name: str, H: int, strong: float, sentence: str) -> Probe:
 
 def leak_plain() -> Probe:
     """With ordinary scores."""
-    return leak("leak", 1, 16.0, "o, or ! if a letter sees an X behind it or in the padding.")
+    return leak("leak", 1, 16.0, "o, or ! if a letter sees an X after it or in the padding.")
 
 
 def leak_large() -> Probe:

@@ -1,8 +1,9 @@
-"""Probes that look up: an MLP as a table from what was said to what comes next. For sampling with memory, penalties and beams.
+"""Probes that look up: an MLP as a table from the last token to the next. For sampling with memory, penalties and
+beams.
 
-One hidden unit a token. With ballast, LayerNorm multiplies by 2 or 4, so a unit gets 8 for its own token and -8 for every other;
-GELU leaves 8 and makes the -8 zero, and c_proj has the wanted logits, divided by 8, in the unit's row. What the token itself
-put into its field is taken out by the same row.
+There is one hidden unit for each token. With ballast, LayerNorm multiplies by 2 or 4, so a unit gets 8 for its own
+token and -8 for every other. GELU keeps the 8 and turns -8 into zero. The unit's row of c_proj holds the wanted logits,
+divided by 8. The same row also removes the token's own entry from its field.
 """
 
 from collections.abc import Mapping
@@ -122,11 +123,12 @@ AFTER: Mapping[str, Mapping[str, float]] = {
 
 
 def beam() -> Probe:
-    """The best text is SBDb, though A is likelier after S: whoever keeps two beams finds it, if the cache follows its beam.
+    """The best text is SBDb, though A is likelier after S. A search with two beams finds it, if the cache follows its
+    beam.
 
-    An MLP holds the table AFTER; attention looks at place 1, the first new token, and remembers whether it was A or B: then a
-    or b is 4 more likely from there on. After two steps the better beam has come from the worse one, so the beams
-    have swapped places: who does not swap their caches remembers A, and says a.
+    An MLP holds the table AFTER. Attention looks at place 1, the first new token, and remembers whether it was A or B.
+    From there on the logit of a or b is 4 higher. After two steps the better beam has come from the worse one, so the
+    beams have swapped places: who does not swap their caches remembers A, and says a.
     """
     V, N, C = len(WORDS) + 1, 16, 32
     config = configured(V, N, C)

@@ -34,7 +34,7 @@ def stop_across_tokens(talk: ServerTalk) -> Finding:
 
 @asks("stop.inside", "SERVE-03", why="what follows the stop string in its token is shown", needs=["stop"])
 def stop_inside_a_token(talk: ServerTalk) -> Finding:
-    """A stop string in the middle of a token, with letters before and behind it."""
+    """A stop string in the middle of a token, with letters before and after it."""
     walk, text = plain_text(talk)
     for stop in inside(talk, walk, text):
         return stopped(talk, walk, text, [stop])
@@ -152,7 +152,7 @@ def stream_of_half_a_character(talk: ServerTalk) -> Finding:
     needs=["stream", "stop"],
 )
 def stream_to_a_stop(talk: ServerTalk) -> Finding:
-    """Nothing of the stop string is streamed, nor anything behind it."""
+    """Neither the stop string nor anything after it is streamed."""
     walk, text = plain_text(talk)
     stops = [*list(across(talk, walk, text))[:2], *list(inside(talk, walk, text))[:1]]
     for stop in stops:
@@ -206,7 +206,7 @@ def beginning_with_a_space(talk: ServerTalk) -> Walk | None:
 
 
 def plain_text(talk: ServerTalk) -> tuple[Walk, str]:
-    """The prompt with the longest clear text, and what the server itself says behind it without stop strings."""
+    """The prompt with the longest clear text, and the server's own answer to it without stop strings."""
     walk = talk.known.best
     text = talk.choice(walk.prompt, max_tokens=COUNT)["text"]
     if len(text) < ENOUGH:
@@ -231,7 +231,7 @@ def across(talk: ServerTalk, walk: Walk, text: str) -> Iterator[str]:
 
 
 def inside(talk: ServerTalk, walk: Walk, text: str) -> Iterator[str]:
-    """Strings inside a token, with characters before and behind them, that stand nowhere before."""
+    """Strings inside a token, with characters before and after them, that do not occur earlier."""
     ends = borders(talk, walk, text)
     for start, end in pairwise(ends[1:]):
         stop = text[start + 1 : end - 1]
