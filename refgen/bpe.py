@@ -70,8 +70,8 @@ def ascii_like(character: str) -> str:
     r"""TOK-06. A character of ASCII that is cut like this one: x for a letter, 0 a number, tab white space, ! a mark.
 
     Python's `re` has no \p{L}, so every character beyond ASCII is matched as one of these four. Its class comes from
-    Python's table of Unicode. The library has its own, which may be newer: in Python 3.11 (Unicode 14) 9272 letters
-    and 120 numbers of Unicode 16 are still unassigned, so they are marks here and letters or numbers there.
+    Python's table of Unicode. The library has its own table, which may be newer. In Python 3.11 (Unicode 14) 9272
+    letters and 120 numbers of Unicode 16 are still unassigned. They are marks here, and letters or numbers there.
 
     >>> [ascii_like(character) for character in ("s", "é", "½", "\u3000", "€")]
     ['s', 'x', '0', '\t', '!']

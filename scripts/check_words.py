@@ -20,7 +20,7 @@ MOST_WORDS = 30
 
 INSTEAD = {
     r"\b(has|have|had) not\b(?! (been|yet|\w+ed|\w+en)\b)": "does not have, lacks",
-    r"\b(is|are|was|were) none\b": "does not exist, there is no …",
+    r"\b(is|are|was|were) (?-i:none)\b": "does not exist, there is no …",
     r"\bbehind\b(?! (a|an|the) (server|proxy))": "after",
     r"\bwhoever\b|(?-i:^Who) \w+ (?!.*\?$)|\b\w+s? who (has|have|is|are|skips?)\b(?<!one who is)": "which, that; or name the person",
     r"^What\b[^,.:;]*\b(is|are|was|were|must|cannot)\b(?!.*\?$)": "the thing first, then what it does",
@@ -126,7 +126,7 @@ def messages(tree: ast.AST) -> Iterator[tuple[int, str]]:
             parts = node.values if isinstance(node, ast.JoinedStr) else [node]
             values = [part.value if isinstance(part, ast.Constant) else "Value" for part in parts]
             text = "".join(value for value in values if isinstance(value, str))
-            if len(re.findall(r"\b(?!Value)[A-Za-z]{2,}(?= |\W*$)", text)) >= 3 and "\n" not in text.strip():
+            if len(re.findall(r"\b(?!Value)[A-Za-z]{2,}(?= |\W*$)", text)) >= 4 and "\n" not in text.strip():
                 yield node.lineno, text
 
 

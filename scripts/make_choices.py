@@ -1,7 +1,8 @@
 """Writes docs/choices.md: every choice of SPEC.md, its options, and the checks that change with it. `scripts/tables` runs it.
 
-What a check of the kit asks is data, so which ones depend on an option is computed: those whose right answer is another with it.
-Checks that look an option up themselves (relations, laws of sampling, questions to servers) are found by its name in their code.
+The questions of the kit are data. So the script computes which checks depend on an option: those whose right answer
+changes with it. Checks that look an option up themselves (relations, laws of sampling, questions to servers) are found
+by its name in their code.
 """
 
 import inspect
@@ -156,7 +157,7 @@ def page() -> str:
     visible = [choice for choice in every if choice.others]
     asked = [choice for choice in visible if dependents()[choice.name]]
     counts = (
-        f"{len(every)} choices with {sum(len(choice.options) for choice in every)} options; {len(asked)} are asked for, "
+        f"{len(every)} choices with {sum(len(choice.options) for choice in every)} options; {len(asked)}  are tested,  "
         f"{len(visible) - len(asked)} not yet, {len(every) - len(visible)} are not visible."
     )
     head = ["| choice | rule | options (who takes them) | checks |", "|---|---|---|---|"]

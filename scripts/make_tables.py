@@ -112,7 +112,7 @@ def tests_by_rule() -> dict[str, list[str]]:
 
 
 def faults_by_rule() -> dict[str, list[str]]:
-    """How many faults are planted in which files, or why there is none."""
+    """How many faults are planted in which files, or the reason why there are none."""
     found = {rule: [f"none: {reason}"] for rule, reason in WITHOUT.items()}
     for rule in {fault.rule for fault in FAULTS}:
         files = [fault.file for fault in FAULTS if fault.rule == rule]

@@ -1,10 +1,11 @@
-"""Says how often the kit names the rule of a fault that it does not know: every planted fault is asked, with its third of them unknown.
+"""Measures how often the kit names the rule of a fault that it does not know. It runs every planted fault, with a third
+of the faults unknown.
 
     python scripts/measure_naming.py [--family forward] [--stride 1]
 
-The third is told by a hash of the name. While a fault is planted, its whole third is taken out of the catalogues that findings
-are compared with, so nothing but the checks that fail can point at the rule. All of them take some fifteen minutes on one processor.
-A line a fault goes to stderr, the figures to stdout.
+A hash of the name chooses the third. While a fault is planted, its whole third is removed from the catalogues that
+findings are compared with. So only the failed checks can point at the rule. All of them take some fifteen minutes on
+one processor. A line a fault goes to stderr, the figures to stdout.
 """
 
 import argparse
@@ -56,7 +57,7 @@ def main() -> None:
     """Asks and counts."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--family", choices=FAMILIES, help="only faults of this one")
-    parser.add_argument("--stride", type=int, default=1, help="every so many of them")
+    parser.add_argument("--stride", type=int, default=1, help="take every N-th fault")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     models, asked, caught, named = Models(), Counter(), Counter(), Counter()

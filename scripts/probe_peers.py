@@ -54,7 +54,7 @@ class TransformersContinuous(Transformers):
     """The same library's continuous batching, with paged attention."""
 
     def generate(self, prompts: Rows, count: int, ends: Sequence[int]) -> Rows:
-        """Rows of their own lengths."""
+        """Rows of different lengths."""
         import transformers  # noqa: PLC0415
 
         kind: Any = transformers.GenerationConfig

@@ -54,9 +54,10 @@ def at_least_one(flag: str, number: int) -> int:
 
 
 def run(options: Options, known_peers: Sequence[Subject] = PEERS, done: Done | None = None) -> dict[str, Any]:
-    """Everything measured, as `report.as_json` tells it; `done` is told all so far, and what is new, after each section.
+    """Everything measured, in the form of `report.as_json`. After each section `done` gets all results so far, and the
+    new ones.
 
-    Raises `BenchError` for what cannot be.
+    Raises `BenchError` for options that cannot be used.
     """
     sections = several("--only", options.only, list(SECTIONS))
     models = several("--models", options.models, MODELS)

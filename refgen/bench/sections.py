@@ -316,14 +316,14 @@ def context(bench: Bench) -> list[Table]:
                 answer = bench.ask(subject, bench.worker(subject), ids, steps + 1, ticks=True)
                 times = answer["ticks"]
                 if len(times) != steps + 1:
-                    raise BenchError(subject.name, f"told the times of {len(times)} steps of {steps + 1}")
+                    raise BenchError(subject.name, f"gave the times of {len(times)} steps of {steps + 1}")
                 return Taken(median(after - before for before, after in pairwise(times)), answer["answer"])
 
             return take
 
         turns = {subject.name: turn(subject) for subject in (REFGEN, *bench.peers)}
         series = take_turns(turns, bench.rounds, bench.pause, bench.progress)
-        title = f"Context: one more token behind {positions} positions"
+        title = f"Context: one more token after {positions} positions"
         tables.append(bench.table("context", title, series, unit="ms/token"))
     return tables
 

@@ -113,7 +113,7 @@ def one_of(*words: str) -> Callable[[Any], str]:
 def entries(value: Any, checks: Mapping[str, Callable[[Any], Any]], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Named entries, each checked; those without a default must be there."""
     for name in value.keys() - checks.keys():
-        raise ValueError(f"holds {name!r}, which is none of {', '.join(checks)}")
+        raise ValueError(f"holds {name!r}, which is not one of {', '.join(checks)}")
     for name in checks.keys() - defaults.keys() - value.keys():
         raise ValueError(f"must hold {name}")
     checked = {}

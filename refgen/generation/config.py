@@ -1,7 +1,7 @@
 """`GenerationConfig`: every setting of `generate()`, one line each. Rules CFG-08 to CFG-12 of SPEC.md.
 
 A line has the check of the value (from `checks.py`), its rule, its default, the remedy for a wrong value, and the
-conditions for the setting to have an effect. A field that is None is unset. `settle.py` combines everything in a call
+conditions for the setting to have an effect. None means unset. `settle.py` combines everything in a call
 into one configuration.
 """
 

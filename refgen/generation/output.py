@@ -19,7 +19,7 @@ Layers = tuple[ndarray, ...]
 
 @dataclass(frozen=True)
 class GenerateOutput:
-    """OUT-01. What `generate(..., return_dict_in_generate=True)` returns; what was not asked for is None.
+    """OUT-01. What `generate(..., return_dict_in_generate=True)` returns. A field that was not requested is None.
 
     Tuples have one entry a step. Entries of a row that is finished mean nothing (OUT-05).
     """

@@ -14,7 +14,7 @@ def removed(mode: str, *neutral: Any) -> Refused:
     return neutral, f"asks for {mode}, which transformers has removed from generate()", "Use num_beams or do_sample."
 
 
-NO_ENCODER = "is for models with an encoder, which GPT-2 has not"
+NO_ENCODER = "is for models with an encoder, and GPT-2 has none"
 ONE_CACHE = "has no counterpart: refgen has one cache, which grows"
 OTHER_DRAFTS = "is for drafts that GPT-2 does not make"
 RUNTIME = "is about how torch runs, not about what is generated"

@@ -95,4 +95,6 @@ class TextIteratorStreamer(TextStreamer):
             while (piece := self._pieces.get(timeout=self._timeout)) is not None:
                 yield piece
         except Empty:
-            raise GenerationError(f"timeout={self._timeout}", "no text came in so many seconds", "STREAM-05") from None
+            raise GenerationError(
+                f"timeout={self._timeout}", "no text came within that many seconds", "STREAM-05"
+            ) from None

@@ -1,7 +1,7 @@
-"""float32, float16 and bfloat16: what each can hold, and rounding to it once, to nearest even.
+"""float32, float16 and bfloat16: the numbers of each, and rounding to it once, to nearest even.
 
-Results stay in float64, which holds every number of all three, so that bfloat16, which NumPy does not have, is no
-special case (IEEE 754-2019, sections 3.3 and 4.3.1; bfloat16 is the upper half of a float32).
+Results stay in float64, which holds every number of all three. So bfloat16 is no special case, although NumPy does not
+have it. See IEEE 754-2019, sections 3.3 and 4.3.1. A bfloat16 is the upper half of a float32.
 """
 
 import math

@@ -1,6 +1,8 @@
-"""Cases in which implementations differ and no other case shows it: for each a request that the options of a choice answer otherwise.
+"""Cases in which implementations differ and no other case shows it. Each is a request whose answer depends on the
+option of a choice.
 
-What is stored is the answer of SPEC.md's own option. That of another one is what refgen answers with it (planted/options.py).
+The file stores the answer of SPEC.md's own option. The answer for another option is refgen's with that option
+(planted/options.py).
 """
 
 from collections.abc import Iterator, Mapping

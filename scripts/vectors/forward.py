@@ -35,7 +35,7 @@ def prompt(name: str, B: int, T: int) -> ndarray:
 
 
 def requests(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What each network is asked."""
+    """The requests to each network."""
     ids = prompt(name, 2, N)
     yield "full", {"input_ids": ids.tolist()}
     mask = (np.arange(16) >= np.array([[0], [5]])).astype(int)
@@ -57,7 +57,7 @@ def cases(tensors: dict[str, ndarray], names: tuple[str, ...] = tuple(DESIGNED))
 
 
 def rejected() -> Iterator[Case]:
-    """What a network cannot compute."""
+    """Requests that a network must refuse."""
     table: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
         ("token", "FWD-23", "an id that is none reads foreign memory or another token's row", {"input_ids": [[1, 40, 2]]}),
         ("context", "FWD-23", "a position that is none is clamped or wraps, and text degrades without an error",

@@ -1,7 +1,7 @@
 """Cases of process: what settings make of logits that are written down, so that every number can be followed.
 
-Logits are small multiples of 1/4, which every format holds; no mass of a prefix lies within 1e-3 of a top-p, so that no case turns
-on how a sum is rounded, except for two equal logits, whose half is exact.
+Logits are small multiples of 1/4, which every format holds. No mass of a prefix lies within 1e-3 of a top-p, so no case
+depends on how a sum is rounded. The exception is two equal logits, whose half is exact.
 """
 
 from collections.abc import Iterator
@@ -91,7 +91,7 @@ def cases() -> Iterator[Case]:
 
 
 def scores_of(request: dict[str, Any]) -> dict[str, Any]:
-    """What must come back."""
+    """The expected answer."""
     arguments = {name: value for name, value in request.items() if name not in ("input_ids", "logits")}
     scores = ReferenceSubject.process(None, request["input_ids"], request["logits"], **arguments)  # type: ignore[arg-type]
     return {"scores": [[None if np.isneginf(x) else float(x) for x in row] for row in scores]}

@@ -89,7 +89,7 @@ def decoding(tokenizer: Tokenizer, name: str, ids: list[int]) -> Case:
 
 
 def special(tokenizer: Tokenizer) -> Iterator[Case]:
-    """End tokens left out, characters cut in two, bytes that are none."""
+    """End tokens left out, characters cut in two, bytes that are not characters."""
     romeo, end = tokenizer.encode("ROMEO:"), tokenizer.encode(END)
     face = tokenizer.encode("🎭")
     table: tuple[tuple[str, list[int], bool, str, str, tuple[str, ...]], ...] = (

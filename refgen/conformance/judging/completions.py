@@ -59,7 +59,7 @@ def wrong_in_stream(deltas: Sequence[str], text: str) -> tuple[str, str]:
         if "\ufffd" in delta and "\ufffd" not in text[len(before) : len(said)]:
             return f"piece {number} is {delta!r}, half a character", "STREAM-03"
         if said.startswith(text):
-            return f"piece {number} goes on with {said[len(text) :]!r} behind the end of the text", "SERVE-04"
+            return f"piece {number} goes on with {said[len(text) :]!r} after the end of the text", "SERVE-04"
         return f"piece {number} is {delta!r}, where the text goes on with {text[len(before) :][:20]!r}", "SERVE-04"
     if len(said) < len(text):
         rest = text[len(said) :]
@@ -119,7 +119,7 @@ def wrong_in_echo(choice: Mapping[str, Any], prompt_text: str, prompt_count: int
     if numbers[0] is not None:
         return f"the first token has logprob {numbers[0]}, and nothing stands before it", "SERVE-06"
     if any(number is None or not number <= 0 for number in numbers[1:]):
-        return "a logprob behind the first is null or positive", "SERVE-06"
+        return "a logprob after the first is null or positive", "SERVE-06"
     return "", ""
 
 

@@ -120,7 +120,7 @@ class Reference:
         """LEN-04. Raises `GarbledError` for more new tokens than the context has room for: the last needs no position."""
         if len(prompt) + len(new_ids) > self.config.n_positions + 1:
             message = (
-                f"{len(new_ids)} new tokens behind {len(prompt)}; the model has {self.config.n_positions} positions"
+                f"{len(new_ids)}  new tokens after  {len(prompt)}; the model has {self.config.n_positions} positions"
             )
             raise GarbledError(message, ("LEN-04",))
 
@@ -129,7 +129,7 @@ class Reference:
         try:
             return self.tokenizer.encode(text)
         except TokenizerError as error:
-            raise GarbledError(f"the text {shown(text)} is none of this model's: {error}") from None
+            raise GarbledError(f"the text {shown(text)} is not a text of this model: {error}") from None
 
     def text_of(self, ids: Sequence[int]) -> str:
         """Ids of the subject's as a text, without special tokens. Raises `GarbledError` for tokens without one."""

@@ -1,7 +1,7 @@
 """Where a wrong forward pass begins: the first stage that rounding does not explain, by the comparison that `refgen compare` makes.
 
-A subject that provides its stages is asked to give them once for each known fault that findings name, and once for
-findings that name no fault. For other subjects the report prints the commands that make the same comparison by hand.
+A subject that provides its stages gives them once for each known fault that findings name, and once for findings that
+name no fault. For other subjects the report prints the commands that make the same comparison by hand.
 """
 
 import shlex

@@ -50,7 +50,8 @@ def run(chain: Chain, ids: ndarray, logits: ndarray) -> ndarray:
 
 @dataclass(frozen=True)
 class SamplerFault:
-    """`plant` puts it into a chain; `rules` are those of SPEC.md it breaks; without all of `settings` it changes nothing.
+    """`plant` puts it into a chain. `rules` are those of SPEC.md that it breaks. Without all of `settings` it changes
+    nothing.
 
     `choice` is the option of SPEC.md's *Stacks* that makes the fault right, if a subject declares it: name=option.
     """
@@ -335,7 +336,7 @@ FAULTS = (
                  instead("top_p", ties_stay), ("top_p",), choice="top_p_ties=all_stay"),
     SamplerFault("top-p-worst-first", "the mass is summed up from the least likely token", ("TOPP-01",),
                  instead("top_p", worst_first), ("top_p",)),
-    SamplerFault("top-p-not-scattered", "what to remove is found among sorted tokens and removed among unsorted ones",
+    SamplerFault("top-p-not-scattered", "the tokens to remove are found in sorted order and removed in unsorted order",
                  ("TOPP-01",), instead("top_p", not_scattered), ("top_p",)),
     SamplerFault("top-p-before-top-k", "top_p looks at the mass of all tokens, not of those that top_k left",
                  ("TOPP-05", "PROC-01"), ordered("top_p", "top_k"), ("top_k", "top_p"),

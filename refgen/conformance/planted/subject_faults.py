@@ -36,7 +36,9 @@ ARRAYS = {"input_ids", "attention_mask", "logits", "prompt_length", "stream"}  #
 
 @dataclass(frozen=True)
 class SubjectFault:
-    """`plant` is the factory of a subject that has it; `rules` are those of SPEC.md that it breaks; `family` the kind of program part it is in."""
+    """`plant` is the factory of a subject that has it, `rules` are those of SPEC.md that it breaks; `family` the kind
+    of program part it is in.
+    """
 
     name: str
     sentence: str

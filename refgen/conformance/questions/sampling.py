@@ -147,7 +147,7 @@ class LawCheck:
                 verdict = Verdict.FAIL if option == "error" else Verdict.CHOICE
                 return Finding(verdict, f"temperature 0 is answered; declared is temperature_zero={option}")
             if several is None:
-                return Finding(Verdict.INCONCLUSIVE, "answers by text without ids, whose tokens cannot be told")
+                return Finding(Verdict.INCONCLUSIVE, "answers with text without ids, so its tokens are unknown")
             for row in several:
                 lab.reference(self.model).fits(prompt, row)
             for rows in self.grouped(lab, prompt, several):
@@ -383,7 +383,7 @@ LAWS = (
     IndependenceCheck("sampling.numbers", ("SAMP-04", "SAMP-07", "SAMP-05"),
                       "tokens share random numbers, with the step before, another row or another request", LOADED, {},
                       draws=4096, least=4096, fewest=16, steps=16),
-    law("plain", ["SAMP-01"], "tokens come more or less often than the model says", LOADED, {}),
+    law("plain", ["SAMP-01"], "tokens come more or less often than the model's probabilities", LOADED, {}),
     law("settings", ["PROC-01"], "settings are taken and do nothing: each of these alone leaves one token", LOADED,
         {"temperature": 1e-4, "top_p": 1e-9}, least=64),
     law("temperature.low", ["TEMP-01"], "temperature does not make text surer as it should", LOADED, {"temperature": 0.5}),

@@ -1,8 +1,8 @@
 """The border: whatever a subject sends becomes a typed, bounded answer here, or a `GarbledError` that says what was expected.
 
-Past the border there are only these: int within 64 bits, float, str of valid Unicode, float64 arrays of class ndarray
-that nobody else holds, and lists and objects of these. Bytes become values in `read_json` and `read_events`, values
-become answers in `checked`; what an answer may be is in docs/subjects.md.
+Past the border there are only these types: int within 64 bits, float, str of valid Unicode, float64 arrays of class
+ndarray, and lists and objects of them. Nobody else holds the arrays. Bytes become values in `read_json` and
+`read_events`, values become answers in `checked`; what an answer may be is in docs/subjects.md.
 
 Values that are Python objects are read by values.py. How much is read is bounded by what was asked.
 """
@@ -35,7 +35,7 @@ SCALARS = frozenset({int, float, *(np.dtype(code).type for code in "bhilqBHILQef
 
 
 def read_json(raw: bytes, what: str) -> Any:
-    """The value of a JSON text; `what` it is, for the message: "the answer to encode"."""
+    """The value of a JSON text. `what` it is, for the message: "the answer to encode"."""
     if len(raw) > BODY:
         raise GarbledError(f"{what} is longer than {BODY} bytes")
     try:

@@ -79,7 +79,7 @@ class Program:
         number = answer.pop("id", None)
         if type(number) is not int or number != self._number:
             raise GarbledError(
-                f"{what} has not the request's id {self._number}: {shown(line[:NAME].decode('utf-8', 'replace').strip())}"
+                f"{what} does not have the request's id {self._number}: {shown(line[:NAME].decode('utf-8', 'replace').strip())}"
             )
         if "skipped" in answer:
             raise SkippedError(words(answer["skipped"]))

@@ -28,7 +28,7 @@ PLAIN = (int, float, str, bytes, bytearray, complex, type(None), range, set, fro
 def unwrapped(value: Any, must: str, room: int) -> Any:  # noqa: C901, PLR0911 - one line for each kind of value
     """One level of a value as a plain one: ndarray, list, dict with keys of str, str, int, float, bool or None.
 
-    Lists and arrays of more than `room` elements are refused, as is what is none of these.
+    Lists and arrays of more than `room` elements are refused, and so is a value of any other type.
     """
     kind = type(value)
     if value is None or any(kind is each for each in (bool, int, float, str)):

@@ -15,8 +15,8 @@ bound rounds once more, by u times as much. `slack` is therefore K + 2 times u, 
 than the rounding of the norms and of g takes away while K < 2**40.
 
 There are three assumptions. Addition, multiplication and conversion of float64 and float32 follow IEEE 754, subnormal
-numbers included. The BLAS multiplies and adds (Strassen's method would need another bound). exp, tanh, erf and log1p of
-the float64 library are right to 2**-41, a thousand times less than any of them promises.
+numbers included. The BLAS multiplies and adds (Strassen's method would need another bound). In the float64 library exp,
+tanh, erf and log1p are right to 2**-41, a thousand times less than any of them promises.
 
 Axes    M rows, K terms of a sum, N columns.
 """
@@ -62,8 +62,8 @@ def round_once(nearest: float, rest: Callable[[], float | Decimal]) -> np.float3
     """CANON-02. The float32 nearest to an exact value, given the float64 nearest to it and, optionally, the rest.
 
     Rounding first to float64 and then to float32 could round twice in one direction. The exact value lies between the
-    two neighbours of `nearest`; if these round differently, an inexact `nearest` is replaced by the one of the two
-    float64 around the exact value whose last bit is odd: no float32 and no middle between two is odd.
+    two neighbours of `nearest`. If these round differently, an inexact `nearest` is replaced. Of the two float64 around
+    the exact value, the one whose last bit is odd takes its place: no float32 and no middle between two is odd.
     """
     below, above = math.nextafter(nearest, -math.inf), math.nextafter(nearest, math.inf)
     if np.float32(below) == np.float32(above):

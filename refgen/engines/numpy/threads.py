@@ -1,8 +1,8 @@
 """Threads: as many as NumPy's BLAS has, and work shared among them row by row. Changes no result.
 
-There is one number of threads, the BLAS's own. `set_num_threads` changes it, and so do tools such as threadpoolctl, or
-OPENBLAS_NUM_THREADS or OMP_NUM_THREADS before Python starts. refgen shares its work among the same number, so there are
-never more at work.
+There is one number of threads, the BLAS's own. `set_num_threads` and tools such as threadpoolctl change it, and so do
+OPENBLAS_NUM_THREADS or OMP_NUM_THREADS before Python starts. The work of refgen is shared among the same number, so
+there are never more.
 """
 
 import ctypes
@@ -44,7 +44,7 @@ def set_num_threads(count: int) -> None:
     if (tell := openblas("set")) is None:
         raise InputError(
             f"count={count}",
-            "this NumPy's BLAS cannot be told how many threads to use",
+            "refgen cannot set the number of threads of this NumPy's BLAS",
             remedy="Set OMP_NUM_THREADS before Python starts.",
         )
     tell(count)

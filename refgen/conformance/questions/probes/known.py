@@ -193,7 +193,7 @@ def clock_plain() -> Probe:
         says("padded", ["PAD-04", "PAD-05", "BATCH-01"], "padding moves the positions of a row",
              [ids("AAAA"), ids("A"), ids("AA")], [line(3, 8), line(0, 5), line(1, 6)],
              kills=(*MOVED, *CACHED, "position-counts-padding")),
-        says("end", ["STOP-02"], "text goes on behind the end token", [ids("ABC")], [line(2, 10)], "eos", max_new_tokens=20),
+        says("end", ["STOP-02"], "text goes on after the end token", [ids("ABC")], [line(2, 10)], "eos", max_new_tokens=20),
         says("end-at-the-limit", ["STOP-01"], "an end token that comes with the last allowed token is reported as length",
              [ids("ABC")], [line(2, 10)], "eos", bug="EDGE_CASE"),
         says("end-behind-the-limit", ["STOP-01", "LEN-01"], "one token too many or too few", [ids("ABC")], [line(2, 9)],
@@ -212,7 +212,7 @@ def clock_plain() -> Probe:
              [ids("ABCDEFGH"), ids("A"), ids("ABCD")], [line(7, 10), line(0, 6), line(3, 9)], ["eos", "length", "length"]),
         says("minimum", ["LEN-07"], "min_new_tokens counts the prompt, or one too many", [ids("ABCDEFGH")],
              [[*line(7, 9), LETTERS.index("J"), *line(10, 12)]], min_new_tokens=4),
-        says("first-step-only", ["LEN-01"], "one new token is none or two", [ids("ABCDE")], [line(4, 5)], bug="EDGE_CASE"),
+        says("first-step-only", ["LEN-01"], "one new token gives no token or two", [ids("ABCDE")], [line(4, 5)], bug="EDGE_CASE"),
         context(script),
     )  # fmt: skip
 

@@ -173,7 +173,7 @@ def induction() -> Probe:
     probe = Probe("induction", "What followed the last occurrence.", ("FWD-03", "FWD-09", "CACHE-02"), config, tensors,
                   letters, special(config))  # fmt: skip
     return probe.asked(
-        says("repeat", ["FWD-09", "CACHE-02"], "what was read before is not found again", [ids("LABCDEA")], [ids("BCDEAB")],
+        says("repeat", ["FWD-09", "CACHE-02"], "earlier text is not found again", [ids("LABCDEA")], [ids("BCDEAB")],
              kills=("cached-mask-top-left",)),
         says("last-of-two", ["FWD-08"], "not the last occurrence is found", [ids("LABGAEFA")], [ids("EFAEF")]),
         says("padded", ["PAD-05", "BATCH-01"], "padding is seen", [ids("LABCDEFGHC"), ids("LAKBA")],
@@ -226,7 +226,7 @@ def leak(name: str, H: int, strong: float, sentence: str) -> Probe:
         return replace(case, request={**case.request, "input_ids": filled})
 
     return probe.asked(
-        says("future", ["FWD-09"], "a token sees the one behind it", [ids("ABCDEX", letters)], [[fine] * 6], kills=FUTURE),
+        says("future", ["FWD-09"], "a token sees the one after it", [ids("ABCDEX", letters)], [[fine] * 6], kills=FUTURE),
         says("nothing-to-see", ["FWD-09"], "the probe is not computed rightly", [ids("ABCDE", letters)], [[fine] * 3]),
         says("something-to-see", ["FWD-09"], "the probe is not computed rightly", [ids("AXCDE", letters)], [[seen] * 3]),
         padded(["ABCDEFG", "ABC", "D"]),

@@ -274,19 +274,19 @@ def normed(
 
 def variance() -> Probe:
     """Eight numbers, so that dividing by 7 instead makes 0.935 of 1; and a mean of 8, without which it would be 1.1."""
-    return normed("variance", "The variance. u: divided by C - 1, r: nothing subtracted, o: right.", "uor",
+    return normed("variance", "The variance: o is right, u is divided by C - 1, and r subtracts nothing.", "uor",
                   (0.96875, 1.0625), 1.0, 8.0, 6, ("unbiased-variance", "no-mean", "no-norm-gain", "no-norm-bias",
                   "no-final-norm", "no-final-norm-bias", "final-norm-twice"))  # fmt: skip
 
 
 def epsilon() -> Probe:
     """Deviations of 0.001, whose square is a tenth of epsilon: 0.30 is right, 0.70 is 1e-6, 1 is less or outside of the root."""
-    return normed("epsilon", "The epsilon of layer norms. l: more than 1e-5, s: 1e-6, z: less, or outside the root, o: right.",
+    return normed("epsilon", "The epsilon of layer norms: o is right, l is more than 1e-5, s is 1e-6, and z is less or outside the root.",
                   "losz", (0.2, 0.45, 0.85), 2.0**-10, 0.0, 1, ("epsilon-1e-6", "epsilon-1e-12", "epsilon-outside"))  # fmt: skip
 
 
 def epsilon_large() -> Probe:
     """An epsilon of 1 makes 0.71 of 1; who does not read the configuration says x."""
-    return normed("epsilon-large", "A model with an epsilon of 1. h: outside the root, x: not read, o: right.",
+    return normed("epsilon-large", "A model with an epsilon of 1: o is right, h puts it outside the root, and x does not read it.",
                   "hox", (0.6, 0.85), 1.0, 0.0, 6, ("epsilon-1e-5", "epsilon-1e-6", "epsilon-1e-12", "epsilon-outside"),
                   layer_norm_epsilon=1.0)  # fmt: skip

@@ -89,7 +89,7 @@ def table() -> Probe:
         says("only-the-row", ["NGRAM-02", "BATCH-01"], "another row's pairs, or padding, are forbidden",
              [ids("ABCA"), ids("A"), ids("CA")], [ids("DAKA"), ids("BCAD"), ids("BCFG")], no_repeat_ngram_size=2,
              bug="EDGE_CASE"),
-        says("penalty", ["REP-01"], "what was said is said again", [ids("A")], [ids("BCFGHD")], repetition_penalty=4.0),
+        says("penalty", ["REP-01"], "earlier tokens are produced again", [ids("A")], [ids("BCFGHD")], repetition_penalty=4.0),
         says("bad-word", ["BAD-01"], "a forbidden pair is said", [ids("A")], [ids("BEFGHA")], bad_words_ids=[ids("BC")]),
     )  # fmt: skip
 

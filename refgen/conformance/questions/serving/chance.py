@@ -48,7 +48,7 @@ def biased_a_little(talk: ServerTalk) -> Finding:
             text = talk.choice(walk.prompt, max_tokens=1, logit_bias={str(other.ids[0]): bias})["text"]
             if text != talk.known.text_of(expected, 1):
                 return failed(
-                    f"logit_bias {bias:.4g} for a token {gap:.4g} behind: observed {text!r}, "
+                    f"logit_bias {bias:.4g} for a token {gap:.4g} after it: observed {text!r}, "
                     f"expected {talk.known.text_of(expected, 1)!r}"
                 )
         return passed()
@@ -62,7 +62,7 @@ def same_seed(talk: ServerTalk) -> Finding:
     return compared(texts[1], texts[0], "the second answer with a seed")
 
 
-@asks("seed.other", "SAMP-05", "TEMP-01", why="chance that never changes is none", needs=["seed"])
+@asks("seed.other", "SAMP-05", "TEMP-01", why="chance that never changes is not chance", needs=["seed"])
 def other_seeds(talk: ServerTalk) -> Finding:
     """Other seeds, other texts, unless that is likely not to happen."""
     choices = [

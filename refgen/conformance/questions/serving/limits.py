@@ -45,7 +45,7 @@ def end_of_the_context(talk: ServerTalk) -> Finding:
     return chosen(talk, "context_end", "n_plus_1" if found == 3 else "n")
 
 
-@asks("request.unknown", "SERVE-10", why="whoever misspells a field should hear of it")
+@asks("request.unknown", "SERVE-10", why="a user who misspells a field should get an error")
 def unknown_field(talk: ServerTalk) -> Finding:
     """An unknown field is refused or ignored, and the report only notes which."""
     try:

@@ -172,7 +172,7 @@ class Material:
             z = self.reference.model([new], past_key_values=cache, logits_to_keep=1).logits[0, -1]
             fitting = [token for token, each in enumerate(spelled) if each and rest.startswith(each)]
             if not fitting:
-                raise GarbledError(f"the text {shown(text)} is none of this model's: no token gives {shown(rest)}")
+                raise GarbledError(f"the text {shown(text)} is not a text of this model: no token gives {shown(rest)}")
             self.reference.fits(prompt, [*ids, 0])
             new = [max(fitting, key=lambda token: z[token])]
             ids += new

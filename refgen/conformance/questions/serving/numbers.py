@@ -25,7 +25,7 @@ from refgen.conformance.questions.serving.text import across, inside, plain_text
 from refgen.oracle.noise import LOGIT
 
 
-@asks("logprobs.lists", "SERVE-05", why="numbers beside the wrong token mislead whoever uses them", needs=["logprobs"])
+@asks("logprobs.lists", "SERVE-05", why="numbers beside the wrong token mislead their users", needs=["logprobs"])
 def logprobs_are_aligned(talk: ServerTalk) -> Finding:
     """One logprob a token, none positive, the best one for each token of greedy text."""
     walk = talk.known.best
@@ -39,7 +39,7 @@ def logprobs_are_aligned(talk: ServerTalk) -> Finding:
 
 
 @asks(
-    "logprobs.stop", "SERVE-05", why="behind a stop string the lists no longer fit the text", needs=["logprobs", "stop"]
+    "logprobs.stop", "SERVE-05", why="after a stop string the lists no longer fit the text", needs=["logprobs", "stop"]
 )
 def logprobs_to_a_stop(talk: ServerTalk) -> Finding:
     """The lists are as long as each other, and their tokens hold the text, where a stop string cuts it."""
