@@ -1,24 +1,26 @@
 """The command line: `refgen COMMAND`. Results go to stdout, everything else to stderr.
 
-Each command has a file beside this one: `add(commands)` declares it, `run(options)` does it and may give an exit code.
+Each command has a file in `commands/`: `add(commands)` declares it, `run(options)` does it and may give an exit code.
 
-Exit codes: 0 done · 1 an error in the input, said in one line, or a verdict that is no pass · 2 wrong usage · 4 a bug of refgen
-in `check` or `replay` · 130 interrupted · 141 nobody reads the output any more.
+Exit codes: 0 done, or right · 1 a verdict that is not right · 2 a wrong option, value or file, said in one line · 3 inconclusive ·
+4 a bug of refgen · 130 interrupted · 141 nobody reads the output any more.
 """
 
 import argparse
+import importlib
 import os
+import pkgutil
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import refgen
-from refgen.cli import bench, check, compare, generate, judge, matrix, probes, prove, replay, spec, trace, vectors
+from refgen.cli import commands
 from refgen.errors import IgnoredSettingWarning, RefgenError
 
-COMMANDS = (generate, check, replay, matrix, trace, compare, judge, prove, probes, vectors, spec, bench)
-INTERRUPTED, BROKEN_PIPE = 130, 141
+COMMANDS = tuple(each.name for each in pkgutil.iter_modules(commands.__path__))
+USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except (RefgenError, OSError, UnicodeError, MemoryError) as error:
         print(f"refgen: error: {error or type(error).__name__}", file=sys.stderr)
-        return 1
+        return USAGE
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return INTERRUPTED
@@ -51,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     """All commands and options."""
     top = argparse.ArgumentParser(prog="refgen", description="The executable specification of GPT-2 text generation.")
     top.add_argument("--version", action="version", version=f"refgen {refgen.__version__}")
-    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add(commands)
+    declared = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        importlib.import_module(f"refgen.cli.commands.{name}").add(declared)
     return top

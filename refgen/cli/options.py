@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,24 +46,26 @@ def check_picture(path: Path | None, error: type[RefgenError]) -> None:
     check_output(path, error)
 
 
-def add_reports(command: Any) -> None:
-    """--record and the other formats of a report, for `check_reports` and `write_reports`."""
-    files = {
-        "record": "JSON lines, for refgen matrix",
-        "html": "one page (needs jinja2)",
-        "junit": "XML for CI servers",
-        "badge": "JSON for shields.io",
-    }
-    for name, what in files.items():
-        command.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write the results there: {what}")
+REPORTS = {
+    "record": "JSON lines, for refgen report",
+    "html": "one page (needs jinja2)",
+    "junit": "XML for CI servers",
+    "badge": "JSON for shields.io",
+}
+
+
+def add_reports(command: Any, forms: Iterable[str] = REPORTS) -> None:
+    """--record and the other forms of a report, for `check_reports` and `write_reports`."""
+    for name in forms:
+        command.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write the results there: {REPORTS[name]}")
     command.add_argument("--json", action="store_true", help="print the record, JSON lines, instead of the report")
     command.add_argument("--quiet", action="store_true", help="print the verdict alone")
 
 
 def check_reports(options: argparse.Namespace) -> None:
     """Refuses reports that cannot be written, before any work is done for them."""
-    for path in (options.record, options.html, options.junit, options.badge):
-        check_output(path, ConformanceError)
+    for name in REPORTS:
+        check_output(getattr(options, name, None), ConformanceError)
     if options.html is not None:
         from refgen.conformance.reports import page  # noqa: PLC0415 - only with this option
 
@@ -88,7 +91,7 @@ def write_reports(run: "Run", options: argparse.Namespace) -> int:
         "badge": badge.write_badge,
     }
     for name, write in writers.items():
-        path = getattr(options, name)
+        path = getattr(options, name, None)
         if path is not None:
             write(run, path)
     told = map(json.dumps, record.entries(run)) if options.json else terminal.lines(run)

@@ -1,28 +1,11 @@
-"""`refgen vectors DIR`: the cases of the conformance kit and all models they name, for programs in any language."""
+"""`refgen export vectors DIR`: the cases of the conformance kit and all models they name."""
 
 import argparse
 import shutil
-from pathlib import Path
-from typing import Any
 
 from refgen.errors import ConformanceError
 from refgen.progress import tell
 from refgen.shipped import BUILT_IN, find_model
-
-
-def add(commands: Any) -> None:
-    """Declares the command."""
-    command = commands.add_parser(
-        "vectors",
-        help="write the kit's cases and models to a folder",
-        description="Write all cases of the conformance kit, their schema, and the models they name. docs/cases.md describes them.",
-        epilog="Example: refgen vectors vectors",
-    )
-    command.set_defaults(run=run)
-    command.add_argument(
-        "--seed", type=int, metavar="N", help="write the networks that refgen check --seed N draws, too"
-    )
-    command.add_argument("folder", metavar="DIR", type=Path, help="is made if it is not there")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -46,7 +46,7 @@ def find_format(dtype: str) -> Format:
     """The format of that name; raises `OracleError` for one that is not here."""
     if dtype not in FORMATS:
         remedy = (
-            "refgen's own float64 is what others are compared with; refgen prove bounds it."
+            "refgen's own float64 is what others are compared with; refgen generate --proof bounds it."
             if dtype == "float64"
             else ""
         )

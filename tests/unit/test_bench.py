@@ -418,7 +418,7 @@ def test_the_command_prints_a_report_and_shows_it_again(capsys, tmp_path, tiny_f
 )
 def test_wrong_options(capsys, arguments, message):
     """Each is an error in one line, before anything is measured."""
-    assert main(["bench", *arguments]) == 1
+    assert main(["bench", *arguments]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith(f"refgen: error: {message}")
@@ -428,7 +428,7 @@ def test_wrong_options(capsys, arguments, message):
 def test_show_needs_a_report(capsys, tmp_path):
     """Another JSON file is none."""
     (tmp_path / "other.json").write_text("{}")
-    assert main(["bench", "--show", str(tmp_path / "other.json")]) == 1
+    assert main(["bench", "--show", str(tmp_path / "other.json")]) == 2
     assert "is no report of refgen bench" in capsys.readouterr().err
 
 
@@ -450,7 +450,7 @@ def test_peers_are_chosen_by_name():
 def test_a_plot_needs_matplotlib(monkeypatch, capsys, tmp_path):
     """Said before anything is measured."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert main(["bench", "--plot", str(tmp_path / "a.png")]) == 1
+    assert main(["bench", "--plot", str(tmp_path / "a.png")]) == 2
     assert "--plot: needs matplotlib. pip install matplotlib" in capsys.readouterr().err
 
 

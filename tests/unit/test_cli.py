@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from refgen.cli import main
-from refgen.cli.generate import OPTIONS
+from refgen.cli.commands.generate import OPTIONS
 from refgen.generation.config import SETTINGS
 
 ROOT = Path(__file__).parents[2]
@@ -119,7 +119,7 @@ def test_options_are_settings(capsys, shakespeare, arguments, settings):
 def test_options_that_are_refused(capsys, arguments, message):
     """CFG-10: a value that cannot be read is one line with the option, the value and what it must be."""
     code, out, err = run(capsys, "generate", "A", *arguments)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert err.startswith("refgen: error: ")
     assert message in err
     assert err.count("\n") == 1
@@ -204,18 +204,20 @@ def test_prompts_from_stdin_and_from_nothing(capsys, shakespeare):
     (["a" + " a" * 255], "refgen: error: the default length: ends at 256 columns, and the prompt already has 256 [LEN-02]."),
 ])  # fmt: skip
 def test_errors_are_one_line(capsys, arguments, message):
-    """What is wrong goes to stderr in one line with exit code 1, and nothing to stdout."""
+    """What is wrong goes to stderr in one line with exit code 2, and nothing to stdout."""
     code, out, err = run(capsys, "generate", *arguments)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert err.startswith(message)
     assert err.count("\n") == 1
 
 
 def test_proofs_of_a_continuation(capsys, shakespeare):
-    """FWD-30: `refgen prove` prints the greedy tokens, one a line with its margin and digits; --json says the same."""
+    """FWD-30: `refgen generate --proof` prints the greedy tokens, one a line with its margin and digits; --json says the same."""
     model, tokenizer = shakespeare
-    code, out, err = run(capsys, "prove", "ROMEO:", "--tokens", "3")
-    rows = [json.loads(line) for line in run(capsys, "prove", "ROMEO:", "--tokens", "3", "--json")[1].splitlines()]
+    code, out, err = run(capsys, "generate", "ROMEO:", "--proof", "-n", "3")
+    rows = [
+        json.loads(line) for line in run(capsys, "generate", "ROMEO:", "--proof", "-n", "3", "--json")[1].splitlines()
+    ]
     assert (code, err) == (0, "")
     ids = tokenizer(["ROMEO:"], return_tensors="np")["input_ids"]
     assert [row["token"] for row in rows] == model.generate(ids, max_new_tokens=3)[0, ids.shape[1] :].tolist()
@@ -224,15 +226,18 @@ def test_proofs_of_a_continuation(capsys, shakespeare):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ([""], "refgen: error: PROMPT: is empty."),
-    (["a", "--tokens", "0"], "refgen: error: --tokens 0: must be at least 1."),
+    ([""], "refgen: error: PROMPT: is empty"),
+    (["a", "--max-new-tokens", "0"], "refgen: error: --max-new-tokens 0: must be at least 1"),
+    (["a", "--top-k", "5", "--do-sample"], "refgen: error: --do-sample: does not go with --proof"),
+    (["a", "--seed", "0"], "refgen: error: --seed: does not go with --proof"),
+    (["--bos", "1"], "refgen: error: --bos: does not go with --proof"),
     (["a", "--bits", "53"], "refgen: error: bits=53: must be a whole number from 160 to 4096."),
     (["a", "--model", "nowhere"], "refgen: error: nowhere: is neither a folder nor a built-in model"),
 ])  # fmt: skip
 def test_proofs_that_are_refused(capsys, arguments, message):
-    """One line on stderr, exit code 1."""
-    code, out, err = run(capsys, "prove", *arguments)
-    assert (code, out) == (1, "")
+    """One line on stderr, exit code 2."""
+    code, out, err = run(capsys, "generate", "--proof", *arguments)
+    assert (code, out) == (2, "")
     assert err.startswith(message)
     assert err.count("\n") == 1
 
@@ -255,7 +260,7 @@ def test_settings_without_effect_are_noted():
 def test_threads_are_set(capsys, monkeypatch):
     """--threads says how many; the text is the same."""
     told = []
-    monkeypatch.setattr("refgen.cli.generate.set_num_threads", told.append)
+    monkeypatch.setattr("refgen.cli.commands.generate.set_num_threads", told.append)
     plain = run(capsys, "generate", "A", "--max-new-tokens", "3")
     assert run(capsys, "generate", "A", "--max-new-tokens", "3", "--threads", "1") == plain
     assert told == [1]
@@ -292,7 +297,7 @@ def test_ctrl_c_ends_quietly(capsys, monkeypatch):
         streamer.put(np.array([[5]]))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("refgen.cli.generate.GPT2LMHeadModel.generate", interrupted)
+    monkeypatch.setattr("refgen.cli.commands.generate.GPT2LMHeadModel.generate", interrupted)
     code, out, err = run(capsys, "generate", "A")
     assert (code, err) == (130, "\n")
     assert out

@@ -334,7 +334,7 @@ def test_the_command_with_two(capsys, files):
     assert (told["diagnosis"]["named"], told["diagnosis"]["suspect"]) == ("gelu-erf", "OTHER")
     assert "OTHER looks like MINE with gelu-erf: " in told["sentence"]
     code, out, err = run(capsys, files / "right.safetensors", "--other-dtype", "bfloat16")
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert err == "refgen: error: --other-dtype: speaks of a second file, which is not given.\n"
 
 
@@ -352,7 +352,7 @@ def test_a_picture_without_matplotlib(capsys, files, tmp_path, monkeypatch):
     """Without it, what to install is said before anything is computed."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     code, out, err = run(capsys, files / "right.safetensors", "--plot", tmp_path / "p.png")
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert err == "refgen: error: --plot: needs matplotlib. pip install matplotlib\n"
 
 
@@ -364,6 +364,6 @@ def test_the_command_refuses(capsys, files, monkeypatch):
         ([files / "right.safetensors", "--plot", "nowhere/p.png"], "nowhere/p.png: lies in no folder that exists"),
     ):
         code, out, err = run(capsys, *arguments)
-        assert (code, out) == (1, "")
+        assert (code, out) == (2, "")
         assert message in err
         assert err.count("\n") == 1

@@ -389,7 +389,7 @@ def records(tmp_path):
 def test_matrix(records, capsys, tmp_path):
     """Subjects down, claims across, with the verdict; as a page too."""
     target = tmp_path / "matrix.html"
-    assert main(["matrix", *records, "--html", str(target)]) == 0
+    assert main(["report", *records, "--html", str(target)]) == 0
     assert capsys.readouterr() == (MATRIX, "")
     found = parsed(target)
     assert "FWD-16 GELU" in found.text
@@ -398,17 +398,37 @@ def test_matrix(records, capsys, tmp_path):
 
 def test_matrix_as_json(records, capsys):
     """The same for programs."""
-    assert main(["matrix", *records, "--json"]) == 0
+    assert main(["report", *records, "--json"]) == 0
     bad, good = json.loads(capsys.readouterr().out)
     assert (bad["verdict"], bad["exit_code"], bad["suspects"][0]) == ("wrong", 1, "FWD-16")
     assert good["counts"] == GOOD.counts
     assert good["claims"] == {name: each.verdict for name, each in GOOD.claims.items()}
 
 
-def test_matrix_refuses_what_is_no_record(tmp_path, capsys):
+def test_one_record_again(records, capsys, tmp_path):
+    """One record is shown as its check showed it, in every form; the exit code is 0 whatever the verdict."""
+    files = [word for name in ("html", "junit", "badge") for word in (f"--{name}", str(tmp_path / name))]
+    assert main(["report", records[0], *files]) == 0
+    assert capsys.readouterr() == ("\n".join(terminal.lines(RUN)) + "\n", "")
+    page.write_html(RUN, tmp_path / "page")
+    assert (tmp_path / "html").read_text() == (tmp_path / "page").read_text()
+    assert (tmp_path / "junit").stat().st_size
+    assert (tmp_path / "badge").stat().st_size
+    assert main(["report", records[0], "--quiet"]) == 0
+    assert capsys.readouterr().out == RUN.overall.sentence + "\n"
+
+
+def test_several_records_are_a_table_only(records, capsys):
+    """What only one record has is refused for several."""
+    for flag in (["--quiet"], ["--junit", "x"], ["--badge", "x"]):
+        assert main(["report", *records, *flag]) == 2
+        assert capsys.readouterr().err == f"refgen: error: {flag[0]}: is of one record, and there are several.\n"
+
+
+def test_report_refuses_what_is_no_record(tmp_path, capsys):
     """One line on stderr."""
     (tmp_path / "x.jsonl").write_text("{}")
-    assert main(["matrix", str(tmp_path / "x.jsonl")]) == 1
+    assert main(["report", str(tmp_path / "x.jsonl")]) == 2
     assert capsys.readouterr().err.endswith("x.jsonl: is not a record of refgen check: it has no header.\n")
 
 
@@ -456,11 +476,11 @@ def test_every_report_of_a_real_run(tmp_path, monkeypatch, capsys, factory, code
     assert (suites.get("failures") == "0") == (code == 0)
     message = json.loads((tmp_path / "run.badge").read_text())["message"]
     assert message == ("float32: sampling wrong" if code else "float32: tokenizer, sampling right")
-    assert main(["replay", "run.traffic", "--record", "again.record"]) == code
+    assert main(["check", "run.traffic", "--record", "again.record"]) == code
     again = read_jsonl(tmp_path / "again.record")
     assert [(each.id, each.finding) for each in again.results] == [(each.id, each.finding) for each in run.results]
     assert again.declared == run.declared
-    assert main(["matrix", "run.record", "again.record", "--html", "matrix.html"]) == 0
+    assert main(["report", "run.record", "again.record", "--html", "matrix.html"]) == 0
     for repeat in [line.removeprefix("  $ refgen ") for line in out.splitlines() if line.startswith("  $ ")][:1]:
         assert "--claim sampling" in repeat
         assert main(shlex.split(repeat)) == 1

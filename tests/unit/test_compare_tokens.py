@@ -1,4 +1,4 @@
-"""`refgen judge` as a shell sees it."""
+"""`refgen compare` as a shell sees it."""
 
 import json
 
@@ -14,7 +14,7 @@ def judge(tmp_path, capsys):
     def run(entries, *arguments):
         file = tmp_path / "tokens.json"
         file.write_text(json.dumps(entries))
-        code = main(["judge", str(file), *arguments])
+        code = main(["compare", str(file), *arguments])
         printed = capsys.readouterr()
         return code, printed.out, printed.err.replace(str(file), "FILE")
 
@@ -66,12 +66,12 @@ def test_rows_and_json(judge):
 def test_what_is_refused(judge, entries, message):
     """One line with the file, the entry and what it must be."""
     code, out, err = judge(entries)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
 
 
 def test_a_file_that_is_not_there(capsys):
     """The remedy says what the file holds."""
-    assert main(["judge", "nowhere.json"]) == 1
+    assert main(["compare", "nowhere.json"]) == 2
     assert "nowhere.json: does not exist. It names prompt_ids and new_ids" in capsys.readouterr().err

@@ -204,6 +204,14 @@ def add(commands: Any) -> None:
         action="store_true",
         help="one JSON object a continuation: prompt, text, ids, finish, seed",
     )
+    output.add_argument(
+        "--proof",
+        action="store_true",
+        help="prove that each token has the highest logit, and print the proof; see docs/proofs.md",
+    )
+    output.add_argument(
+        "--bits", type=int, metavar="F", help="of --proof: bits after the binary point (default: as many as it takes)"
+    )
     output.add_argument("--logprobs", action="store_true", help="in it, the log-probability of each new id as well")
     output.add_argument("--skip-prompt", action="store_true", help="print only what is new")
 
@@ -237,6 +245,11 @@ def run(options: argparse.Namespace) -> None:
     if options.logprobs and not options.json:
         raise InputError("--logprobs", "are told in JSON", "OUT-08", "Add --json.")
     settings = settings_of(options, tokenizer)
+    if options.proof:
+        prove(options, settings, model, tokenizer, prompt)
+        return
+    if options.bits is not None:
+        raise InputError("--bits", "goes with --proof", "FWD-30", "Add --proof.")
     ids = None if prompt is None else tokenizer([prompt], return_tensors="np")["input_ids"]
     if options.negative_prompt is not None:
         settings["negative_prompt_ids"] = np.array([tokenizer.encode(options.negative_prompt)])
@@ -264,6 +277,45 @@ def run(options: argparse.Namespace) -> None:
     else:
         shown = output.sequences[:, width * options.skip_prompt :].tolist()
         print("\n---\n".join(tokenizer.decode(row, skip_special_tokens=True) for row in shown))
+
+
+PROVED = {"max_new_tokens", "eos_token_id"}  # what settings a proof takes
+
+
+def prove(
+    options: argparse.Namespace,
+    settings: Mapping[str, Any],
+    model: GPT2LMHeadModel,
+    tokenizer: Tokenizer,
+    prompt: str | None,
+) -> None:
+    """The greedy continuation with its proof; raises `InputError` for an option that a proof does not take."""
+    from refgen.cli import proof  # noqa: PLC0415 - only with this option
+
+    flags = {option.setting: option.flag for group in OPTIONS.values() for option in group}
+    refused = [flags[name] for name in settings if name not in PROVED]
+    others = {"--seed": "seed", "--assistant-model": "assistant_model", "--negative-prompt": "negative_prompt",
+              "--logprobs": "logprobs", "--skip-prompt": "skip_prompt"}  # fmt: skip
+    refused += [flag for flag, name in others.items() if getattr(options, name) not in (None, False)]
+    if refused:
+        raise InputError(
+            refused[0], "does not go with --proof", "FWD-30", "A proof is of greedy tokens of the exact network."
+        )
+    if prompt is None:
+        raise InputError("PROMPT", "is missing", "FWD-30", "A proof begins with a prompt.")
+    count = settings.get("max_new_tokens", model.generation_config.max_new_tokens or 20)
+    if count < 1:
+        raise InputError(f"--max-new-tokens {count}", "must be at least 1", "FWD-30")
+    ends = settings.get("eos_token_id", model.generation_config.eos_token_id)
+    proof.show(
+        model,
+        tokenizer,
+        np.array(tokenizer.encode(prompt)),
+        count,
+        [] if ends is None else np.reshape(ends, -1).tolist(),
+        options.bits,
+        options.json,
+    )
 
 
 def show_json(output: GenerateOutput, prompt: str | None, width: int, tokenizer: Tokenizer) -> None:

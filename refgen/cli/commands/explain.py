@@ -1,4 +1,4 @@
-"""`refgen trace PROMPT`: what the network computes on its way, stage by stage."""
+"""`refgen explain PROMPT`: what the network computes on its way, stage by stage."""
 
 import argparse
 from pathlib import Path
@@ -18,10 +18,10 @@ from refgen.tokenizer import Tokenizer
 def add(commands: Any) -> None:
     """Declares the command."""
     command = commands.add_parser(
-        "trace",
+        "explain",
         help="show or save every intermediate array",
         description="Run PROMPT through the network; list every stage in the order of refgen/model.py, or save them all.",
-        epilog="Example: refgen trace 'ROMEO:' --stages 'h.0.attn.*'",
+        epilog="Example: refgen explain 'ROMEO:' --stages 'h.0.attn.*'",
     )
     command.set_defaults(run=run)
     command.add_argument("prompt", nargs="?", metavar="PROMPT", help="the text")
@@ -33,7 +33,9 @@ def add(commands: Any) -> None:
         metavar="PATTERN",
         help="such as lm_head or 'h.*.mlp.act'; repeat for more (default: all)",
     )
-    command.add_argument("--tokens", type=int, default=0, metavar="N", help="go on greedily for N tokens (default: 0)")
+    command.add_argument(
+        "-n", "--max-new-tokens", type=int, default=0, metavar="N", help="go on greedily for N tokens (default: 0)"
+    )
     add_model(command)
     command.add_argument("--dtype", default="float32", choices=("float32", "float64"), help="default: %(default)s")
     add_engine(command)
@@ -46,9 +48,9 @@ def run(options: argparse.Namespace) -> None:
     model = GPT2LMHeadModel.from_pretrained(folder, dtype=options.dtype, engine=options.engine)
     ids = read_ids(options, folder)
     prefill = None
-    if options.tokens:
+    if options.max_new_tokens:
         prefill = ids.shape[1]
-        ids = model.generate(ids, max_new_tokens=options.tokens, do_sample=False)
+        ids = model.generate(ids, max_new_tokens=options.max_new_tokens, do_sample=False)
     found = trace.record(model.engine, ids, stages=options.stages or ("*",), prefill=prefill)
     if options.output is not None:
         trace.save(found, options.output)

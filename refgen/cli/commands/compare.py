@@ -1,0 +1,92 @@
+"""`refgen compare MINE [OTHER]`: is a difference rounding or a fault? For recorded stages, and for tokens that were chosen greedily."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from refgen import checkpoints
+from refgen.cli import tokens
+from refgen.cli.options import add_model, check_picture
+from refgen.errors import OracleError
+from refgen.model import GPT2
+from refgen.oracle import compare, plot, trace
+from refgen.oracle.formats import FORMATS
+from refgen.progress import tell
+from refgen.shipped import find_model
+
+
+def add(commands: Any) -> None:
+    """Declares the command."""
+    command = commands.add_parser(
+        "compare",
+        help="tell rounding from a fault, in recorded stages or in tokens",
+        description="Compare an implementation's stages with the exact ones, in units of the rounding error that is "
+        "expected; or with those of another implementation, either of which may round. Or judge tokens that it chose greedily: "
+        "does rounding explain each that is not the best? The exit code is 1 if rounding does not explain the difference. "
+        "docs/trace.md says how to record MINE and OTHER.",
+        epilog='TOKENS.json holds {"prompt_ids": [813, 25], "new_ids": [198, 40, 457], "eos_token_id": 1023}. '
+        "Both lists may hold lists, one a row; eos_token_id is one id, several or null, and may be left out. "
+        "Example: refgen compare mine.safetensors --model gpt2 --dtype bfloat16",
+    )
+    command.set_defaults(run=run)
+    command.add_argument(
+        "mine",
+        type=Path,
+        metavar="MINE.safetensors|TOKENS.json",
+        help="stages by name, and input_ids; or tokens, - for standard input",
+    )
+    command.add_argument(
+        "other",
+        type=Path,
+        nargs="?",
+        metavar="OTHER.safetensors",
+        help="compare MINE with these, not with the exact ones",
+    )
+    add_model(command)
+    command.add_argument(
+        "--dtype",
+        choices=tuple(FORMATS),
+        help="what MINE was computed in (default: as the file says or is stored; for tokens float32)",
+    )
+    command.add_argument("--other-dtype", choices=tuple(FORMATS), help="the same of OTHER")
+    command.add_argument("--json", action="store_true", help="one JSON object")
+    command.add_argument("--plot", type=Path, metavar="FILE", help="draw stages and positions there (needs matplotlib)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Stages or tokens in, a verdict out; the exit code is the verdict."""
+    check_picture(options.plot, OracleError)
+    if options.other is None and options.other_dtype is not None:
+        raise OracleError("--other-dtype", "speaks of a second file, which is not given")
+    of_tokens = options.mine == tokens.STDIN or options.mine.suffix == ".json"
+    if of_tokens:
+        refuse_for_tokens(options)
+    gpt2 = checkpoints.load(find_model(options.model))
+    if of_tokens:
+        passes = tokens.judge(gpt2, options.mine, options.dtype or "float32", options.json)
+    else:
+        passes = compare_stages(gpt2, options)
+    return int(not passes)
+
+
+def refuse_for_tokens(options: argparse.Namespace) -> None:
+    """Raises `OracleError` for what only a comparison of stages has."""
+    for name, given in (("OTHER", options.other), ("--plot", options.plot)):
+        if given is not None:
+            raise OracleError(name, "goes with stages, not with tokens", remedy="Leave it out.")
+
+
+def compare_stages(gpt2: GPT2, options: argparse.Namespace) -> bool:
+    """Prints the report; whether rounding explains the difference."""
+    mine = trace.load(options.mine, gpt2.config)
+    other = None if options.other is None else trace.load(options.other, gpt2.config)
+    found = compare.compare(gpt2, mine, options.dtype, other, options.other_dtype, progress=tell)
+    tell("")
+    if options.json:
+        print(json.dumps(compare.as_json(found)))
+    else:
+        print("\n".join(compare.report(found)))
+    if options.plot is not None:
+        plot.save(found, options.plot)
+    return found.passes
