@@ -43,7 +43,7 @@ LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 ASIDE = re.compile(r"^([\w.]+( error)?: )+|\([^()]*\)|\{.*\}")  # the opening of a message, brackets, data
 COLON = re.compile(r"[:;](?=\s|$)")
 QUOTED = re.compile(r"\"[^\"]*\"")
-SENTENCE_END = re.compile(r"(?<=[.!?])[\"')*_]*\s+(?=[\"'(*_]*[A-Z\d])")
+SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)(?<!e\.g\.)(?<!i\.e\.)[\"')*_]*\s+")
 DATA = re.compile(
     r"^\|[^\n]*$|^Source: [RPD].*?(?=\n\n|\Z)", re.MULTILINE | re.DOTALL
 )  # tables, and the last lines of a rule
