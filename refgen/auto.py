@@ -146,5 +146,5 @@ class AutoTokenizer:
 
     @staticmethod
     def from_pretrained(path_or_name: str | Path) -> Tokenizer:
-        """A model folder, or "shakespeare"; raises `CheckpointError` if there is none, else `TokenizerError`."""
+        """A model folder, or "shakespeare"; raises `CheckpointError` if it does not exist, else `TokenizerError`."""
         return Tokenizer.from_pretrained(find_model(path_or_name))

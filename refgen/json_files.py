@@ -10,7 +10,9 @@ MODEL_FOLDER = "A model folder holds config.json, model.safetensors and the toke
 
 
 def read_object(path: Path, error: type[RefgenError], rule: str, remedy: str = MODEL_FOLDER) -> dict[str, Any]:
-    """The object in `path`; raises `error`, citing `rule`, if there is none, with `remedy` for a file that is not there."""
+    """The object in `path`; raises `error`, citing `rule`, if there is no object, with `remedy` for a file that is not
+    there.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

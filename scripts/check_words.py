@@ -7,6 +7,7 @@ CONTRIBUTING.md explains how refgen's words should sound. Its pairs of sentences
 """
 
 import ast
+import inspect
 import re
 import sys
 from collections.abc import Iterator
@@ -102,11 +103,11 @@ def paragraphs(text: str) -> Iterator[tuple[int, str]]:
 
 def documented(text: str) -> Iterator[tuple[int, str]]:
     """Offset and text of every paragraph of a docstring; lists with aligned columns are left out, and so are examples."""
-    text = CODE.sub("Code", text)
+    text = CODE.sub("Code", inspect.cleandoc(text))
     start, block, example = 0, "", False
     for number, line in enumerate([*text.splitlines(), ""]):
         example = bool(line.strip()) and (example or line.lstrip().startswith(">>>"))
-        column = re.search(r"\S\s{2,}\S", line) or (number and re.match(r"\s{6,}", line))
+        column = re.search(r"\S\s{2,}\S", line) or line.startswith("    ")
         if block and (not line.strip() or example or column or NEW_BLOCK.match(line)):
             yield start, block
             block = ""

@@ -74,7 +74,9 @@ def main() -> None:
             caught[family] += bad > 0
             named[family] += right
     for family, count in asked.items():
-        print(f"{family}: {count} unknown faults, {caught[family]} caught, {named[family]} with a rule of theirs first")
+        print(
+            f"{family}: {count} unknown faults, {caught[family]} caught, {named[family]} with one of their rules first"
+        )
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ RESULT, LOOKUP = "return_dict_in_generate=True", "prompt_lookup_num_tokens"
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known of a field: `check`, the `rule` it keeps, `default`, a `remedy`, and what it `needs`."""
+    """A field: `check`, its `rule`, `default`, a `remedy`, and what it `needs` to have an effect."""
 
     check: Callable[[Any], Any]
     rule: str
@@ -56,7 +56,7 @@ class Setting:
 def setting(
     check: Callable[[Any], Any], rule: str, default: Any = None, remedy: str = "", needs: str | None = None
 ) -> Any:
-    """A field of `GenerationConfig`, unset, with what is known of it."""
+    """A field of `GenerationConfig`, unset, with its `Setting`."""
     return field(default=None, metadata={"setting": Setting(check, rule, default, remedy, needs)})
 
 

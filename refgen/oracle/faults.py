@@ -1,8 +1,8 @@
 """Known faults of forward passes: how each real mistake changes a network. Diagnosis and tests share this list.
 
-A fault is a function from the inputs of a pass to its inputs with the fault: other weights, another configuration,
-other positions, another layer norm, or other inputs of attention (counterfactual.py). So the forward pass is never
-copied, and a fault takes one or two lines. Most were found in real implementations, by the projects that made them.
+A fault is a function from the inputs of a pass to its inputs with the fault (counterfactual.py). It changes weights,
+the configuration, positions, a layer norm or the inputs of attention. So the forward pass is never copied, and a fault
+takes one or two lines. Most were found in real implementations, by the projects that made them.
 
 A fault may change nothing for some network and input, for example without padding or with a switch off. Then it is not
 visible there. A fault that can never be seen is called equivalent.

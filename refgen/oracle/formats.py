@@ -57,7 +57,7 @@ def find_format(dtype: str) -> Format:
 def nearest(x: ndarray, form: Format) -> ndarray:
     """Each number of `x`, float64 in any shape, as `form` holds it: to nearest, ties to even, infinity above the largest.
 
-    Numbers of the size of x stand `step` apart, a power of two, so that dividing by it is exact and `rint`, which
+    Numbers of the size of x stand `step` apart, a power of two. So dividing by it is exact, and `rint`, which
     rounds ties to even, does the only rounding.
     """
     if x.ndim > 1 and x.size > MANY:  # some rows at a time, for the memory's sake

@@ -18,7 +18,7 @@ from refgen.oracle.counterfactual import Pass
 
 
 def cut(p: Pass, layer: int, hidden: ndarray) -> Pass:
-    """Block `layer` of a pass as a network of its own, reading `hidden` `[B T C]`; its stages are named as layer 0's.
+    """Block `layer` of a pass as its own network, reading `hidden` `[B T C]`; its stages are named as layer 0's.
 
     The layer after the last is `ln_f` and `lm_head`, after a block that adds nothing. Of other layers these two give
     nothing of interest.

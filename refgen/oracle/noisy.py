@@ -9,11 +9,17 @@ uniform on [-1, 1]:
 Elementwise operation   v (1 + u ξ). Rounding to nearest errs by at most u |v|, and by any part of that alike.
 
 Sum and dot product     Terms t_1 to t_n, their sum y, their squares' sum Q. Added one after the other, partial sum
-s_k = t_1 + … + t_k errs by w s_k ξ_k, of variance w² s_k² / 3. The order in which another program adds is unknown, so all orders are equally likely. Then the k terms of s_k are any k of the n, and
+s_k = t_1 + … + t_k errs by w s_k ξ_k, of variance w² s_k² / 3. The order in which another program adds is unknown, so
+all orders are equally likely. Then the k terms of s_k are any k of the n. A term is among them with chance k/n, and two
+terms are with chance k (k-1) / (n (n-1)). The products of two different terms add up to y² - Q. So
+
     E[s_k²] = k/n Q + k (k-1) / (n (n-1)) (y² - Q)
-The reason is that a term is among them with chance k/n, and two terms are with chance k (k-1) / (n (n-1)). The products of two different terms add up to y² - Q. From Σ k = n (n+1) / 2 and Σ k (k-1) = (n-1) n (n+1) / 3 follows
+
+With Σ k = n (n+1) / 2 and Σ k (k-1) = (n-1) n (n+1) / 3 follows
+
     variance = w²/3 Σ E[s_k²] = w²/3 (n+1) (y²/3 + Q/6)
-So the error is drawn as w sqrt((n+1) (y²/3 + Q/6)) ξ. The term with k = 1, which is no addition, stands for the
+
+and the error is drawn as w sqrt((n+1) (y²/3 + Q/6)) ξ. The term with k = 1, which is no addition, stands for the
 rounding of the products. Adding a zero is exact, so n counts the terms that are not zero: a hidden key costs nothing.
 Storing the sum costs v (1 + u ξ) once more. w is that of float32 for all three formats: processors multiply float16
 and bfloat16 but add in float32.

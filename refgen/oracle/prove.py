@@ -258,7 +258,7 @@ ACTIVATIONS: Mapping[str, Any] = {
 def softmax(scores: Whole[ndarray, "S"], unit: FixedPoint) -> Whole[ndarray, "S"]:
     """FWD-13. The weights of exact scores, off by at most 3 S units in sum.
 
-    Let e be the exact exponentials and z their sum, and e + η and Z the computed ones, with |η| <= 1 each. Then (e + η) / Z - e / z = η / Z - (e / z) (Z - z) / Z, and the sum of these is at most 2 S / Z. Z >= 1, because the largest score gives exactly 1. The floors take less than 1 from each.
+    Let e be the exact exponentials and z their sum, and e + η and Z the computed ones, with |η| <= 1 each. Then (e + η) / Z - e / z = η / Z - (e / z) (Z - z) / Z. The sum of these is at most 2 S / Z. The largest score gives exactly 1, so Z >= 1. The floors take less than 1 from each.
     """
     largest = max(scores)
     e = whole([unit.exp(score - largest) for score in scores])
@@ -294,8 +294,8 @@ def attend(
               move by d moves by J d integrated, and (J d)_j = p_j (d_j - p·d): the sum of |p_j (d_j - p·d)| is at most the
               standard deviation of d under p, and so at most max|d|. With p the exact weights, which sum to 1,
               p·v - p'·v' = (p - p')·v' + p·(v - v'), at most |p - p'|_1 max|v'| + max|v - v'|.
-    Rounding: the scale is a floor to F + 32 bits, a unit of which is multiplied by |q·k|; the scores are floors, 1; the
-              softmax errs by 3 S; the sum at the end is exact and then a floor, sqrt(D).
+    Rounding: the scale is a floor to F + 32 bits, a unit of which is multiplied by |q·k|. The scores are floors, 1. The
+    softmax errs by 3 S. The sum at the end is exact and then a floor, sqrt(D).
     """
     F = unit.bits
     length, longest, widest = norm_up(q), max(k.norm[:, head]), max(k.radius[:, head])

@@ -76,7 +76,7 @@ TABLE: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
      {"input_ids": [[0]], "do_sample": False, "max_new_tokens": 12, "stop_strings": "bd", "stream": True}),
     ("empty_stop_string", "an empty stop string is an error, or found at once", "clock-stop", "generate",
      {"input_ids": [[0]], "do_sample": False, "max_new_tokens": 12, "stop_strings": ""}),
-    ("draft_at_the_end_of_the_context", "a draft is cut at the end of the context, or fed behind it", "count", "generate",
+    ("draft_at_the_end_of_the_context", "a draft is cut at the end of the context, or fed after it", "count", "generate",
      {"input_ids": [[0, 1] * 14], "do_sample": False, "max_new_tokens": 12, "prompt_lookup_num_tokens": 4}),
     ("drafts_with_beams", "drafts and beams exclude each other", "beam", "generate",
      {"input_ids": [[0]], "max_new_tokens": 4, "num_beams": 2, "prompt_lookup_num_tokens": 2}),

@@ -21,7 +21,7 @@ SAMPLING = {"do_sample": True, "top_k": 0}
 
 # id, rule, why, history, logits, settings, planted faults it must kill
 TABLE: tuple[tuple[str, str, str, list[int], list[float], dict[str, Any], tuple[str, ...]], ...] = (
-    ("neutral.greedy", "PROC-05", "nothing is changed that was not asked for", [1, 2], LOGITS, {}, ("hidden-penalty",)),
+    ("neutral.greedy", "PROC-05", "only the requested changes are made", [1, 2], LOGITS, {}, ("hidden-penalty",)),
     ("neutral.sampling", "PROC-05", "nor in sampling", [1, 2], LOGITS, SAMPLING | {"temperature": 1.0, "top_p": 1.0}, ()),
     ("greedy.knows-no-chance", "GREEDY-05", "temperature and top-k do nothing to greedy text", [1], LOGITS,
      {"temperature": 0.5, "top_k": 2, "top_p": 0.5}, ("greedy-warped",)),
@@ -56,7 +56,7 @@ TABLE: tuple[tuple[str, str, str, list[int], list[float], dict[str, Any], tuple[
     ("bad_words.not-begun", "BAD-01", "its last token alone is allowed", [5, 6], LOGITS, {"bad_words_ids": [[4, 2]]}, ("bad-words-last-token",)),
     ("bad_words.longer-than-text", "BAD-01", "a word longer than the text bans nothing", [4], LOGITS, {"bad_words_ids": [[1, 4, 2]]}, ("bad-words-last-token",)),
     ("bias.added", "BIAS-01", "a bias is added to the logit", [1], LOGITS, {"sequence_bias": [[[3], 4.0], [[2], -2.0]]}, ("bias-ignored",)),
-    ("bias.sequence", "BIAS-01", "that of a sequence only behind its beginning", [1, 6], LOGITS, {"sequence_bias": [[[6, 3], 4.0], [[5, 0], 4.0]]}, ("bias-ignored",)),
+    ("bias.sequence", "BIAS-01", "that of a sequence only after its beginning", [1, 6], LOGITS, {"sequence_bias": [[[6, 3], 4.0], [[5, 0], 4.0]]}, ("bias-ignored",)),
     ("bias.before-top_k", "PROC-01", "a bias comes before top-k", [1], LOGITS, SAMPLING | {"sequence_bias": [[[5], 8.0]], "top_k": 2}, ("bias-after-cuts",)),
     ("suppress.always", "SUP-01", "suppressed tokens never come", [1], LOGITS, {"suppress_tokens": [2, 4]}, ("suppress-ignored",)),
     ("suppress.begin", "SUP-02", "those of the beginning not as the first token", [1], LOGITS, {"begin_suppress_tokens": [2]}, ("suppress-ignored",)),

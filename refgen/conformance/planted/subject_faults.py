@@ -76,7 +76,7 @@ def asking(change: Callable[[Request], Request], *ops: str) -> Factory:
 
 
 def answering(change: Callable[[Rows, Request, ReferenceSubject], Rows]) -> Factory:
-    """What `generate` answers is changed."""
+    """What `generate` answers, changed."""
 
     def plant(folder: Path) -> Planted:
         subject = ReferenceSubject(folder)

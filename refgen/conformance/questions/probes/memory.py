@@ -79,7 +79,7 @@ def copy(back: int) -> Probe:
 
 
 def copies(back: int, N: int) -> list[Case]:
-    """What a probe that copies from `back` before is asked."""
+    """The questions to a probe that copies from `back` before."""
 
     def again(prompt: str, count: int) -> list[int]:
         """The last `back` letters over and over."""

@@ -38,7 +38,7 @@ def end_of_the_context(talk: ServerTalk) -> Finding:
     if choice["finish_reason"] == "stop" and found <= 3:
         return passed("ended by itself before")
     if found > 3:
-        wrong = failed(f"{found} tokens behind {n - 2}; the model has {n} positions")
+        wrong = failed(f"{found} tokens after {n - 2}; the model has {n} positions")
         return held_to(talk, "context_end", "slide" if found == 8 else None, wrong)
     if choice["finish_reason"] != "length":
         return failed(f"finish_reason at the end of the context: observed {choice['finish_reason']!r}", "SERVE-02")
