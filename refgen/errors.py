@@ -11,7 +11,7 @@
     ├── ConformanceError   a record of the conformance kit, or what was asked of the kit, that cannot be used
     └── BenchError         an option of the benchmark that cannot be, or a subject that fails in it
 
-A setting that is right but has no effect is no error: it is an `IgnoredSettingWarning`.
+A valid setting without effect is not an error: it gives an `IgnoredSettingWarning`.
 """
 
 import difflib

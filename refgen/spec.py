@@ -27,7 +27,7 @@ RULE = re.compile(
 )
 OPTION = re.compile(r"(?P<name>[a-z0-9_.]*[a-z0-9]+(?:-\d+)?) \((?P<who>[^();|]+)\)(?P<hidden> \(not visible\))?")
 STACKS = "must be `name=option (who) | option (who); …`, each perhaps with `(not visible)` after it"
-FORM = "must have a title, sentences, one block of Python with an example, and a line like Source: R. Since: 0.1."
+FORM = "must have a title, sentences, one block of Python with an example, and a last line with its source and version"
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,12 @@ INSTEAD = {
     r"\bnor this\b|\bnor that\b": "a sentence that can be read alone",
     r"\bnobody need\b|\bneed not\b": "does not need to",
     r"\bfor ever\b": "forever",
+    r"(?<!there )\b(is|are|was|were) no (?!longer\b|more\b)": "is not a …, there is no …",
+    r"\b(is|are) said\b": "is produced, is printed",
+    r"\w+(ed|wn|ne) otherwise\b": "in another way",
+    r"\bheld to\b": "judged by, tested against",
+    r"\b(a|one) (line|file|row|list|thread|number|suite|case) a \w+": "one line for each …",
+    r"\bwithout a word\b": "silently",
     r"\bis to be\b|\bare to be\b": "must be, will be",
     r"\bso many\b(?! that)": "that many",
 }
@@ -117,7 +123,7 @@ def documented(text: str) -> Iterator[tuple[int, str]]:
 
 
 def messages(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Line number and text of every string of at least four words that is no docstring; values in it count as one word."""
+    """Line number and text of every other string of at least four words. A value in it counts as one word."""
     nested = [
         node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr | ast.Attribute)
     ]  # "a b c".split() is data

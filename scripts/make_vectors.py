@@ -65,7 +65,7 @@ def proved(prover: Prover, ids: list[int]) -> dict[str, Any]:
 
 
 def text(found: list[dict[str, Any]]) -> str:
-    """One case a line."""
+    """One case per line."""
     return "[\n" + ",\n".join(json.dumps(case) for case in found) + "\n]\n"
 
 

@@ -5,7 +5,7 @@ of the faults unknown.
 
 A hash of the name chooses the third. While a fault is planted, its whole third is removed from the catalogues that
 findings are compared with. So only the failed checks can point at the rule. All of them take some fifteen minutes on
-one processor. A line a fault goes to stderr, the figures to stdout.
+one processor. One line for each fault goes to stderr, the figures to stdout.
 """
 
 import argparse

@@ -316,7 +316,7 @@ def verdict(peer: Any, probe: Probe, case: Case) -> str:
 
 
 def main() -> None:
-    """A line a probe, and a line a wrong answer."""
+    """One line for each probe, and one for each wrong answer."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("peer", choices=PEERS)
     parser.add_argument("names", nargs="*", metavar="NAME")

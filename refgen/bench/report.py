@@ -75,7 +75,7 @@ def render_machine(entries: Mapping[str, Any]) -> str:
 
 
 def render_table(table: Table) -> str:
-    """One table: title, a line a subject, what failed, notes."""
+    """One table: title, one line for each subject, failures, notes."""
     compared = any("ratio" in own for own in figures(table).values())
     head = ["", table.unit, "quartiles"] + ["ratio", "quartiles"] * compared
     lines = []

@@ -58,7 +58,7 @@ def chosen(names: str | None, peers: Sequence[Subject] = PEERS) -> tuple[list[Su
     asked = list(known) if names is None else [] if names == "none" else names.split(",")
     for name in asked:
         if name not in known:
-            raise BenchError(f"--peers {name}", "is no known peer", remedy=f"Known are {', '.join(known)}, or none.")
+            raise BenchError(f"--peers {name}", "is not a known peer", remedy=f"Known are {', '.join(known)}, or none.")
     skipped = {
         name: f"{' and '.join(known[name].missing)} not installed: {known[name].remedy}"
         for name in asked

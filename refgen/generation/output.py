@@ -39,7 +39,7 @@ class GenerateOutput:
     def logprobs(self, of: str = "scores") -> ndarray:
         """OUT-08. The log-probability of every new token, float32 `[B*n new]`, 0 after a row's end.
 
-        `of` is "scores", what the token was chosen from, or "logits", what the model said.
+        `of` is "scores", the scores that the token was chosen from, or "logits", those of the model.
         """
         if of not in ("scores", "logits"):
             raise GenerationError(f"of={of!r}", 'must be "scores" or "logits"', "OUT-08")

@@ -35,7 +35,7 @@ class Prompt:
 
 
 def contexts(ids: ndarray, mask: ndarray) -> Iterator[tuple[int, list[int]]]:
-    """REP-02. Every row's number and its tokens from its first unmasked column on: padding is no context.
+    """REP-02. Every row's number, and its tokens from its first unmasked column on, without padding.
 
     The mask may end with the prompt.
     """

@@ -47,7 +47,7 @@ REFUSED: Mapping[str, Refused] = {
     "assistant_early_exit": ((), OTHER_DRAFTS, "Use assistant_model or prompt_lookup_num_tokens."),
     "speculation_type": ((), OTHER_DRAFTS, "Use assistant_model or prompt_lookup_num_tokens."),
     "use_mtp": ((False,), OTHER_DRAFTS, "Use assistant_model or prompt_lookup_num_tokens."),
-    "is_assistant": ((False,), "is what transformers tells itself about the draft model", LEAVE_OUT),
+    "is_assistant": ((False,), "is internal information of transformers about the draft model", LEAVE_OUT),
     "compile_config": ((), RUNTIME, LEAVE_OUT),
     "disable_compile": ((False, True), RUNTIME, LEAVE_OUT),
     "continuous_batching_config": ((), RUNTIME, LEAVE_OUT),

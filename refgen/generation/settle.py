@@ -98,7 +98,7 @@ def refuse_contradicting_ids(config: GenerationConfig) -> None:
         if len(sequence) == 1 and sequence[0] in config.eos_ids:
             raise GenerationError(
                 f"bad_words_ids hold the end token {list(sequence)}",
-                "transformers drops it without a word",
+                "transformers silently drops it",
                 "BAD-01",
                 "To never end early use eos_token_id=None.",
             )

@@ -1,7 +1,7 @@
 """Watermarks: scores moved by what only the holder of a key can repeat. Rules WMARK-01 to WMARK-04 of SPEC.md.
 
 The green list of Kirchenbauer et al. (arXiv 2301.10226) and SynthID-Text (Nature 634, 818), each as transformers
-has it, so that its detectors find the mark. Both depend on ids alone; a row's padding is no part of it.
+has it, so that its detectors find the mark. Both depend on ids alone; a row's padding does not count.
 
 Axes    B rows, S columns so far, V tokens, n tokens an n-gram, d keys.
 """

@@ -128,7 +128,7 @@ class Comparison:
         if not self.local:
             return where + looks
         if not self.faulty:
-            return f"{where} No part that could be looked at by itself is {self.mark}.{looks}"
+            return f"{where} No part that could be tested by itself is {self.mark}.{looks}"
         checked = dict.fromkeys(part_of(stage.name) for stage in self.local)
         others = "; the others pass it on" if len(checked) > len(self.faulty) else ""
         return f"{where} {self.mark.capitalize()} by itself: {', '.join(self.faulty)}{others}.{looks}"
@@ -424,7 +424,7 @@ def report(found: Comparison) -> Iterator[str]:
     row, *place = found.largest_at
     yield (
         f"largest {found.error}  {found.largest:.3g} at {last}, row {row}, {places(place)}: the smallest tolerance that would "
-        f"pass. Runs that round rightly reach {found.expected:.2g}."
+        f"pass. Correct runs reach {found.expected:.2g}."
     )
     yield ""
     yield f"{'stage':18} {'error':>9} {'worst':>9}  first at        by itself     worst   (in units of the expected {found.error})"

@@ -71,7 +71,7 @@ class Pass:
 
 
 class Otherwise:
-    """The `note` of a pass that puts in what is done otherwise, and shows it to a watcher."""
+    """The `note` of a pass that makes the changes, and shows the result to a watcher."""
 
     def __init__(self, p: Pass, watcher: Callable[[str, ndarray], object]) -> None:
         self._pass, self._watcher = p, watcher

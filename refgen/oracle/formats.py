@@ -1,7 +1,7 @@
 """float32, float16 and bfloat16: the numbers of each, and rounding to it once, to nearest even.
 
-Results stay in float64, which holds every number of all three. So bfloat16 is no special case, although NumPy does not
-have it. See IEEE 754-2019, sections 3.3 and 4.3.1. A bfloat16 is the upper half of a float32.
+Results stay in float64, which holds every number of all three. So bfloat16 needs no special code, although NumPy does
+not have it. See IEEE 754-2019, sections 3.3 and 4.3.1. A bfloat16 is the upper half of a float32.
 """
 
 import math
@@ -46,7 +46,7 @@ def find_format(dtype: str) -> Format:
     """The format of that name; raises `OracleError` for one that is not here."""
     if dtype not in FORMATS:
         remedy = (
-            "refgen's own float64 is what others are compared with; refgen generate --proof bounds it."
+            "refgen's own float64 is the reference; refgen generate --proof bounds its error."
             if dtype == "float64"
             else ""
         )

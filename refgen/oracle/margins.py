@@ -104,7 +104,7 @@ class Judgement:
         if self.goes_on is not None:
             return f"FAIL: text goes on at step {self.goes_on}, after the end token."
         if self.odds < ODDS:
-            return f"FAIL: {count} are near ties lost, where rounding of {self.dtype} loses {self.expected:.1f}."
+            return f"FAIL: {count} are near ties lost; rounding of {self.dtype} loses {self.expected:.1f}."
         if self.flips:
             worst = max(flip.sigmas for flip in self.flips)
             return (

@@ -19,8 +19,7 @@ With Σ k = n (n+1) / 2 and Σ k (k-1) = (n-1) n (n+1) / 3 follows
 
     variance = w²/3 Σ E[s_k²] = w²/3 (n+1) (y²/3 + Q/6)
 
-and the error is drawn as w sqrt((n+1) (y²/3 + Q/6)) ξ. The term with k = 1, which is no addition, stands for the
-rounding of the products. Adding a zero is exact, so n counts the terms that are not zero: a hidden key costs nothing.
+and the error is drawn as w sqrt((n+1) (y²/3 + Q/6)) ξ. The term with k = 1, where nothing is added, stands for the rounding of the products. Adding a zero is exact, so n counts the terms that are not zero: a hidden key costs nothing.
 Storing the sum costs v (1 + u ξ) once more. w is that of float32 for all three formats: processors multiply float16
 and bfloat16 but add in float32.
 

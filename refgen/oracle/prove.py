@@ -99,7 +99,7 @@ def float32(array: ndarray) -> ndarray:
         narrow = array.astype(np.float32, copy=False)
     if not np.array_equal(narrow, array):
         raise OracleError(
-            "float64 weights", "are proved with only if float32 holds them", remedy="Save the model in float32."
+            "float64 weights", "can be proved only if float32 holds them", remedy="Save the model in float32."
         )
     return narrow
 
@@ -258,7 +258,7 @@ ACTIVATIONS: Mapping[str, Any] = {
 def softmax(scores: Whole[ndarray, "S"], unit: FixedPoint) -> Whole[ndarray, "S"]:
     """FWD-13. The weights of exact scores, off by at most 3 S units in sum.
 
-    Let e be the exact exponentials and z their sum, and e + η and Z the computed ones, with |η| <= 1 each. Then (e + η) / Z - e / z = η / Z - (e / z) (Z - z) / Z. The sum of these is at most 2 S / Z. The largest score gives exactly 1, so Z >= 1. The floors take less than 1 from each.
+    Let e be the exact exponentials and z their sum, and e + η and Z the computed ones, with |η| <= 1 each. So (e + η) / Z - e / z is η / Z - (e / z) (Z - z) / Z. The sum over all keys is at most 2 S / Z. The largest score gives exactly 1, so Z is at least 1. The floors take less than 1 from each.
     """
     largest = max(scores)
     e = whole([unit.exp(score - largest) for score in scores])

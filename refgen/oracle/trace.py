@@ -224,7 +224,7 @@ HEADINGS = ("stage", "shape", "min", "mean", "max", "row 0, last position: its f
 
 
 def listing(trace: Trace) -> Iterator[str]:
-    """A line a stage: name, shape, smallest, mean and largest number, and the first few of the last position.
+    """One line for each stage: name, shape, smallest, mean and largest number, and the first few of the last position.
 
     Hidden scores, which are -inf, are left out of the three.
     """

@@ -30,7 +30,7 @@ EVEN = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
 # name of the choice, why, model, op, request
 TABLE: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
     # Forward pass and text
-    ("odd_mask", "a mask that does not fit the ids is cut or filled without a word", "net-plain", "forward",
+    ("odd_mask", "a mask that does not fit the ids is silently cut or filled", "net-plain", "forward",
      {"input_ids": [[1, 2]], "attention_mask": [[1, 1, 1]]}),
     ("unknown_id", "an id of no token vanishes from the text", "shakespeare", "decode",
      {"ids": [39, 72, 99_999], "skip_special_tokens": False}),

@@ -31,7 +31,7 @@ TABLE: tuple[tuple[str, str, str, list[int], list[float], dict[str, Any], tuple[
     ("temperature.cold", "TEMP-01", "a small one does not overflow", [1], LOGITS, SAMPLING | {"temperature": 0.015625}, ()),
     ("top_k.three", "TOPK-01", "three are kept, not two or four", [1], LOGITS, SAMPLING | {"top_k": 3}, ("top-k-one-more", "top-k-one-less", "top-k-ignored")),
     ("top_k.one", "TOPK-03", "one is greedy", [1], LOGITS, SAMPLING | {"top_k": 1}, ("top-k-one-more",)),
-    ("top_k.more-than-all", "TOPK-02", "more than there are is no limit", [1], LOGITS, SAMPLING | {"top_k": 100}, ()),
+    ("top_k.more-than-all", "TOPK-02", "more than the vocabulary means no limit", [1], LOGITS, SAMPLING | {"top_k": 100}, ()),
     ("top_k.zero", "TOPK-02", "0 is off, not one", [1], LOGITS, SAMPLING, ("top-k-zero-keeps-one",)),
     ("top_k.default", "CFG-01", "sampling without a top_k keeps 50 in transformers", [1], [(-i * 37 % 64) / 4 for i in range(64)], {"do_sample": True}, ()),
     ("top_p.half", "TOPP-01", "the token that crosses p is kept", [1], LOGITS, SAMPLING | {"top_p": 0.5},

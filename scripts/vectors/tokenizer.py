@@ -44,7 +44,7 @@ TEXTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
 
 
 def cases() -> Iterator[Case]:
-    """Each text to ids and back, and ids that are no text."""
+    """Each text to ids and back, and ids that are not text."""
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     for name, text, rule, why, kills in TEXTS:
         ids = tokenizer.encode(text)
@@ -98,7 +98,7 @@ def special(tokenizer: Tokenizer) -> Iterator[Case]:
         ("end-inside", end + romeo + end, True, "TOK-11", "the end token is not shown anywhere else", ("keeps-special",)),
         ("cut-character", romeo + face[:-1], False, "TOK-13", "a character cut short is shown as U+FFFD, not lost", ("drops-invalid",)),
         ("lone-byte", face[-1:] + romeo, False, "TOK-13", "a byte that begins no character is shown as U+FFFD", ("drops-invalid",)),
-        ("nothing", [], False, "TOK-11", "no ids are no text", ()),
+        ("nothing", [], False, "TOK-11", "no ids give an empty text", ()),
     )  # fmt: skip
     for name, ids, skip, rule, why, kills in table:
         request = {"ids": ids, "skip_special_tokens": skip}

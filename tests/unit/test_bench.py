@@ -405,7 +405,7 @@ def test_the_command_prints_a_report_and_shows_it_again(capsys, tmp_path, tiny_f
     [
         (["--only", "speed"], "--only speed: is not known. Known are decode, prefill, batch, start, memory, context,"),
         (["--models", "gpt3"], "--models gpt3: is not known. Known are random, shakespeare."),
-        (["--peers", "torch"], "--peers torch: is no known peer. Known are transformers, ctranslate2, onnxruntime,"),
+        (["--peers", "torch"], "--peers torch: is not a known peer. Known are transformers, ctranslate2, onnxruntime,"),
         (["--shape", "7B"], "--shape 7B: is neither a known shape nor five positive numbers. Known are 124M, 355M,"),
         (["--shape", "1,1,4,9,0"], "--shape 1,1,4,9,0: is neither a known shape nor five positive numbers."),
         (["--shape", "1,1,4,9,8"], "--shape 1,1,4,9,8: must have at least 16 positions."),

@@ -136,21 +136,21 @@ def test_a_subject_with_one_model_has_no_name_for_it(path):
 @pytest.mark.parametrize(("lines", "message"), [
     ([], "FILE: is not a recording of refgen check: it has no header."),
     (['{"kind": "header", "format": 7}'], "FILE: format 7: is not known, must be 2."),
-    (['{"kind": "header", "format": 2}', '{"kind": "footer", "exchanges": 0}'], "FILE: is no recording of refgen check: KeyError('subject')."),
+    (['{"kind": "header", "format": 2}', '{"kind": "footer", "exchanges": 0}'], "FILE: is not a recording of refgen check: KeyError('subject')."),
     (["HEADER", '{"op": "encode"', "FOOTER"], "FILE, line 2: is not JSON."),
     (["HEADER", '{"kind": "exchange", "op": "encode", "model": "m", "request": {}, "error": "KeyError", "message": ""}', "FOOTER"],
-     "FILE: is no recording of refgen check: KeyError('KeyError')."),
+     "FILE: is not a recording of refgen check: KeyError('KeyError')."),
     (["HEADER", '{"kind": "exchange", "op": "encode", "model": "m", "request": {}, "answer": {"dtype": "<f8", "shape": [2], "b64": "AAAA"}}',
       "FOOTER"],
-     "FILE: is no recording of refgen check: ValueError('buffer size must be a multiple of element size')."),
+     "FILE: is not a recording of refgen check: ValueError('buffer size must be a multiple of element size')."),
     (["HEADER", f'{{"kind": "exchange", "op": "encode", "answer": {"[" * 900}{"]" * 900}}}', "FOOTER"],
-     "FILE: is no recording of refgen check: RecursionError('maximum recursion depth exceeded')."),
+     "FILE: is not a recording of refgen check: RecursionError('maximum recursion depth exceeded')."),
     (["HEADER", '{"kind": "exchange"}', '{"kind": "exchange"}', "FOOTER"],
      "FILE: has 2 lines between header and footer, which names 1. It was cut or changed."),
     (["HEADER", "FOOTER", "FOOTER"], "FILE: has 1 line between header and footer, which names 1. It was cut or changed."),
-    (["HEADER", "FOOTER", '{"kind": "exchange"}'], "FILE: is cut off after 2 exchanges. The run did not end, so it says nothing of the subject."),
-    (["HEADER"], "FILE: is cut off after 0 exchanges. The run did not end, so it says nothing of the subject."),
-    (["HEADER", '{"kind": "exch'], "FILE, line 2: is cut off. The run did not end, so it says nothing of the subject."),
+    (["HEADER", "FOOTER", '{"kind": "exchange"}'], "FILE: is cut off after 2 exchanges. The run did not end, so there is no verdict on the subject."),
+    (["HEADER"], "FILE: is cut off after 0 exchanges. The run did not end, so there is no verdict on the subject."),
+    (["HEADER", '{"kind": "exch'], "FILE, line 2: is cut off. The run did not end, so there is no verdict on the subject."),
 ])  # fmt: skip
 def test_what_is_no_recording(tmp_path, lines, message):
     """Each refusal says which file and what is wrong."""

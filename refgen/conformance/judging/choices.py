@@ -54,8 +54,8 @@ def advice(options: Iterable[str], after: str = "") -> str:
     if not found:
         return ""
     flags = " or ".join(f"--choice {option}" for option in found)
-    start = " It" if after.endswith((".", ".)")) else "; it"
-    return f"{start} is {' or '.join(found)}: if that is meant, declare it with {flags}"
+    start = " This" if after.endswith((".", ".)")) else "; this"
+    return f"{start} is the option {' or '.join(found)}. If you intend it, declare it with {flags}"
 
 
 # --- Right answers ------------------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ class Asked:
         known, declared_options = spec.choices(), self.lab.about.choices
         own = [option for option in found if option.partition("=")[2] == known[option.partition("=")[0]].own]
         declares = (
-            f"; it is {own[0]}, declared is {declared_options[own[0].partition('=')[0]]}"
+            f"; this is {own[0]}, but the subject declares {declared_options[own[0].partition('=')[0]]}"
             if own
             else advice(found, finding.message)
         )

@@ -83,7 +83,7 @@ def compared(
         return Finding(Verdict.FAIL, message, {"row": row, "position": position})
     if not (largest := float(np.abs(error).max(initial=0.0))) < HUGE:
         return Finding(
-            Verdict.FAIL, f"largest logit error {largest:.3g}, which is no rounding", {"largest_error": largest}
+            Verdict.FAIL, f"largest logit error {largest:.3g}, which is not rounding", {"largest_error": largest}
         )
     by_position = np.sqrt((ratio(error, scale[..., None]) ** 2).mean(axis=-1))
     overall, worst = math.sqrt(float((by_position[real] ** 2).mean())), float(by_position.max())
@@ -126,7 +126,7 @@ def looked_up(
         f"{diagnosis.sentence}"
     )
     if named is None and (coarser := rounded_like(reference, ids, mask, logits, dtype)) is not None:
-        message += f" It is as large as rounding of {coarser}: the subject says {lab.about.dtype}."
+        message += f" It is as large as rounding of {coarser}: the subject declares {lab.about.dtype}."
         return Finding(Verdict.FAIL, message, facts | {"like": coarser}, ("FWD-21",))
     rules = () if named is None else named.rules
     return Finding(Verdict.FAIL, message, facts, rules, None if named is None else named.name)
@@ -152,7 +152,7 @@ def arrays_of(request: Mapping[str, Any]) -> tuple[ndarray, ndarray]:
 
 
 def noise_format(dtype: str) -> str:
-    """The format whose rounding a subject may show; one that computes in float64 is held to float32's."""
+    """The format whose rounding a subject may show. A subject in float64 is judged by float32's rounding."""
     return "float32" if dtype == "float64" else dtype
 
 

@@ -90,7 +90,7 @@ class Reference:
 
     @property
     def noise_format(self) -> str:
-        """The format whose rounding the subject may show; one that computes in float64 is held to float32's."""
+        """The format whose rounding the subject may show. A subject in float64 is judged by float32's rounding."""
         return "float32" if self.dtype == "float64" else self.dtype
 
     @cached_property
@@ -178,7 +178,7 @@ class Lab:
 
     @property
     def about(self) -> About:
-        """What the subject says of itself."""
+        """What the subject declares of itself."""
         return self.subject.about
 
     def choice(self, name: str) -> str:
@@ -187,7 +187,9 @@ class Lab:
 
     @property
     def noise(self) -> str:
-        """The format whose rounding the subject's logits may show; one that computes in float64 is held to float32's."""
+        """The format whose rounding the subject's logits may show. A subject in float64 is judged by float32's
+        rounding.
+        """
         if self.about.choices.get("gelu") == "tanh_float16_table" and self.about.dtype in ("float64", "float32"):
             return "float16"
         return "float32" if self.about.dtype == "float64" else self.about.dtype
@@ -206,7 +208,7 @@ class Lab:
     def ask(self, op: str, model: str, **request: Any) -> dict[str, Any]:
         """The subject's answer, past the border; raises a `SubjectError`. Values must be what JSON can hold.
 
-        What the subject says that it does not take, or has refused in the simplest form there is, is not asked but skipped.
+        What the subject declares that it does not take, or has refused in the simplest form there is, is not asked but skipped.
         """
         request = self.meant(request)
         fitting = self._fitted(op, request)
@@ -247,9 +249,10 @@ class Lab:
                 yield what, error
 
     def _refusal(self, op: str, what: str) -> SubjectError | None:
-        """What the subject says to the simplest request with several rows or padding, if it does not answer it.
+        """What the subject declares to the simplest request with several rows or padding, if it does not answer it.
 
-        A death, a hang or an answer that is none says nothing yet: questions that have it are asked, and show that again.
+        A death, a hang or an invalid answer decides nothing yet: the questions with it are asked later, and show it
+        again.
         """
         simplest = SIMPLEST.get(op, {}).get(what)
         if simplest is None or not self.about.loads:
@@ -267,9 +270,11 @@ class Lab:
 
     @property
     def named_end(self) -> bool | None:
-        """Whether `generate` has an argument for end tokens, of a subject that says what it takes; None for one that takes anything.
+        """Whether `generate` has an argument for end tokens, for a subject that lists its arguments; None for one that
+        takes anything.
 
-        One that has it is told its end tokens where they matter. Of one that has not nobody knows whether its text ends at all.
+        A subject with this argument gets its end tokens where they matter. Without it, it is unknown whether the
+        subject's text ends at all.
         """
         taken = self.about.takes.get("generate")
         return None if taken is None else "eos_token_id" in taken

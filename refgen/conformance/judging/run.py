@@ -128,7 +128,7 @@ def held_to(run: Run) -> frozenset[str]:
 
 
 def verdict_of(made: Sequence[ClaimVerdict], claims: Mapping[str, ClaimVerdict], declared: frozenset[str]) -> str:
-    """The verdict of a working adapter, held to the claims that are declared."""
+    """The verdict of a working adapter, including the claims that are declared."""
     if any(each.verdict == CLAIM_WRONG for each in made):
         return WRONG
     unclear = [each for each in made if each.verdict in (UNCLEAR, WAITING) and each.answered >= ENOUGH * each.asked]

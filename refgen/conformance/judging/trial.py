@@ -112,7 +112,7 @@ class Trial:
         return (self.terms.draws if self.evidence.seen_at else min(enough, self.terms.draws)) - self.evidence.count
 
     def over(self) -> bool:
-        """Whether more tokens would not change what is said: the fault has its name, or all faults would have been seen."""
+        """Whether more tokens would not change the verdict: the fault is named, or all faults would have been seen."""
         if self.evidence is not None and self.evidence.count and self.evidence.seen_at:
             return bool(self.evidence.suspects()) or self.evidence.count >= self.terms.draws
         return self.wanted() <= 0

@@ -26,7 +26,7 @@ class Verdict(StrEnum):
     FAIL = "FAIL"
     CRASH = "CRASH"  # it died, or closed its end
     TIMEOUT = "TIMEOUT"
-    SKIP = "SKIP"  # the subject says that it cannot
+    SKIP = "SKIP"  # the subject declares that it cannot
     INCONCLUSIVE = "INCONCLUSIVE"  # nothing was shown either way; never a pass
 
     @property

@@ -1,7 +1,7 @@
 """Options of SPEC.md's *Stacks*, each as what it changes about refgen: what a subject that declares them must answer.
 
-An option is data in CHANGES, by `name=option`: the request means something else, the answer is another, a step of the sampler's
-chain is done otherwise, or the network is. `Taken` is refgen with some of them. The kit asks it for the right answer to a question
+An option is data in CHANGES, by `name=option`: it changes the meaning of the request, the answer, a step of the
+sampler's chain, or the network. `Taken` is refgen with some of them. The kit asks it for the right answer to a question
 (judging/choices.py), and the tests of the kit use it as the subject that follows an option.
 
 An option after which there is no single right answer raises `AnyAnswerError`: the subject must answer, and that is all.
@@ -393,7 +393,7 @@ def clamped(request: Request, subject: Taken) -> Request:
 
 
 def odd_ends(request: Request, subject: Taken) -> Request:
-    """Negative ids are no ends, and what stands after the point is cut off."""
+    """Negative ids are ignored, and decimals are cut off."""
     ends = request.get("eos_token_id")
     several: list[Any] = ends if isinstance(ends, list) else [ends]
     if ends is None or not several:
@@ -620,7 +620,7 @@ def runs_on(rows: Rows, request: Request, subject: Taken) -> Rows:
 
 
 def lost_bytes(rows: Rows, request: Request, subject: Taken) -> Rows:
-    """Tokens that are no whole character by themselves show nothing while streaming."""
+    """Tokens that are not a whole character by themselves show nothing while streaming."""
     for row in rows:
         if "chunks" in row:
             row["chunks"] = [text for token in row["new_ids"] if "\ufffd" not in (text := subject.decode([token]))]

@@ -78,7 +78,7 @@ def without(*names: str) -> Plant:
 
 
 def instead(name: str, function: Callable[..., ndarray], **fixed: Any) -> Plant:
-    """A step done otherwise, with the same keywords but for those that are `fixed`."""
+    """A changed step, with the same keywords except those that are `fixed`."""
 
     def plant(chain: Chain, settings: Settings) -> Chain:
         return [

@@ -10,8 +10,8 @@ goes by the operation:
     generate  {rows: [{new_ids, finish, text?}]}
 
 With result `must_reject` there is nothing expected: the subject has to refuse. With `choice` there are several answers, by the
-names of the options of that choice in SPEC.md, its own first, null for a refusal. Whatever the result, a subject that declares an
-option is held to what refgen with that option answers (judging/choices.py).
+names of the options of that choice in SPEC.md, its own first, null for a refusal. Whatever the result, a subject that
+declares an option must give the answer of refgen with that option (judging/choices.py).
 """
 
 import hashlib
@@ -100,7 +100,7 @@ def as_dict(case: Case) -> dict[str, Any]:
 
 
 def write(path: Path, cases: Sequence[Case], tensors: Mapping[str, ndarray] | None = None) -> None:
-    """One case a line; tensors beside it, under the same name."""
+    """One case per line, with tensors in a file of the same name."""
     head: dict[str, Any] = {"schema": SCHEMA, "suite": path.stem}
     if tensors is not None:
         beside = path.with_suffix(".safetensors")
@@ -324,7 +324,9 @@ def with_rows(case: Case, config: GPT2Config, tensors: Mapping[str, ndarray]) ->
 
 
 def rows_of(case: Case) -> list[Case]:
-    """Each row of a batch as its own case, without its padding: `loop.x.row0` and so on. None of what is no batch."""
+    """Each row of a batch as its own case, without its padding: `loop.x.row0` and so on. Nothing for a request that is
+    not a batch.
+    """
     prompts = case.request.get("input_ids", ())
     if case.result == MUST_REJECT or (len(prompts) < 2 and not padded(case.request)):
         return []

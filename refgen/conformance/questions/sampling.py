@@ -54,7 +54,7 @@ class Drawer:
 
     @property
     def several(self) -> bool:
-        """Whether it gets more than one row a request, for all it knows."""
+        """Whether it may get more than one row in a request."""
         return "num_return_sequences" in self.ways[0]
 
     def rows(self, prompt: Sequence[int], settings: Mapping[str, Any], n: int, steps: int) -> list[list[int]] | None:
@@ -74,7 +74,7 @@ class Drawer:
             several = self.read(answer["rows"])
             for number, row in enumerate(several or ()):
                 if len(row) > steps or len(row) < (steps if self.lab.about.loads else 1):
-                    message = f"row {number} has {len(row)} new tokens and no end token, asked were {steps}"
+                    message = f"row {number} has {len(row)} new tokens and no end token, expected {steps}"
                     raise GarbledError(message, ("LEN-01",))
             return several
 
@@ -435,7 +435,7 @@ OTHERS: tuple[Check, ...] = (
 
 
 def texts(model: str) -> list[LawCheck]:
-    """The checks of a model that is no dice."""
+    """The checks of a model that is not dice."""
     why = "sampled text follows another law than the model's"
     plain = TextCheck(f"sampling.text.{model}.plain", ("SAMP-01",), why, model, {"top_k": 0, "temperature": 1.4},
                       draws=512, least=512, fewest=16, steps=16)  # fmt: skip

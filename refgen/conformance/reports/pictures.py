@@ -141,7 +141,7 @@ def powers(results: Sequence[Result]) -> list[Power]:
 
 
 def number(value: Any) -> float:
-    """A fact; what is no number is NaN."""
+    """A fact as a number, or NaN."""
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -85,7 +85,7 @@ def read_jsonl(path: Path) -> Run:
     """The run of a record. Raises `ConformanceError` for a file that is not a record, or was cut or changed."""
     header, *lines = read_lines(path, "a record of refgen check", FORMAT)
     if not lines or lines[-1].get("kind") != "footer":
-        raise ConformanceError(str(path), "has no footer", remedy="The run did not end, so it says nothing.")
+        raise ConformanceError(str(path), "has no footer", remedy="The run did not end, so there is no verdict.")
     footer = lines.pop()
     try:
         run = Run(
@@ -100,7 +100,7 @@ def read_jsonl(path: Path) -> Run:
             version=header["refgen"],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConformanceError(str(path), f"is no record of refgen check: {error!r}") from None
+        raise ConformanceError(str(path), f"is not a record of refgen check: {error!r}") from None
     if footer.get("counts") != run.counts:
         raise ConformanceError(str(path), "has other results than its footer counts", remedy="It was cut or changed.")
     return run

@@ -13,7 +13,7 @@ SHOWN, ALIKE = 20, 6  # failures, and ids of failures like one that is shown, at
 
 
 def lines(run: Run, shown: int = SHOWN) -> list[str]:
-    """The whole report: the answer in words, then a line a claim, then failures that differ, at most `shown`."""
+    """The whole report: the answer in words, then one line for each claim, then different failures, at most `shown`."""
     told = [head(run), ""]
     for sentence in run.overall.sentences:
         told += wrapped(line(sentence), "", "  ")
@@ -37,7 +37,7 @@ def lines(run: Run, shown: int = SHOWN) -> list[str]:
 
 
 def table(run: Run) -> list[str]:
-    """A line a claim: its verdict, how many checks had which, and what the claim is."""
+    """One line for each claim: its verdict, the number of checks with each result, and its meaning."""
     verdicts = [each for each in Verdict if any(str(each) in own for own in run.counts.values())]
     rows = [["claim", *map(str, verdicts), "verdict", ""]]
     for name, own in run.counts.items():

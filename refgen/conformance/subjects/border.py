@@ -126,7 +126,7 @@ def stages(value: Any) -> dict[str, np.ndarray]:
 
 
 def in_vocabulary(tokens: Sequence[int] | None, vocabulary: int | None, where: str = "") -> None:
-    """TOK-14. Refuses ids that are no tokens of the model."""
+    """TOK-14. Refuses ids that are not tokens of the model."""
     if vocabulary is not None and tokens and not (min(tokens) >= 0 and max(tokens) < vocabulary):
         token = next(each for each in tokens if not 0 <= each < vocabulary)
         raise GarbledError(f"{where}token {token} is not one of the model's {vocabulary}", ("TOK-14",))

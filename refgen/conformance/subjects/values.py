@@ -93,7 +93,7 @@ def is_scalar(value: Any) -> bool:
 
 
 def foreign(must: str, call: Callable[[], T]) -> T:
-    """What code of the subject's own gives. Whatever it raises, SystemExit too, is no answer."""
+    """What code of the subject's own gives. Anything that it raises, even SystemExit, is not an answer."""
     try:
         return call()
     except GarbledError:

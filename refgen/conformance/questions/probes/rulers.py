@@ -110,7 +110,7 @@ def scaled(name: str, score: float, sentence: str, scale: str, marks: Sequence[f
     probe = bench.probe(name, sentence, ["FWD-08", "FWD-13"], marks)
     kills = () if entries else ("scale-missing", "scale-by-layer", "scale-by-width", "scale-twice", "softmax-base-2")
     return probe.asked(
-        bench.says("one-of-nine", "attention scores are scaled otherwise", ["FWD-08"], ["ABBBBBBBB"], 6, kills=kills),
+        bench.says("one-of-nine", "attention scores have another scale", ["FWD-08"], ["ABBBBBBBB"], 6, kills=kills),
         bench.says("padded", "padding is seen", ["FWD-08", "PAD-05"], ["BBBABBBBB", "ABBBBBBBB"], 3),
     )  # fmt: skip
 
@@ -124,7 +124,7 @@ def scale() -> Probe:
 
 def scale_off() -> Probe:
     """`scale_attn_weights` is false: the score is 3 already, a quarter of it would be t."""
-    return scaled("scale-off", 3.0, "A model without a scale of attention: t says it is scaled nevertheless.", "to",
+    return scaled("scale-off", 3.0, "A model without a scale of attention: t means that it is scaled nevertheless.", "to",
                   (0.46,), scale_attn_weights=False)  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def scale_by_layer() -> Probe:
     """`scale_attn_by_inverse_layer_idx` is true: the score is halved in the second layer. Without that it is 6, which
     gives m.
     """
-    return scaled("scale-by-layer", 24.0, "A model whose scores are divided by the layer's number: m says they are not.",
+    return scaled("scale-by-layer", 24.0, "A model whose scores are divided by the layer's number: m means that they are not.",
                   "om", (0.85,), scale_attn_by_inverse_layer_idx=True)  # fmt: skip
 
 
@@ -267,9 +267,7 @@ def normed(
     probe = Probe(name, sentence, ("FWD-05",), config, tensors, words(letters), special(config))
     right = ids("o", letters) * count
     prompts = [ids(each, letters) for each in ("A", "AAAA")]
-    return probe.asked(
-        says("both", ["FWD-05"], "layer norms are computed otherwise", prompts, [right] * 2, kills=kills)
-    )
+    return probe.asked(says("both", ["FWD-05"], "layer norms have another formula", prompts, [right] * 2, kills=kills))
 
 
 def variance() -> Probe:

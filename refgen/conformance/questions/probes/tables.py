@@ -78,7 +78,7 @@ def table() -> Probe:
     """The next token's logits are a row of a table: 4, 2, 1, five times 0, twice -1, twice -2."""
     probe = rows_of("table", "A letter by the letter before it.")
     return probe.asked(
-        says("greedy", ["FWD-14"], "the MLP is not computed rightly", [ids("A")], [ids("BCABCAB")],
+        says("greedy", ["FWD-14"], "the MLP is wrong", [ids("A")], [ids("BCABCAB")],
              kills=("last-layer-missing",)),
         says("padded", ["PAD-05", "BATCH-01"], "rows meet", [ids("A"), ids("DIJ"), ids("CE")],
              [ids("BCABC"), ids("KABCA"), ids("FGHAB")]),
@@ -90,7 +90,7 @@ def table() -> Probe:
              [ids("ABCA"), ids("A"), ids("CA")], [ids("DAKA"), ids("BCAD"), ids("BCFG")], no_repeat_ngram_size=2,
              bug="EDGE_CASE"),
         says("penalty", ["REP-01"], "earlier tokens are produced again", [ids("A")], [ids("BCFGHD")], repetition_penalty=4.0),
-        says("bad-word", ["BAD-01"], "a forbidden pair is said", [ids("A")], [ids("BEFGHA")], bad_words_ids=[ids("BC")]),
+        says("bad-word", ["BAD-01"], "a forbidden pair comes", [ids("A")], [ids("BEFGHA")], bad_words_ids=[ids("BC")]),
     )  # fmt: skip
 
 
@@ -166,7 +166,7 @@ def beam() -> Probe:
                     **{"num_beams": 2, "max_new_tokens": 6} | more)  # fmt: skip
 
     return probe.asked(
-        says("greedy", ["FWD-09", "FWD-14"], "the probe is not computed rightly", [ids("S", letters)], [greedy[:-1]],
+        says("greedy", ["FWD-09", "FWD-14"], "the forward pass is wrong", [ids("S", letters)], [greedy[:-1]],
              kills=("cached-mask-top-left",)),
         beams("two", "the cache does not follow its beam, or the better text is not found", [best]),
         beams("three", "the cache does not follow its beam", [best], num_beams=3),

@@ -18,7 +18,9 @@ ORDER = [module.__name__ for module in (state, length, chance, text, numbers, li
 
 
 def checks(lab: Lab, material: Material | None = None) -> list[ServingCheck]:
-    """All questions, sharing one talk; none if the subject is no server. Material may be shared by servers of one model."""
+    """All questions, sharing one talk. Empty if the subject is not a server. Material may be shared by servers of one
+    model.
+    """
     if "complete" not in lab.about.can:
         return []
     talk = ServerTalk(lab, material)

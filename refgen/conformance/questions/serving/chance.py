@@ -24,7 +24,7 @@ def biased_up(talk: ServerTalk) -> Finding:
     return compared(text, talk.tokenizer.decode([token] * 3), "text with logit_bias 100")
 
 
-@asks("bias.down", "BIAS-01", why="forbidden words are said", needs=["logit_bias"])
+@asks("bias.down", "BIAS-01", why="forbidden words come", needs=["logit_bias"])
 def biased_down(talk: ServerTalk) -> Finding:
     """100 less makes the second best the best."""
     for walk in talk.known.walks:
@@ -104,7 +104,7 @@ def several_greedy_choices(talk: ServerTalk) -> Finding:
     return passed() if len(texts) == 1 else failed(f"choices at temperature 0 differ: {sorted(texts)}", "TEMP-02")
 
 
-@asks("n.sampled", "SERVE-07", "SAMP-07", why="three times the same answer is no choice", needs=["n"])
+@asks("n.sampled", "SERVE-07", "SAMP-07", why="three times the same answer is not a choice", needs=["n"])
 def several_sampled_choices(talk: ServerTalk) -> Finding:
     """With chance they differ, unless that is likely not to happen."""
     answer = talk.ask(talk.known.best.prompt, ids=True, max_tokens=COUNT, n=3, **drawn(talk, 1))

@@ -60,7 +60,7 @@ class Walk:
     ended: bool
 
     def clear(self, least: float) -> int:
-        """How many tokens come before the first that is no clear best."""
+        """The number of tokens before the first without a clear best."""
         return next((t for t, margin in enumerate(self.margins) if margin < least), len(self.margins))
 
 
@@ -125,8 +125,8 @@ class Material:
     def split_character(self) -> tuple[Walk, dict[str, float], str] | None:
         """A character of two tokens that the model produces with two biases: its walk, the biases, the character.
 
-        Behind the prompt the first token has to lead the second, behind the first the second: their biases differ by the
-        middle of what the two steps leave room for, and both lead all others.
+        After the prompt the first token must lead the second, and after the first token the second must lead. Their
+        biases differ by the middle of the range that the two steps allow, and both lead all others.
         """
         found: list[tuple[float, Walk, dict[str, float], str]] = []
         pairs = [(letter, ids) for letter in LETTERS if len(ids := self.tokenizer.encode(letter)) == 2]

@@ -96,7 +96,9 @@ def wrong_numbers(numbers: list[float], exact: np.ndarray, sigma: np.ndarray, di
     needs=["logprobs"],
 )
 def logprobs_are_raw_or_processed(talk: ServerTalk) -> Finding:
-    """At a temperature of 0.5 they are the model's own, or those it drew from: a choice, which a server is held to."""
+    """At a temperature of 0.5 they are the model's own, or those that it drew from. This is a choice, which a server
+    declares.
+    """
     walk = talk.known.best
     choice = talk.choice(walk.prompt, max_tokens=8, logprobs=2, **drawn(talk, 3, 0.5))
     numbers = choice.get("logprobs")
