@@ -133,6 +133,8 @@ def messages(tree: ast.AST) -> Iterator[tuple[int, str]]:
             parts = node.values if isinstance(node, ast.JoinedStr) else [node]
             values = [part.value if isinstance(part, ast.Constant) else "Value" for part in parts]
             text = "".join(value for value in values if isinstance(value, str))
+            if re.fullmatch(r"[a-z ]{80,}", text):  # a prompt, not a message
+                continue
             if len(re.findall(r"\b(?!Value)[A-Za-z]{2,}(?= |\W*$)", text)) >= 4 and "\n" not in text.strip():
                 yield node.lineno, text
 

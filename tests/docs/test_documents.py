@@ -20,7 +20,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
-    [ROOT / "README.md", ROOT / "SPEC.md", *(ROOT / "docs").glob("*.md"), ROOT / "weights" / "README.md"]
+    [
+        *(ROOT / name for name in ("README.md", "SPEC.md", "CONTRIBUTING.md")),
+        *(ROOT / "docs").glob("*.md"),
+        ROOT / "weights" / "README.md",
+    ]
 )
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INSTALLS = re.compile(r"pip install|git clone|python -m venv|^pytest|^python -m pytest|train_weights")
