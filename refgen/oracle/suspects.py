@@ -47,7 +47,7 @@ class Suspects:
         if not self.faults:
             return "None of the known faults explains the tokens."
         if self.departing < DEPARTING:
-            return f"Too few tokens differ,  {self.departing}, to tell which known fault it is."
+            return f"Too few tokens differ, {self.departing}, to tell which known fault it is."
         if self.named is not None:
             return f"It looks like {self.named.name}: {self.named.sentence}"
         names = [fault.name for fault, _ in self.faults]

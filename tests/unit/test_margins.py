@@ -126,7 +126,7 @@ def test_going_on_is_a_fail(shakespeare):
     model, _ = shakespeare
     best = int(forward(model.gpt2, np.array([[813, 25]]))[0, -1].argmax())
     judged = judge_tokens(model.gpt2, [813, 25], [best, 198, 40], end_ids=[best])
-    assert judged.sentence == "FAIL: text goes on at step 1, behind the end token."
+    assert judged.sentence == "FAIL: text goes on at step 1, after the end token."
 
 
 def test_what_is_refused(shakespeare):

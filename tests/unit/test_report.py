@@ -75,7 +75,7 @@ Not claimed: processors, refusals.
 Not asked: cache, batch, padding, configurations, beams, serving.
 
 claim      PASS  TIE  FAIL  TIMEOUT  SKIP  INCONCLUSIVE       verdict
-smoke         1                                                        the adapter answers sanely
+smoke         1                                                        the adapter gives sane answers
 tokenizer                         1                             wrong  text to ids and back
 network       1          2                                      wrong  the GPT-2 that OpenAI released, of any size: logits, and text that shows them
 greedy             1                                            right  the best token at every step

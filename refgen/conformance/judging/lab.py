@@ -120,7 +120,7 @@ class Reference:
         """LEN-04. Raises `GarbledError` for more new tokens than the context has room for: the last needs no position."""
         if len(prompt) + len(new_ids) > self.config.n_positions + 1:
             message = (
-                f"{len(new_ids)}  new tokens after  {len(prompt)}; the model has {self.config.n_positions} positions"
+                f"{len(new_ids)} new tokens after {len(prompt)}; the model has {self.config.n_positions} positions"
             )
             raise GarbledError(message, ("LEN-04",))
 
