@@ -349,9 +349,9 @@ def test_the_page_has_the_verdicts_and_exit_codes():
 
 
 def test_the_help_has_the_exit_codes(capsys):
-    """`refgen check --help`."""
+    """`refgen --help`."""
     with pytest.raises(SystemExit):
-        main(["check", "--help"])
-    told = " ".join(capsys.readouterr().out.split())
-    assert "Exit codes: 0 " in told
-    assert all(f", {code} " in told for code in (*set(CODES.values()) - {0}, KIT_FAILED))
+        main(["--help"])
+    table = capsys.readouterr().out.partition("exit codes:\n")[2]
+    told = {int(line.split()[0]) for line in table.splitlines() if line[2].isdigit()}
+    assert told >= {*CODES.values(), KIT_FAILED}
