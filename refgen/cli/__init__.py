@@ -19,8 +19,6 @@ from refgen.cli.messages import complain, show_warnings, text_of
 from refgen.cli.parser import Parser
 from refgen.errors import RefgenError
 
-COMMANDS = tuple(each.name for each in pkgutil.iter_modules(commands.__path__))
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
@@ -50,6 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code or exit_codes.RIGHT
 
 
+def command_names() -> tuple[str, ...]:
+    """The files of `commands/`."""
+    return tuple(each.name for each in pkgutil.iter_modules(commands.__path__))
+
+
 class Top(Parser):
     """The parser of `refgen` itself, whose help ends with the exit codes."""
 
@@ -60,6 +63,7 @@ class Top(Parser):
 
 def parser(words: Sequence[str] | None = None) -> Parser:
     """The commands and options: of the command that `words` begin with alone, or of all."""
+    names = command_names()
     top = Top(
         prog="refgen",
         usage="refgen COMMAND …",
@@ -72,6 +76,6 @@ def parser(words: Sequence[str] | None = None) -> Parser:
     declared = top.add_subparsers(
         title="commands", required=True, metavar="COMMAND", prog="refgen", parser_class=Parser
     )
-    for name in [*words][:1] if words and words[0] in COMMANDS else COMMANDS:
+    for name in [*words][:1] if words and words[0] in names else names:
         importlib.import_module(f"refgen.cli.commands.{name}").add(declared)
     return top

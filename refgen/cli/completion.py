@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from refgen.cli.parser import one_of
+from refgen.cli.parser import OneOf
 from refgen.errors import UsageError
 
 SHELLS = ("bash", "zsh", "tcsh")
@@ -14,7 +14,7 @@ FLAG = "--print-completion"
 def add(top: argparse.ArgumentParser) -> None:
     """Declares the flag."""
     what = "print the completion script of a shell: bash, zsh or tcsh (needs shtab)"
-    top.add_argument(FLAG, action=PrintCompletion, type=one_of(SHELLS), metavar="SHELL", help=what)
+    top.add_argument(FLAG, action=PrintCompletion, type=OneOf(SHELLS), metavar="SHELL", help=what)
 
 
 class PrintCompletion(argparse.Action):
@@ -26,16 +26,18 @@ class PrintCompletion(argparse.Action):
             import shtab
         except ImportError:
             raise UsageError(FLAG, "needs shtab", remedy="pip install 'refgen[completion]'") from None
-        complete_files(parser, shtab.FILE)
+        complete_values(parser, shtab.FILE)
         print(shtab.complete(parser, values))
         parser.exit()
 
 
-def complete_files(parser: argparse.ArgumentParser, how: Any) -> None:
-    """Lets every option that takes a path complete files."""
+def complete_values(parser: argparse.ArgumentParser, files: Any) -> None:
+    """Lets every option complete its values: one of some names, or a file."""
     for action in parser._actions:  # noqa: SLF001 - argparse has no other way to its options
         if action.type is Path:
-            action.complete = how  # type: ignore[attr-defined]
+            action.complete = files  # type: ignore[attr-defined]
+        if isinstance(action.type, OneOf):
+            action.choices = list(action.type.names)
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             for each in action.choices.values():
-                complete_files(each, how)
+                complete_values(each, files)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from refgen.conformance.judging.run import Run
 
 
+DTYPES = ("float64", "float32", "float16", "bfloat16")  # of the conformance kit, written out so that --help is fast
+
+
 def add_model(command: Any) -> None:
     """--model, for `find_model`."""
     built_in = f"a Hugging Face folder, or the built-in {BUILT_IN[0]} (default)"

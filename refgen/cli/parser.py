@@ -5,7 +5,7 @@ Whatever is wrong with a command line is a `UsageError`, for `main` to print in 
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -148,29 +148,26 @@ class Names(Sequence[str]):
         return self._names()[place]
 
 
-def add_choice(
-    command: Any,
-    *flags: str,
-    names: Sequence[str],
-    help: str,  # noqa: A002 - argparse's name
-    metavar: str = "NAME",
-    default: str | None = None,
-) -> None:
-    """A flag whose value is one of `names`."""
-    command.add_argument(*flags, type=one_of(names), choices=names, metavar=metavar, help=help, default=default)
+def add_choice(command: Any, *flags: str, names: Sequence[str], metavar: str = "NAME", **more: Any) -> None:
+    """A flag whose value is one of `names`, which argparse sees only if the help lists them; `more` goes to `add_argument`."""
+    if "%(choices)s" in more["help"]:
+        more["choices"] = names
+    command.add_argument(*flags, type=OneOf(names), metavar=metavar, **more)
 
 
-def one_of(names: Sequence[str]) -> Callable[[str], str]:
+class OneOf:
     """Reads one of `names`."""
 
-    def read(text: str) -> str:
-        if text not in names:
-            nearest = did_you_mean(text, names)
-            problem = f"unknown. {nearest}" if nearest else f"must be one of {', '.join(names)}"
-            raise argparse.ArgumentTypeError(f"{text}: {problem}")
-        return text
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
 
-    return read
+    def __call__(self, text: str) -> str:
+        """The name; raises argparse's error for any other, with the nearest."""
+        if text in self.names:
+            return text
+        nearest = did_you_mean(text, self.names)
+        problem = f"unknown. {nearest}" if nearest else f"must be one of {', '.join(self.names)}"
+        raise argparse.ArgumentTypeError(f"{text}: {problem}")
 
 
 def whole(text: str) -> int:

@@ -191,7 +191,10 @@ def test_prompts_from_stdin_and_from_nothing(capsys, shakespeare):
     assert refgen("generate", "-", "-n", "4", stdin="ROMEO:\r\n").stdout == typed
     assert refgen("generate", "ROMEO:", "-n", "4", stdin="KING:").stdout == typed
     assert refgen("generate", "-n", "4", stdin="").stdout == run(capsys, "generate", "-n", "4")[1]
-    assert refgen("generate", "-", stdin="").stderr == "refgen: error: PROMPT: is empty [IN-03]. Leave it out to begin a new text.\n"
+    assert (
+        refgen("generate", "-", stdin="").stderr
+        == "refgen: error: PROMPT: is empty [IN-03]. Leave it out to begin a new text.\n"
+    )
     _, out, _ = run(capsys, "generate", "--json", "--max-new-tokens", "4")
     assert json.loads(out)["ids"][0] == shakespeare[1].bos_token_id
     assert json.loads(out)["prompt"] is None

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from refgen.cli import exit_codes
 from refgen.cli.messages import complain
-from refgen.cli.options import add_reports, check_reports, write_reports
-from refgen.cli.parser import Names, add_choice, number, one_of, whole
+from refgen.cli.options import DTYPES, add_reports, check_reports, write_reports
+from refgen.cli.parser import Names, add_choice, number, whole
 from refgen.cli.subject import TIMEOUT, connected
 from refgen.errors import ConformanceError, UsageError
 from refgen.progress import tell
@@ -47,18 +47,20 @@ def add(commands: Any) -> None:
         metavar="CLAIM|ID",
         help="only this claim, or checks that match: 'loop.*'",
     )
-    command.add_argument(
+    add_choice(
+        command,
         "--claim",
         action="append",
-        type=one_of(Names("refgen.conformance.judging.claims:CLAIMS")),
+        names=Names("refgen.conformance.judging.claims:CLAIMS"),
         default=[],
         metavar="CLAIM",
         help="a claim that SUBJECT must answer for",
     )
-    command.add_argument(
+    add_choice(
+        command,
         "--probe",
         action="append",
-        type=one_of(Names("refgen.conformance.questions.probes:PROBES")),
+        names=Names("refgen.conformance.questions.probes:PROBES"),
         default=[],
         metavar="NAME",
         help="only the questions of this probe",
@@ -66,7 +68,7 @@ def add(commands: Any) -> None:
     add_choice(
         command,
         "--dtype",
-        names=Names("refgen.conformance.subjects.protocol:DTYPES"),
+        names=DTYPES,
         metavar="DTYPE",
         help="what SUBJECT computes in, if it does not say so itself: %(choices)s (default: float32)",
     )

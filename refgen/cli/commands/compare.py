@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refgen.cli import color
-from refgen.cli.options import add_json, add_model, check_picture
-from refgen.cli.parser import Names, add_choice
+from refgen.cli.options import DTYPES, add_json, add_model, check_picture
+from refgen.cli.parser import add_choice
 from refgen.cli.width import fitted
 from refgen.errors import OracleError
 from refgen.progress import tell
@@ -17,7 +17,7 @@ from refgen.shipped import find_model
 if TYPE_CHECKING:
     from refgen.model import GPT2
 
-FORMATS = Names("refgen.oracle.formats:FORMATS")
+FORMATS = tuple(name for name in DTYPES if name != "float64")  # float64 is what they are compared with
 STDIN = Path("-")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from refgen.cli.options import add_engine, add_json, add_model, read_text
-from refgen.cli.parser import add_choice, number, one_of, whole
+from refgen.cli.parser import OneOf, add_choice, number, whole
 from refgen.errors import InputError
 from refgen.progress import tell
 from refgen.shipped import find_model
@@ -91,10 +91,10 @@ READERS = (tokens, token, words, biases, entries, texts, start_and_factor)
 def true_false_never(text: str) -> bool | str:
     """Reads true, false or never."""
     values: Mapping[str, bool | str] = {"true": True, "false": False, "never": "never"}
-    return values[one_of(tuple(values))(text)]
+    return values[OneOf(tuple(values))(text)]
 
 
-schedule = one_of(("constant", "heuristic", "heuristic_transient"))
+schedule = OneOf(("constant", "heuristic", "heuristic_transient"))
 
 
 # --- The options ------------------------------------------------------------------------------------------
@@ -320,7 +320,11 @@ def prove(
     refused = [flags[name] for name in settings if name not in PROVED]
     others = {"--seed": "seed", "--assistant-model": "assistant_model", "--negative-prompt": "negative_prompt_ids",
               "--logprobs": "logprobs", "--skip-prompt": "skip_prompt"}  # fmt: skip
-    refused += [flag for flag, name in others.items() if getattr(options, name) is not None and getattr(options, name) is not False]
+    refused += [
+        flag
+        for flag, name in others.items()
+        if getattr(options, name) is not None and getattr(options, name) is not False
+    ]
     if refused:
         raise InputError(
             refused[0], "does not go with --proof", "FWD-30", "A proof is of greedy tokens of the exact network."
