@@ -5,10 +5,10 @@ import textwrap
 RIGHT, WRONG, USAGE, INCONCLUSIVE, FAILED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 4, 130, 141
 MEANINGS = {
     RIGHT: "done; of check and compare: right",
-    WRONG: "check: a claim is wrong; compare: rounding does not explain the difference",
-    USAGE: "a wrong flag, value or file; check: the adapter does not start or does not work",
+    WRONG: "check: a claim is wrong; compare: the difference is more than rounding",
+    USAGE: "a wrong flag, value or file; check: the adapter does not start or work",
     INCONCLUSIVE: "check: too little was shown, or the recording is cut off",
-    FAILED: "refgen itself failed, which is a bug of refgen and says nothing about your model",
+    FAILED: "refgen itself failed, which says nothing about your implementation",
     INTERRUPTED: "interrupted by Ctrl-C",
     BROKEN_PIPE: "the reader of the output has left",
 }

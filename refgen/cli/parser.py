@@ -94,7 +94,8 @@ class Parser(argparse.ArgumentParser):
             elif commands is not None and not self._takes_value(before):
                 if word not in commands.choices:
                     remedy = did_you_mean(word, commands.choices) or self._see
-                    raise UsageError(word, f"unknown {str(commands.metavar).lower()}", remedy=remedy)
+                    of = f" of {self.prog}" if " " in self.prog else ""
+                    raise UsageError(word, f"unknown command{of}", remedy=remedy)
                 return  # what follows is the command's
             before = word
 
