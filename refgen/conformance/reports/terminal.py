@@ -19,7 +19,8 @@ def lines(run: Run, shown: int = SHOWN, width: int = ENDLESS) -> list[str]:
     `width` is the terminal's: sentences are wrapped there, or at WIDTH, and the table is cut there.
     """
     wrapped = partial(wrap, width)
-    told = [head(run), ""]
+    first = head(run)
+    told = [*([first] if len(first) <= width else wrapped(first, "", "  ")), ""]
     for sentence in run.overall.sentences:
         told += wrapped(line(sentence), "", "  ")
     if run.overall.verdict != BROKEN:
@@ -30,12 +31,12 @@ def lines(run: Run, shown: int = SHOWN, width: int = ENDLESS) -> list[str]:
     if left := [each.result.id for group in groups[shown:] for each in group]:
         told += ["", *wrapped(f"… and {len(left)} more failures: {listed(left)}", "", "  ")]
     if run.suspects:
-        told += ["", "Likely causes, the likeliest first:"]
+        told += ["", *wrapped("Likely causes, the likeliest first:", "", "  ")]
         for number, suspect in enumerate(run.suspects[:SUSPECTS], start=1):
             name = f"{suspect.rule} {title(suspect.rule)}".strip()
             told += wrapped(line(f"{name}: {suspect.sentence}"), f"  {number}. ", "     ")
     if run.overall.verdict != BROKEN and (refused := untested(run)):
-        told += ["", "Refused or not shown, by claim:"]
+        told += ["", *wrapped("Refused or not shown, by claim:", "", "  ")]
         for each in refused:
             told += wrapped(line(each.sentence), "  ", "    ")
     return told
