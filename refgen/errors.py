@@ -9,7 +9,8 @@
     ├── SpecError          a rule that SPEC.md does not have, or does not write as it writes rules
     ├── OracleError        evidence about numbers that cannot be had: a proof, a trace, a comparison
     ├── ConformanceError   a record of the conformance kit, or what was asked of the kit, that cannot be used
-    └── BenchError         an option of the benchmark that cannot be, or a subject that fails in it
+    ├── BenchError         an option of the benchmark that cannot be, or a subject that fails in it
+    └── UsageError         a command line with a flag, a value or a file that cannot be
 
 A valid setting without effect is not an error: it gives an `IgnoredSettingWarning`.
 """
@@ -72,6 +73,10 @@ class ConformanceError(RefgenError):
 
 class BenchError(RefgenError):
     """A benchmark that cannot be run with these options."""
+
+
+class UsageError(RefgenError):
+    """A command line that cannot be carried out as it is written."""
 
 
 class IgnoredSettingWarning(UserWarning):

@@ -27,6 +27,7 @@ RULE = re.compile(
 )
 OPTION = re.compile(r"(?P<name>[a-z0-9_.]*[a-z0-9]+(?:-\d+)?) \((?P<who>[^();|]+)\)(?P<hidden> \(not visible\))?")
 STACKS = "must be `name=option (who) | option (who); …`, each perhaps with `(not visible)` after it"
+WIDTH = 88
 FORM = "must have a title, sentences, one block of Python with an example, and a last line with its source and version"
 
 
@@ -136,11 +137,16 @@ def find(name: str | None = None) -> list[Rule]:
     return found
 
 
-def show(rule: Rule) -> str:
-    """A rule in full, as text for a terminal."""
+def show(rule: Rule, width: int = WIDTH) -> str:
+    """A rule in full, in lines of up to `width` characters, but for its example."""
     tail = f"Source: {rule.source}. Since: {rule.since}."
-    parts = [f"{rule.id} {rule.title}", fill(rule.sentence), textwrap.indent(rule.example, "    "), fill(tail)]
-    return "\n\n".join([*parts, fill(f"Stacks: {rule.stacks}")] if rule.stacks else parts)
+    parts = [
+        f"{rule.id} {rule.title}",
+        fill(rule.sentence, width),
+        textwrap.indent(rule.example, "    "),
+        fill(tail, width),
+    ]
+    return "\n\n".join([*parts, fill(f"Stacks: {rule.stacks}", width)] if rule.stacks else parts)
 
 
 def index(several: list[Rule]) -> str:
@@ -155,6 +161,6 @@ def index(several: list[Rule]) -> str:
     return "\n".join(lines)
 
 
-def fill(text: str) -> str:
-    """Lines of up to 88 characters."""
-    return textwrap.fill(text, 88, break_long_words=False, break_on_hyphens=False)
+def fill(text: str, width: int) -> str:
+    """Lines of up to `width` characters."""
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from refgen.errors import BenchError
+from refgen.errors import BenchError, did_you_mean
 
 ADAPTERS = Path(__file__).with_name("adapters")
 
@@ -58,7 +58,11 @@ def chosen(names: str | None, peers: Sequence[Subject] = PEERS) -> tuple[list[Su
     asked = list(known) if names is None else [] if names == "none" else names.split(",")
     for name in asked:
         if name not in known:
-            raise BenchError(f"--peers {name}", "is not a known peer", remedy=f"Known are {', '.join(known)}, or none.")
+            raise BenchError(
+                f"--peers {name}",
+                "is not a known peer",
+                remedy=f"{did_you_mean(name, known)} Known are {', '.join(known)}, or none.".strip(),
+            )
     skipped = {
         name: f"{' and '.join(known[name].missing)} not installed: {known[name].remedy}"
         for name in asked

@@ -15,7 +15,7 @@ from numpy import ndarray
 from refgen.checkpoints import assemble, save, tensor_shapes
 from refgen.checkpoints.safetensors import WEIGHTS
 from refgen.config import GPT2Config
-from refgen.errors import BenchError
+from refgen.errors import BenchError, did_you_mean
 from refgen.shipped import find_model
 
 # Layers, heads, width, vocabulary, positions.
@@ -36,7 +36,7 @@ def shape_config(text: str) -> GPT2Config:
             raise BenchError(
                 f"--shape {text}",
                 "is neither a known shape nor five positive numbers",
-                remedy=f"Known are {', '.join(SHAPES)}; the numbers are layers,heads,width,vocabulary,positions.",
+                remedy=f"{did_you_mean(text, SHAPES)} Known are {', '.join(SHAPES)}; the numbers are layers,heads,width,vocabulary,positions.".strip(),
             )
         sizes = tuple(map(int, words))
     n_layer, n_head, n_embd, vocab_size, n_positions = sizes

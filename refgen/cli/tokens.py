@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from refgen.cli import color
+from refgen.cli.width import fitted
 from refgen.errors import OracleError
 from refgen.json_files import object_of, read_object
 from refgen.model import GPT2
@@ -41,10 +43,10 @@ def judge(gpt2: GPT2, path: Path, dtype: str, as_json: bool) -> bool:
         known = [] if found is None else [fault.name for fault, _ in found.faults]
         about = {"sentence": sentence, "suspects": known, "rows": [told(each) for each in judgements]}
         print(json.dumps(told(whole) | about))
-    elif len(judgements) == 1:
-        print("\n".join([sentence, *map(str, whole.flips)]))
     else:
-        print("\n".join([sentence, *(f"row {row}: {each.sentence}" for row, each in enumerate(judgements))]))
+        rows_told = [f"row {row}: {each.sentence}" for row, each in enumerate(judgements)]
+        lines = [sentence, *(map(str, whole.flips) if len(judgements) == 1 else rows_told)]
+        print("\n".join(color.verdicts(fitted(each), sys.stdout) for each in lines))
     return whole.verdict != "FAIL"
 
 

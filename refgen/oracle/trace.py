@@ -23,7 +23,7 @@ from refgen.checkpoints.safetensors import read_file, write_file
 from refgen.checkpoints.stored import numbers
 from refgen.config import GPT2Config
 from refgen.engines.engine import Engine, Watcher
-from refgen.errors import OracleError, listed
+from refgen.errors import OracleError, did_you_mean, listed
 from refgen.inputs import check_ids, check_mask
 
 ATTENTION = ("c_attn", "q", "k", "v", "scores", "pattern", "z", "c_proj")
@@ -72,7 +72,11 @@ def select(config: GPT2Config, patterns: Sequence[str]) -> tuple[str, ...]:
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             problem = f"matches no stage of this model, which has {config.n_layer} layers"
-            raise OracleError(f"stage {pattern!r}", problem, remedy="Such as drop, h.0.attn.pattern, 'h.*', lm_head.")
+            raise OracleError(
+                f"stage {pattern!r}",
+                problem,
+                remedy=did_you_mean(pattern, names) or "Such as drop, h.0.attn.pattern, 'h.*', lm_head.",
+            )
     return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
 
 

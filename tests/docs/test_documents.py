@@ -62,7 +62,7 @@ def run_console(text):
             continue
         paths = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
         environment = os.environ | {"PATH": paths, "PYTHONPATH": str(ROOT)}
-        command = re.sub(r"\brefgen (?=[a-z])", f"{shlex.quote(sys.executable)} -m refgen ", command)
+        command = re.sub(r"\brefgen (?=[a-z-])", f"{shlex.quote(sys.executable)} -m refgen ", command)
         done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment, check=False)
         told = done.stdout + done.stderr
         assert doctest.OutputChecker().check_output(expected, told, doctest.ELLIPSIS), f"{command}\n{told}"

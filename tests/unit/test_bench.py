@@ -412,7 +412,7 @@ def test_the_command_prints_a_report_and_shows_it_again(capsys, tmp_path, tiny_f
         (["--rounds", "0"], "--rounds 0: must be at least 1."),
         (["--threads", "0"], "--threads 0: must be at least 1."),
         (["--prompts", "-2"], "--prompts -2: must be at least 1."),
-        (["--json", "no/such/folder.json"], "no/such/folder.json: lies in no folder that exists."),
+        (["--json", "no/such/folder.json"], "--json no/such/folder.json: folder no/such does not exist."),
         (["--show", "no-such.json"], "no-such.json: does not exist"),
     ],
 )

@@ -361,7 +361,10 @@ def test_the_command_refuses(capsys, files, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", ModuleType("matplotlib"))  # be it there or not
     for arguments, message in (
         (["nowhere.safetensors"], "nowhere.safetensors: is not a whole safetensors file"),
-        ([files / "right.safetensors", "--plot", "nowhere/p.png"], "nowhere/p.png: lies in no folder that exists"),
+        (
+            [files / "right.safetensors", "--plot", "nowhere/p.png"],
+            "--plot nowhere/p.png: folder nowhere does not exist",
+        ),
     ):
         code, out, err = run(capsys, *arguments)
         assert (code, out) == (2, "")

@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from refgen.cli import main
 from refgen.conformance import check as check_subject
@@ -137,6 +138,14 @@ def test_nothing_is_written_to_the_terminal_but_text(run):
     assert all(line.isprintable() for line in terminal.lines(run))
 
 
+@given(runs(), st.integers(20, 120))
+def test_a_report_fits_the_terminal(run, width):
+    """Of any run: only a command, and the id of a check, may be longer than a line."""
+    verdicts = tuple(map(str, Verdict))
+    lines = [line for line in terminal.lines(run, width=width) if not line.startswith(("  $ ", *verdicts))]
+    assert all(len(line) <= width for line in lines)
+
+
 # --- JUnit ------------------------------------------------------------------------------------------------
 
 
@@ -159,7 +168,8 @@ def test_junit_counts_agree(path, run):
     made = [
         each.verdict for each in run.results if each.claim == "smoke" or run.claims[each.claim].verdict != "not claimed"
     ]
-    unshown = sum(each in (Verdict.SKIP, Verdict.INCONCLUSIVE) for each in made) + len(run.results) - len(made)
+    bad = sum(each.verdict.bad for each in run.results) - sum(each.bad for each in made)  # of claims that are not made
+    unshown = sum(each.verdict in (Verdict.SKIP, Verdict.INCONCLUSIVE) for each in run.results) + bad
     assert int(suites.get("failures")) == made.count(Verdict.FAIL)
     assert int(suites.get("errors")) == made.count(Verdict.CRASH) + made.count(Verdict.TIMEOUT)
     assert int(suites.get("skipped")) == unshown

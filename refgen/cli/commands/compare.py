@@ -2,18 +2,23 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from refgen import checkpoints
-from refgen.cli import tokens
-from refgen.cli.options import add_model, check_picture
+from refgen.cli import color
+from refgen.cli.options import DTYPES, add_json, add_model, check_picture
+from refgen.cli.parser import add_choice
+from refgen.cli.width import fitted
 from refgen.errors import OracleError
-from refgen.model import GPT2
-from refgen.oracle import compare, plot, trace
-from refgen.oracle.formats import FORMATS
 from refgen.progress import tell
 from refgen.shipped import find_model
+
+if TYPE_CHECKING:
+    from refgen.model import GPT2
+
+FORMATS = tuple(name for name in DTYPES if name != "float64")  # float64 is what they are compared with
+STDIN = Path("-")
 
 
 def add(commands: Any) -> None:
@@ -44,22 +49,22 @@ def add(commands: Any) -> None:
         help="compare MINE with these, not with the exact ones",
     )
     add_model(command)
-    command.add_argument(
-        "--dtype",
-        choices=tuple(FORMATS),
-        help="what MINE was computed in (default: as the file says or is stored; for tokens float32)",
-    )
-    command.add_argument("--other-dtype", choices=tuple(FORMATS), help="the same of OTHER")
-    command.add_argument("--json", action="store_true", help="one JSON object")
-    command.add_argument("--plot", type=Path, metavar="FILE", help="draw stages and positions there (needs matplotlib)")
+    computed = "what MINE was computed in: %(choices)s (default: as the file says or is stored; for tokens float32)"
+    add_choice(command, "--dtype", names=FORMATS, metavar="DTYPE", help=computed)
+    add_choice(command, "--other-dtype", names=FORMATS, metavar="DTYPE", help="the same of OTHER")
+    add_json(command, "one JSON object")
+    command.add_output("--plot", help="draw stages and positions there (needs matplotlib)")
 
 
 def run(options: argparse.Namespace) -> int:
     """Stages or tokens in, a verdict out; the exit code is the verdict."""
+    from refgen import checkpoints
+    from refgen.cli import tokens
+
     check_picture(options.plot, OracleError)
     if options.other is None and options.other_dtype is not None:
         raise OracleError("--other-dtype", "speaks of a second file, which is not given")
-    of_tokens = options.mine == tokens.STDIN or options.mine.suffix == ".json"
+    of_tokens = options.mine == STDIN or options.mine.suffix == ".json"
     if of_tokens:
         refuse_for_tokens(options)
     gpt2 = checkpoints.load(find_model(options.model))
@@ -77,8 +82,10 @@ def refuse_for_tokens(options: argparse.Namespace) -> None:
             raise OracleError(name, "goes with stages, not with tokens", remedy="Leave it out.")
 
 
-def compare_stages(gpt2: GPT2, options: argparse.Namespace) -> bool:
+def compare_stages(gpt2: "GPT2", options: argparse.Namespace) -> bool:
     """Prints the report; whether rounding explains the difference."""
+    from refgen.oracle import compare, plot, trace
+
     mine = trace.load(options.mine, gpt2.config)
     other = None if options.other is None else trace.load(options.other, gpt2.config)
     found = compare.compare(gpt2, mine, options.dtype, other, options.other_dtype, progress=tell)
@@ -86,7 +93,7 @@ def compare_stages(gpt2: GPT2, options: argparse.Namespace) -> bool:
     if options.json:
         print(json.dumps(compare.as_json(found)))
     else:
-        print("\n".join(compare.report(found)))
+        print("\n".join(color.verdicts(fitted(each), sys.stdout) for each in compare.report(found)))
     if options.plot is not None:
         plot.save(found, options.plot)
     return found.passes

@@ -2,17 +2,15 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy import ndarray
-
-from refgen.auto import GPT2LMHeadModel
-from refgen.cli.options import add_engine, add_model, check_output
+from refgen.cli.options import add_engine, add_model, read_text
+from refgen.cli.parser import add_choice, whole
 from refgen.errors import OracleError
-from refgen.oracle import trace
 from refgen.shipped import find_model
-from refgen.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from numpy import ndarray
 
 
 def add(commands: Any) -> None:
@@ -24,9 +22,9 @@ def add(commands: Any) -> None:
         epilog="Example: refgen explain 'ROMEO:' --stages 'h.0.attn.*'",
     )
     command.set_defaults(run=run)
-    command.add_argument("prompt", nargs="?", metavar="PROMPT", help="the text")
+    command.add_argument("prompt", nargs="?", metavar="PROMPT", help="the text; - or a pipe: standard input")
     command.add_argument("--ids", metavar="N,N,…", help="token ids instead of PROMPT")
-    command.add_argument("-o", "--output", type=Path, metavar="FILE", help="save the stages there, as safetensors")
+    command.add_output("-o", "--output", help="save the stages there, as safetensors")
     command.add_argument(
         "--stages",
         action="append",
@@ -34,17 +32,21 @@ def add(commands: Any) -> None:
         help="such as lm_head or 'h.*.mlp.act'; repeat for more (default: all)",
     )
     command.add_argument(
-        "-n", "--max-new-tokens", type=int, default=0, metavar="N", help="go on greedily for N tokens (default: 0)"
+        "-n", "--max-new-tokens", type=whole, default=0, metavar="N", help="go on greedily for N tokens (default: 0)"
     )
     add_model(command)
-    command.add_argument("--dtype", default="float32", choices=("float32", "float64"), help="default: %(default)s")
+    add_choice(
+        command, "--dtype", names=("float32", "float64"), default="float32", help="%(choices)s (default: %(default)s)"
+    )
     add_engine(command)
 
 
 def run(options: argparse.Namespace) -> None:
     """A listing out, a file if asked for."""
+    from refgen.auto import GPT2LMHeadModel
+    from refgen.oracle import trace
+
     folder = find_model(options.model)
-    check_output(options.output, OracleError)
     model = GPT2LMHeadModel.from_pretrained(folder, dtype=options.dtype, engine=options.engine)
     ids = read_ids(options, folder)
     prefill = None
@@ -58,12 +60,17 @@ def run(options: argparse.Namespace) -> None:
         print(line)
 
 
-def read_ids(options: argparse.Namespace, folder: Path) -> ndarray:
+def read_ids(options: argparse.Namespace, folder: Path) -> "ndarray":
     """`[1 T]` from --ids or PROMPT."""
-    if (options.prompt is None) == (options.ids is None):
+    import numpy as np
+
+    from refgen.tokenizer import Tokenizer
+
+    prompt = options.prompt if options.ids is not None else read_text(options.prompt)
+    if (prompt is None) == (options.ids is None):
         raise OracleError("PROMPT and --ids", "give one of them")
-    if options.ids is None:
-        return Tokenizer.from_pretrained(folder)([options.prompt], return_tensors="np")["input_ids"]
+    if prompt is not None:
+        return Tokenizer.from_pretrained(folder)([prompt], return_tensors="np")["input_ids"]
     words = options.ids.replace(",", " ").split()
     if not words or not all(word.isdecimal() for word in words):
         raise OracleError(f"--ids {options.ids}", "must be whole numbers with commas between them")

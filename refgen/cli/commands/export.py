@@ -5,10 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from refgen.cli import vectors
-from refgen.cli.options import check_picture
-from refgen.conformance.questions import probes
-from refgen.conformance.questions.probes import show
+from refgen.cli.files import check_folder
+from refgen.cli.options import add_json, check_picture
+from refgen.cli.parser import whole
 from refgen.errors import ConformanceError
 
 
@@ -36,25 +35,34 @@ def add(commands: Any) -> None:
     probe.add_argument(
         "--tensor", metavar="TENSOR", help="with --show: that weight instead, such as h.0.attn.c_proj.weight"
     )
-    probe.add_argument(
-        "--plot", type=Path, metavar="FILE", help="with --show: draw all weights there (needs matplotlib)"
-    )
-    probe.add_argument("--json", action="store_true", help="with --list or --show: as JSON")
+    probe.add_output("--plot", help="with --show: draw all weights there (needs matplotlib)")
+    add_json(probe, "with --list or --show: as JSON")
     vector = what.add_parser(
         "vectors",
         help="the cases, their schema and the models they name",
         description="Write all cases of the conformance kit, their schema, and the models they name. docs/cases.md describes them.",
         epilog="Example: refgen export vectors vectors",
     )
-    vector.set_defaults(run=vectors.run)
+    vector.set_defaults(run=run_vectors)
     vector.add_argument("folder", metavar="DIR", type=Path, help="is made if it is not there")
     vector.add_argument(
-        "--seed", type=int, metavar="N", help="write the networks that refgen check --seed N draws, too"
+        "-s", "--seed", type=whole, metavar="N", help="write the networks that refgen check --seed N draws, too"
     )
+    vector.add_force()
+
+
+def run_vectors(options: argparse.Namespace) -> None:
+    """Files out, one line that counts them."""
+    from refgen.cli import vectors
+
+    check_folder(options.folder, force=options.force)
+    vectors.write(options.folder, options.seed)
 
 
 def run_probes(options: argparse.Namespace) -> None:
     """Folders out, a line each; or with --list and --show what is in them."""
+    from refgen.conformance.questions import probes
+
     if options.show is None and (options.tensor is not None or options.plot is not None):
         raise ConformanceError("--tensor" if options.tensor is not None else "--plot", "goes with --show NAME")
     if [options.folder is not None, options.list, options.show is not None].count(True) != 1:
@@ -66,13 +74,18 @@ def run_probes(options: argparse.Namespace) -> None:
     elif options.json:
         raise ConformanceError("--json", "goes with --list or --show")
     else:
-        for probe in [probes.find(name) for name in options.names or probes.PROBES]:
+        chosen = [probes.find(name) for name in options.names or probes.PROBES]
+        for probe in chosen:
+            check_folder(options.folder / probe.name, force=options.force)
+        for probe in chosen:
             probes.write(probe, options.folder / probe.name)
             print(options.folder / probe.name)
 
 
 def list_probes(as_json: bool) -> None:
     """Names and sentences out."""
+    from refgen.conformance.questions import probes
+
     built = [probes.find(name) for name in probes.PROBES]
     if as_json:
         entries = [{"name": each.name, "sentence": each.sentence, "rules": each.rules} for each in built]
@@ -85,6 +98,9 @@ def list_probes(as_json: bool) -> None:
 
 def show_probe(options: argparse.Namespace) -> None:
     """One probe out."""
+    from refgen.conformance.questions import probes
+    from refgen.conformance.questions.probes import show
+
     check_picture(options.plot, ConformanceError)
     probe = probes.find(options.show)
     if options.plot is not None:

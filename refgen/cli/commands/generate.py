@@ -5,26 +5,27 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy import ndarray
-
-from refgen.auto import GPT2LMHeadModel
-from refgen.cli.options import add_engine, add_model
-from refgen.engines.numpy.threads import set_num_threads
+from refgen.cli.options import add_engine, add_json, add_model, read_text
+from refgen.cli.parser import OneOf, add_choice, number, whole
 from refgen.errors import InputError
-from refgen.generation import GenerateOutput, TextStreamer
 from refgen.progress import tell
 from refgen.shipped import find_model
-from refgen.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+    from refgen.auto import GPT2LMHeadModel
+    from refgen.generation import GenerateOutput
+    from refgen.tokenizer import Tokenizer
 
 # --- What an option's words mean --------------------------------------------------------------------------
 
-Reader = Callable[[list[str], Tokenizer, str], Any]  # (the words, the tokenizer, the flag) -> the setting
+Reader = Callable[[list[str], Any, str], Any]  # (the words, the tokenizer, the flag) -> the setting
 
 
-def tokens(names: list[str], tokenizer: Tokenizer, flag: str) -> list[int] | None:
+def tokens(names: list[str], tokenizer: "Tokenizer", flag: str) -> list[int] | None:
     """Ids as they are, tokens by their text, 'none' as None."""
     if names == ["none"]:
         return None
@@ -37,18 +38,18 @@ def tokens(names: list[str], tokenizer: Tokenizer, flag: str) -> list[int] | Non
     return [int(name) if name.isdecimal() else vocabulary[name] for name in names]
 
 
-def token(names: list[str], tokenizer: Tokenizer, flag: str) -> int | None:
+def token(names: list[str], tokenizer: "Tokenizer", flag: str) -> int | None:
     """One of those; the last, if the option is repeated."""
     several = tokens(names[-1:], tokenizer, flag)
     return several[0] if several else None
 
 
-def words(texts: list[str], tokenizer: Tokenizer, flag: str) -> list[list[int]]:  # noqa: ARG001
+def words(texts: list[str], tokenizer: "Tokenizer", flag: str) -> list[list[int]]:  # noqa: ARG001
     """Texts as their ids."""
     return [tokenizer.encode(text) for text in texts]
 
 
-def biases(texts: list[str], tokenizer: Tokenizer, flag: str) -> list[list[Any]]:
+def biases(texts: list[str], tokenizer: "Tokenizer", flag: str) -> list[list[Any]]:
     """TEXT=NUMBER, as ids and number."""
     found = []
     for text in texts:
@@ -62,7 +63,7 @@ def biases(texts: list[str], tokenizer: Tokenizer, flag: str) -> list[list[Any]]
     return found
 
 
-def entries(texts: list[str], tokenizer: Tokenizer, flag: str) -> Any:  # noqa: ARG001
+def entries(texts: list[str], tokenizer: "Tokenizer", flag: str) -> Any:  # noqa: ARG001
     """A JSON value."""
     try:
         return json.loads(texts[-1])
@@ -70,17 +71,12 @@ def entries(texts: list[str], tokenizer: Tokenizer, flag: str) -> Any:  # noqa: 
         raise InputError(f"{flag} {texts[-1]}", f"is no JSON: {error.msg}", "CFG-10") from None
 
 
-def texts(values: list[str], tokenizer: Tokenizer, flag: str) -> list[str]:  # noqa: ARG001
+def texts(values: list[str], tokenizer: "Tokenizer", flag: str) -> list[str]:  # noqa: ARG001
     """As they are."""
     return values
 
 
-def true_false_never(values: list[str], tokenizer: Tokenizer, flag: str) -> bool | str:  # noqa: ARG001
-    """true and false as such."""
-    return {"true": True, "false": False}.get(values[-1], values[-1])
-
-
-def start_and_factor(values: list[str], tokenizer: Tokenizer, flag: str) -> list[float]:  # noqa: ARG001
+def start_and_factor(values: list[str], tokenizer: "Tokenizer", flag: str) -> list[float]:  # noqa: ARG001
     """START,FACTOR."""
     try:
         start, factor = values[-1].split(",")
@@ -89,12 +85,24 @@ def start_and_factor(values: list[str], tokenizer: Tokenizer, flag: str) -> list
         raise InputError(f"{flag} {values[-1]}", "must be START,FACTOR", "EXPD-01", "For instance 20,1.05.") from None
 
 
+READERS = (tokens, token, words, biases, entries, texts, start_and_factor)
+
+
+def true_false_never(text: str) -> bool | str:
+    """Reads true, false or never."""
+    values: Mapping[str, bool | str] = {"true": True, "false": False, "never": "never"}
+    return values[OneOf(tuple(values))(text)]
+
+
+schedule = OneOf(("constant", "heuristic", "heuristic_transient"))
+
+
 # --- The options ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Option:
-    """`kind` is int or float, bool for a flag without value, or a reader of the words; `field` the setting it makes."""
+    """`kind` is bool for a flag without value, one of READERS, or a type of argparse; `field` the setting it makes."""
 
     flag: str
     kind: Any
@@ -102,40 +110,51 @@ class Option:
     help: str
     field: str = ""
     value: Any = True  # of a flag without value
+    short: str = ""
 
     @property
     def setting(self) -> str:
         """The name of the setting."""
         return self.field or self.flag.removeprefix("--").replace("-", "_")
 
+    def add(self, group: Any) -> None:
+        """Declares it; its value goes by the name of the setting."""
+        flags = [self.short, self.flag] if self.short else [self.flag]
+        if self.kind is bool:
+            group.add_argument(*flags, dest=self.setting, action="store_true", help=self.help)
+        elif self.kind in READERS:
+            group.add_argument(*flags, dest=self.setting, action="append", metavar=self.metavar, help=self.help)
+        else:
+            group.add_argument(*flags, dest=self.setting, type=self.kind, metavar=self.metavar, help=self.help)
+
 
 OPTIONS: Mapping[str, tuple[Option, ...]] = {
     "length and end": (
-        Option("--max-new-tokens", int, "N", "stop after N new tokens (default: 20)"),
-        Option("--max-length", int, "N", "stop at N tokens, prompt included"),
-        Option("--min-new-tokens", int, "N", "no end before N new tokens"),
-        Option("--min-length", int, "N", "no end before N tokens, prompt included"),
+        Option("--max-new-tokens", whole, "N", "stop after N new tokens (default: 20)", short="-n"),
+        Option("--max-length", whole, "N", "stop at N tokens, prompt included"),
+        Option("--min-new-tokens", whole, "N", "no end before N new tokens"),
+        Option("--min-length", whole, "N", "no end before N tokens, prompt included"),
         Option("--eos", tokens, "ID|TOKEN", "end token, repeatable; 'none' for no end (default: the model's)", "eos_token_id"),
         Option("--pad", token, "ID|TOKEN", "what fills finished rows (default: the end token)", "pad_token_id"),
         Option("--bos", token, "ID|TOKEN", "what a text begins with if there is no prompt", "bos_token_id"),
         Option("--stop-string", texts, "TEXT", "stop after TEXT, repeatable", "stop_strings"),
-        Option("--max-time", float, "S", "stop after S seconds"),
+        Option("--max-time", number, "S", "stop after S seconds"),
     ),
     "sampling": (
         Option("--do-sample", bool, "", "draw tokens by chance instead of taking the best"),
-        Option("--temperature", float, "T", "divide logits by T; 0 is greedy"),
-        Option("--top-k", int, "K", "keep the K best tokens; 0 keeps all (default: 50)"),
-        Option("--top-p", float, "P", "keep the best tokens up to probability P"),
-        Option("--min-p", float, "P", "drop tokens below P times the best one's probability"),
-        Option("--typical-p", float, "P", "keep the least surprising tokens up to probability P"),
-        Option("--top-h", float, "H", "keep the best tokens up to a share H of the entropy"),
-        Option("--epsilon-cutoff", float, "E", "drop tokens less likely than E"),
-        Option("--eta-cutoff", float, "E", "drop tokens less likely than E and the entropy allow"),
-        Option("--num-return-sequences", int, "N", "give N continuations"),
+        Option("--temperature", number, "T", "divide logits by T; 0 is greedy", short="-t"),
+        Option("--top-k", whole, "K", "keep the K best tokens; 0 keeps all (default: 50)", short="-k"),
+        Option("--top-p", number, "P", "keep the best tokens up to probability P", short="-p"),
+        Option("--min-p", number, "P", "drop tokens below P times the best one's probability"),
+        Option("--typical-p", number, "P", "keep the least surprising tokens up to probability P"),
+        Option("--top-h", number, "H", "keep the best tokens up to a share H of the entropy"),
+        Option("--epsilon-cutoff", number, "E", "drop tokens less likely than E"),
+        Option("--eta-cutoff", number, "E", "drop tokens less likely than E and the entropy allow"),
+        Option("--num-return-sequences", whole, "N", "give N continuations"),
     ),
     "penalties, bans and biases": (
-        Option("--repetition-penalty", float, "R", "make tokens already there less likely"),
-        Option("--no-repeat-ngram-size", int, "N", "never say N tokens in a row twice"),
+        Option("--repetition-penalty", number, "R", "make tokens already there less likely"),
+        Option("--no-repeat-ngram-size", whole, "N", "never say N tokens in a row twice"),
         Option("--bad-word", words, "TEXT", "never say TEXT, repeatable", "bad_words_ids"),
         Option("--bias", biases, "TEXT=B", "add B to the score of what completes TEXT, repeatable", "sequence_bias"),
         Option("--suppress-token", tokens, "ID|TOKEN", "never say this token, repeatable", "suppress_tokens"),
@@ -144,23 +163,23 @@ OPTIONS: Mapping[str, tuple[Option, ...]] = {
         Option("--forced-eos", tokens, "ID|TOKEN", "say this at the length limit, repeatable", "forced_eos_token_id"),
         Option("--exponential-decay-length-penalty", start_and_factor, "START,FACTOR",
                "make the end ever likelier after START tokens"),
-        Option("--guidance-scale", float, "G", "move away from the negative prompt"),
+        Option("--guidance-scale", number, "G", "move away from the negative prompt"),
         Option("--remove-invalid-values", bool, "", "make NaN and infinite scores finite"),
         Option("--renormalize-logits", bool, "", "make scores log-probabilities"),
         Option("--watermark", entries, "JSON", "mark the text, such as '{\"bias\": 2.0}'", "watermarking_config"),
     ),
     "beam search": (
-        Option("--num-beams", int, "K", "search with K beams"),
-        Option("--length-penalty", float, "P", "above 0 prefers long sequences (default: 1)"),
+        Option("--num-beams", whole, "K", "search with K beams"),
+        Option("--length-penalty", number, "P", "above 0 prefers long sequences (default: 1)"),
         Option("--early-stopping", true_false_never, "true|false|never", "true ends a search at K finished sequences"),
     ),
     "speed and memory": (
-        Option("--prompt-lookup-num-tokens", int, "N", "draft up to N tokens from earlier in the text"),
-        Option("--max-matching-ngram-size", int, "N", "by up to N last tokens (default: 2)"),
-        Option("--num-assistant-tokens", int, "N", "let the draft model guess N tokens (default: 20)"),
-        Option("--num-assistant-tokens-schedule", str, "constant|heuristic", "or as many as turn out right"),
-        Option("--assistant-confidence-threshold", float, "C", "or up to one less likely than C (default: 0.4)"),
-        Option("--prefill-chunk-size", int, "N", "take the prompt N tokens at a time"),
+        Option("--prompt-lookup-num-tokens", whole, "N", "draft up to N tokens from earlier in the text"),
+        Option("--max-matching-ngram-size", whole, "N", "by up to N last tokens (default: 2)"),
+        Option("--num-assistant-tokens", whole, "N", "let the draft model guess N tokens (default: 20)"),
+        Option("--num-assistant-tokens-schedule", schedule, "constant|heuristic", "or as many as turn out right"),
+        Option("--assistant-confidence-threshold", number, "C", "or up to one less likely than C (default: 0.4)"),
+        Option("--prefill-chunk-size", whole, "N", "take the prompt N tokens at a time"),
         Option("--no-cache", bool, "", "compute everything anew for each token", "use_cache", value=False),
     ),
 }  # fmt: skip
@@ -177,55 +196,51 @@ def add(commands: Any) -> None:
     )
     command.set_defaults(run=run)
     prompt = command.add_argument_group("prompt and model")
-    prompt.add_argument("prompt", nargs="?", metavar="PROMPT", help="the text to continue")
-    prompt.add_argument("--stdin", action="store_true", help="read the prompt from standard input")
+    prompt.add_argument("prompt", nargs="?", metavar="PROMPT", help="the text to continue; - or a pipe: standard input")
     add_model(prompt)
     prompt.add_argument(
         "--assistant-model", metavar="DIR|NAME", help="a smaller model that drafts what this one checks"
     )
-    prompt.add_argument("--negative-prompt", metavar="TEXT", help="what --guidance-scale moves away from")
-    prompt.add_argument("--dtype", default="float32", choices=("float32", "float64"), help="default: %(default)s")
+    prompt.add_argument(
+        "--negative-prompt", dest="negative_prompt_ids", metavar="TEXT", help="what --guidance-scale moves away from"
+    )
+    add_choice(
+        prompt, "--dtype", names=("float32", "float64"), default="float32", help="%(choices)s (default: %(default)s)"
+    )
     add_engine(prompt)
     threads = "how many to use (default: OMP_NUM_THREADS, else one a core)"
-    prompt.add_argument("--threads", type=int, metavar="N", help=threads)
-    prompt.add_argument("--seed", type=int, metavar="N", help="draw what torch draws with this seed (default: fresh)")
+    prompt.add_argument("--threads", type=whole, metavar="N", help=threads)
+    prompt.add_argument(
+        "-s", "--seed", type=whole, metavar="N", help="draw what torch draws with this seed (default: fresh)"
+    )
     for title, options in OPTIONS.items():
         group = command.add_argument_group(title)
         for option in options:
-            if option.kind is bool:
-                group.add_argument(option.flag, action="store_true", help=option.help)
-            elif option.kind in (int, float, str):
-                group.add_argument(option.flag, type=option.kind, metavar=option.metavar, help=option.help)
-            else:
-                group.add_argument(option.flag, action="append", metavar=option.metavar, help=option.help)
+            option.add(group)
     output = command.add_argument_group("output")
-    output.add_argument(
-        "--json",
-        action="store_true",
-        help="one JSON object a continuation: prompt, text, ids, finish, seed",
-    )
+    add_json(output, "one JSON object a continuation: prompt, text, ids, finish, seed")
     output.add_argument(
         "--proof",
         action="store_true",
         help="prove that each token has the highest logit, and print the proof; see docs/proofs.md",
     )
     output.add_argument(
-        "--bits", type=int, metavar="F", help="of --proof: bits after the binary point (default: as many as it takes)"
+        "--bits", type=whole, metavar="F", help="of --proof: bits after the binary point (default: as many as it takes)"
     )
     output.add_argument("--logprobs", action="store_true", help="in it, the log-probability of each new id as well")
     output.add_argument("--skip-prompt", action="store_true", help="print only what is new")
 
 
-def settings_of(options: argparse.Namespace, tokenizer: Tokenizer) -> dict[str, Any]:
+def settings_of(options: argparse.Namespace, tokenizer: "Tokenizer") -> dict[str, Any]:
     """The settings that the options ask for."""
     settings = {}
     for option in (option for group in OPTIONS.values() for option in group):
-        given = getattr(options, option.flag.removeprefix("--").replace("-", "_"))
+        given = getattr(options, option.setting)
         if given is None or given is False:
             continue
         if option.kind is bool:
             given = option.value
-        elif option.kind not in (int, float, str):
+        elif option.kind in READERS:
             given = option.kind(given, tokenizer, option.flag)
         settings[option.setting] = given
     return settings
@@ -236,6 +251,13 @@ def settings_of(options: argparse.Namespace, tokenizer: Tokenizer) -> dict[str, 
 
 def run(options: argparse.Namespace) -> None:
     """Prompt in, text out."""
+    import numpy as np
+
+    from refgen.auto import GPT2LMHeadModel
+    from refgen.engines.numpy.threads import set_num_threads
+    from refgen.generation import TextStreamer
+    from refgen.tokenizer import Tokenizer
+
     if options.threads is not None:
         set_num_threads(options.threads)
     prompt = read_prompt(options)
@@ -251,8 +273,8 @@ def run(options: argparse.Namespace) -> None:
     if options.bits is not None:
         raise InputError("--bits", "goes with --proof", "FWD-30", "Add --proof.")
     ids = None if prompt is None else tokenizer([prompt], return_tensors="np")["input_ids"]
-    if options.negative_prompt is not None:
-        settings["negative_prompt_ids"] = np.array([tokenizer.encode(options.negative_prompt)])
+    if options.negative_prompt_ids is not None:
+        settings["negative_prompt_ids"] = np.array([tokenizer.encode(options.negative_prompt_ids)])
     if options.assistant_model is not None:
         settings["assistant_model"] = GPT2LMHeadModel.from_pretrained(options.assistant_model, dtype=options.dtype)
     beams = settings.get("num_beams", 1) > 1
@@ -285,18 +307,24 @@ PROVED = {"max_new_tokens", "eos_token_id"}  # what settings a proof takes
 def prove(
     options: argparse.Namespace,
     settings: Mapping[str, Any],
-    model: GPT2LMHeadModel,
-    tokenizer: Tokenizer,
+    model: "GPT2LMHeadModel",
+    tokenizer: "Tokenizer",
     prompt: str | None,
 ) -> None:
     """The greedy continuation with its proof; raises `InputError` for an option that a proof does not take."""
-    from refgen.cli import proof  # noqa: PLC0415 - only with this option
+    import numpy as np
+
+    from refgen.cli import proof
 
     flags = {option.setting: option.flag for group in OPTIONS.values() for option in group}
     refused = [flags[name] for name in settings if name not in PROVED]
-    others = {"--seed": "seed", "--assistant-model": "assistant_model", "--negative-prompt": "negative_prompt",
+    others = {"--seed": "seed", "--assistant-model": "assistant_model", "--negative-prompt": "negative_prompt_ids",
               "--logprobs": "logprobs", "--skip-prompt": "skip_prompt"}  # fmt: skip
-    refused += [flag for flag, name in others.items() if getattr(options, name) not in (None, False)]
+    refused += [
+        flag
+        for flag, name in others.items()
+        if getattr(options, name) is not None and getattr(options, name) is not False
+    ]
     if refused:
         raise InputError(
             refused[0], "does not go with --proof", "FWD-30", "A proof is of greedy tokens of the exact network."
@@ -318,31 +346,25 @@ def prove(
     )
 
 
-def show_json(output: GenerateOutput, prompt: str | None, width: int, tokenizer: Tokenizer) -> None:
+def show_json(output: "GenerateOutput", prompt: str | None, width: int, tokenizer: "Tokenizer") -> None:
     """One line a continuation, without the filling behind it."""
     start = max(width, 1)  # without a prompt, bos stands first and has no log-probability
-    for number, (row, length) in enumerate(zip(output.sequences.tolist(), output.lengths.tolist(), strict=True)):
+    for place, (row, length) in enumerate(zip(output.sequences.tolist(), output.lengths.tolist(), strict=True)):
         told = {
             "prompt": prompt,
             "text": tokenizer.decode(row[width:length], skip_special_tokens=True),
             "ids": row[:length],
-            "finish": output.finish[number],
+            "finish": output.finish[place],
             "seed": output.seed,
         }
         if output.scores is not None:
-            told["logprobs"] = [round(float(each), 6) for each in output.logprobs()[number, : length - start]]
+            told["logprobs"] = [round(float(each), 6) for each in output.logprobs()[place, : length - start]]
         print(json.dumps(told))
 
 
 def read_prompt(options: argparse.Namespace) -> str | None:
-    """From the command line or standard input, without the newline that ends a typed line."""
-    prompt: str | None = options.prompt
-    if options.stdin:
-        if prompt is not None:
-            raise InputError("PROMPT and --stdin", "are two prompts", "IN-01", "Give one of them.")
-        if sys.stdin is None:
-            raise InputError("--stdin", "is closed", "IN-01")
-        prompt = sys.stdin.read().removesuffix("\n").removesuffix("\r")
+    """From the command line or standard input; None to begin a text. Raises `InputError` for an empty one."""
+    prompt = read_text(options.prompt)
     if prompt == "":
         raise InputError("PROMPT", "is empty", "IN-03", "Leave it out to begin a new text.")
     return prompt
@@ -354,7 +376,7 @@ class Progress:
     def __init__(self) -> None:
         self._steps = -1
 
-    def put(self, ids: ndarray) -> None:  # noqa: ARG002
+    def put(self, ids: "ndarray") -> None:  # noqa: ARG002
         """One more step; the first call is the prompt."""
         self._steps += 1
         tell(f"{self._steps} tokens")

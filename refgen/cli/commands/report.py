@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Records in, a report or a table out."""
-    from refgen.conformance.reports.record import read_jsonl  # noqa: PLC0415 - only for this command
+    from refgen.conformance.reports.record import read_jsonl
 
     check_reports(options)
     runs = [read_jsonl(path) for path in options.records]
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
 
 def show_table(runs: "Sequence[Run]", options: argparse.Namespace) -> None:
     """Subjects down, claims across."""
-    from refgen.conformance.reports import matrix  # noqa: PLC0415 - only for this command
+    from refgen.conformance.reports import matrix
 
     for name in ("junit", "badge", "quiet"):
         if getattr(options, name):

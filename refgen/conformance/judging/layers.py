@@ -99,8 +99,17 @@ def commands(lab: Lab, model: str, ids: Sequence[int]) -> list[str]:
         folder = model
     else:
         made.append(
-            ["refgen", "export", "vectors", VECTORS, *([] if model in lab.models else ["--seed", str(lab.seed)])]
+            [
+                "refgen",
+                "export",
+                "vectors",
+                VECTORS,
+                "--force",
+                *([] if model in lab.models else ["--seed", str(lab.seed)]),
+            ]
         )
-    made.append(["refgen", "explain", "--ids", ",".join(map(str, ids)), "--model", folder, "--output", RIGHT])
+    made.append(
+        ["refgen", "explain", "--ids", ",".join(map(str, ids)), "--model", folder, "--output", RIGHT, "--force"]
+    )
     made.append(["refgen", "compare", MINE, "--model", folder, "--dtype", lab.reference(model).noise_format])
     return [shlex.join(each) for each in made]

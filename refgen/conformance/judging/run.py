@@ -7,7 +7,7 @@
     inconclusive     3  no claim is right, or one that was mostly answered, or declared, was not shown
     right            0  every claim that was made is right
 
-A kit that fails by itself exits with 4 (KitError), a wrong option or file with 2.
+`cli/exit_codes.py` has the codes of everything else.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -34,7 +34,6 @@ from refgen.conformance.subjects.protocol import About
 
 RIGHT, WRONG, BROKEN, INCONCLUSIVE = "right", "wrong", "adapter broken", "inconclusive"
 CODES = {RIGHT: 0, WRONG: 1, BROKEN: 2, INCONCLUSIVE: 3}
-KIT_FAILED = 4
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from refgen.conformance.subjects.border import checked
 from refgen.conformance.subjects.process import PROTOCOL
 from refgen.conformance.subjects.protocol import GarbledError, SkippedError
 from refgen.conformance.subjects.python import Factory, call, describe
-from refgen.errors import ConformanceError
+from refgen.errors import ConformanceError, did_you_mean
 from refgen.shipped import BUILT_IN, find_model
 
 
@@ -30,7 +30,12 @@ def find_factory(name: str) -> Factory:
     try:
         factory: Factory = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ConformanceError(name, f"cannot be found: {error}", remedy="Write pkg.module:factory.") from None
+        beside = [each.stem for each in Path().glob("*.py")]
+        known = dir(sys.modules[module]) if module in sys.modules else beside
+        nearest = did_you_mean(attribute if module in sys.modules else module, known)
+        raise ConformanceError(
+            name, f"cannot be found: {error}", remedy=nearest or "Write pkg.module:factory."
+        ) from None
     return factory
 
 
