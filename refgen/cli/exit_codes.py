@@ -4,13 +4,13 @@ import textwrap
 
 RIGHT, WRONG, USAGE, INCONCLUSIVE, FAILED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 4, 130, 141
 MEANINGS = {
-    RIGHT: "done; of check and compare: right",
-    WRONG: "check: a claim is wrong; compare: the difference is more than rounding",
-    USAGE: "a wrong flag, value or file; check: the adapter does not start or work",
-    INCONCLUSIVE: "check: too little was shown, or the recording is cut off",
-    FAILED: "refgen itself failed, which says nothing about your implementation",
+    RIGHT: "done, or the verdict is right",
+    WRONG: "a claim is wrong (check), or a difference is more than rounding (compare)",
+    USAGE: "a wrong flag, value or file, or the adapter does not work (check)",
+    INCONCLUSIVE: "too little was shown, or the recording is cut off (check)",
+    FAILED: "refgen itself failed, so there is no verdict on your implementation",
     INTERRUPTED: "interrupted by Ctrl-C",
-    BROKEN_PIPE: "the reader of the output has left",
+    BROKEN_PIPE: "the reader of the output closed it",
 }
 
 

@@ -1,4 +1,4 @@
-"""What commands say on stderr: one line each, in the words of the command line."""
+"""The messages of commands on stderr: one line each, in the terms of the command line."""
 
 import sys
 import warnings
@@ -17,7 +17,7 @@ def complain(kind: str, message: str) -> None:
 
 
 def text_of(error: BaseException) -> str:
-    """What an exception says; of a file the name first."""
+    """The text of an exception. An error about a file begins with its name."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}."
     return str(error) or type(error).__name__

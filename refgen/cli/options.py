@@ -1,4 +1,4 @@
-"""Options that several commands have, and what is wrong with their values."""
+"""Options that several commands share, and the checks of their values."""
 
 import argparse
 import json
@@ -31,8 +31,8 @@ def add_model(command: Any) -> None:
 def add_engine(command: Any) -> None:
     """--engine, for `from_pretrained`."""
     what = (
-        "how to compute: %(choices)s; canonical gives the same float32 bits on every machine, slower; plain is the definition "
-        "itself (default: numpy)"
+        "the way to compute: %(choices)s (default: numpy). canonical is slower and gives the same float32 bits on every machine. "
+        "plain is the definition itself"
     )
     add_choice(command, "--engine", names=Names("refgen.engines:ENGINES"), metavar="ENGINE", default="numpy", help=what)
 
@@ -84,9 +84,9 @@ REPORTS = {
 def add_reports(command: Parser, forms: Iterable[str] = REPORTS) -> None:
     """--record and the other forms of a report, for `check_reports` and `write_reports`."""
     for name in forms:
-        command.add_output(f"--{name}", help=f"write the results there: {REPORTS[name]}")
-    add_json(command, "print the record, JSON lines, instead of the report")
-    command.add_argument("-q", "--quiet", action="store_true", help="print the verdict alone")
+        command.add_output(f"--{name}", help=f"write the results to this file: {REPORTS[name]}")
+    add_json(command, "print the record as JSON lines instead of the report")
+    command.add_argument("-q", "--quiet", action="store_true", help="print only the verdict")
 
 
 def check_reports(options: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """argparse with manners: flags in either spelling, the nearest name for one that is misspelt, and no file overwritten.
 
-Whatever is wrong with a command line is a `UsageError`, for `main` to print in one line.
+Every mistake in a command line is a `UsageError`, which `main` prints in one line.
 """
 
 import argparse
@@ -21,7 +21,7 @@ MESSAGES = {  # of argparse, in refgen's words
 
 
 class Parser(argparse.ArgumentParser):
-    """The parser of a command. What `add_output` declares is not overwritten without --force."""
+    """The parser of a command. Files of `add_output` are not overwritten without --force."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
@@ -100,7 +100,7 @@ class Parser(argparse.ArgumentParser):
             before = word
 
     def _check_flag(self, word: str, before: str) -> None:
-        """Raises `UsageError` for a word that begins like a flag and is none."""
+        """Raises `UsageError` for a word that begins like a flag but is not one."""
         name = word.partition("=")[0]
         known = name in self.flags or " " in word or NEGATIVE.fullmatch(word)
         bundled = word[1] != "-" and word[:2] in self.flags and f"-{name}" not in self.flags  # -n5, -qf

@@ -1,4 +1,4 @@
-"""What SUBJECT of `refgen check` names: a Python factory, a server, a program or a recording; and if none, what to write instead."""
+"""Finds the SUBJECT of `refgen check`: a Python factory, a server, a program or a recording. For anything else, suggests a form."""
 
 import ast
 import re
@@ -26,7 +26,7 @@ FORMS = "Write module:Class, a URL, a command in quotes, or a recording."
 def connected(
     text: str, model: str | None = None, dtype: str | None = None, timeout: float | None = None
 ) -> "tuple[Subject, Mapping[str, Path] | None]":
-    """The subject, and the models it may be asked about; None for those of the kit. Raises `UsageError` for what names none."""
+    """The subject, and the models it may be asked about; None for those of the kit. Raises `UsageError` for any other text."""
     from refgen.conformance.questions.models import only
 
     timeout = TIMEOUT if timeout is None else timeout
@@ -69,7 +69,7 @@ def replayed(path: Path, model: str | None) -> "Replayed":
 
     subject = Replayed(path)
     if model is None and not subject.about.loads:
-        raise UsageError("--model", "missing", remedy=f"{subject.about.name} had a model of its own: which?")
+        raise UsageError("--model", "missing", remedy=f"{subject.about.name} had its own model. Name it.")
     return subject
 
 
@@ -78,13 +78,13 @@ def program(text: str) -> list[str]:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise UsageError(f"SUBJECT {text}", f"is no command: {str(error).lower()}") from None
+        raise UsageError(f"SUBJECT {text}", f"is not a command: {str(error).lower()}") from None
     if not words:
         raise UsageError("SUBJECT", "is empty", remedy=FORMS)
     if len(words) > 1 and shutil.which(words[0]):
         return words
     if HOST.fullmatch(text):
-        raise UsageError(f"SUBJECT {text}", "is no URL", remedy=f"Write http://{text}")
+        raise UsageError(f"SUBJECT {text}", "is not a URL", remedy=f"Write http://{text}")
     file = Path(words[0].partition(":")[0])
     source = file if file.suffix == ".py" else file.with_name(f"{file.name}.py") if file.name else file
     if source.is_file() and not shutil.which(words[0]):

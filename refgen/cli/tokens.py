@@ -51,7 +51,7 @@ def judge(gpt2: GPT2, path: Path, dtype: str, as_json: bool) -> bool:
 
 
 def told(judgement: Judgement) -> dict[str, Any]:
-    """What there is to say about it."""
+    """The judgement as an object for JSON."""
     return {
         "verdict": judgement.verdict,
         "sentence": judgement.sentence,
@@ -73,7 +73,7 @@ def read_tokens(path: Path) -> tuple[list[tuple[list[int], list[int]]], Sequence
     unknown = sorted(entries.keys() - {"prompt_ids", "new_ids", "eos_token_id"})
     if unknown:
         raise OracleError(
-            f"{path}: {unknown[0]}", "is no entry", remedy="There are prompt_ids, new_ids and eos_token_id."
+            f"{path}: {unknown[0]}", "is not an entry", remedy="There are prompt_ids, new_ids and eos_token_id."
         )
     prompts, news = (as_rows(path, name, entries.get(name)) for name in ("prompt_ids", "new_ids"))
     if len(prompts) != len(news):

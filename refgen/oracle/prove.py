@@ -258,7 +258,12 @@ ACTIVATIONS: Mapping[str, Any] = {
 def softmax(scores: Whole[ndarray, "S"], unit: FixedPoint) -> Whole[ndarray, "S"]:
     """FWD-13. The weights of exact scores, off by at most 3 S units in sum.
 
-    Let e be the exact exponentials and z their sum, and e + η and Z the computed ones, with |η| <= 1 each. So (e + η) / Z - e / z is η / Z - (e / z) (Z - z) / Z. The sum over all keys is at most 2 S / Z. The largest score gives exactly 1, so Z is at least 1. The floors take less than 1 from each.
+    Let e be the exact exponentials and z their sum, and e + η and Z the computed ones, with |η| <= 1 each. Then
+
+        (e + η) / Z - e / z = η / Z - (e / z) (Z - z) / Z
+
+    The sum of these over all keys is at most 2 S / Z, and Z is at least 1, because the largest score gives exactly 1. The
+    floors take less than 1 from each.
     """
     largest = max(scores)
     e = whole([unit.exp(score - largest) for score in scores])

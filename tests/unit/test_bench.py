@@ -429,7 +429,7 @@ def test_show_needs_a_report(capsys, tmp_path):
     """Another JSON file is none."""
     (tmp_path / "other.json").write_text("{}")
     assert main(["bench", "--show", str(tmp_path / "other.json")]) == 2
-    assert "is no report of refgen bench" in capsys.readouterr().err
+    assert "is not a report of refgen bench" in capsys.readouterr().err
 
 
 def test_help_names_all_there_is():

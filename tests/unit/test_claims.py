@@ -169,8 +169,8 @@ def test_smoke_is_the_adapter(found, verdict):
     told = of([broken], found)
     assert (told.verdict, told.code) == ("adapter broken", 2)
     assert told.sentences == (
-        f"The adapter does not work: smoke.forward: {verdict}, it hangs.",
-        "Nothing here is about the model yet.",
+        f"The adapter does not work: smoke.forward is a {verdict} (it hangs).",
+        "The model was not tested.",
     )
 
 

@@ -113,7 +113,7 @@ def test_options_are_settings(capsys, shakespeare, arguments, settings):
     (["--watermark", "{"], "--watermark {: is no JSON"),
     (["--exponential-decay-length-penalty", "3"], "must be START,FACTOR [EXPD-01]"),
     (["--suppress-token", "nonsense"], "--suppress-token nonsense: is neither an id nor a token"),
-    (["--logprobs"], "--logprobs: are told in JSON [OUT-08]. Add --json."),
+    (["--logprobs"], "--logprobs: are printed in JSON only [OUT-08]. Add --json."),
     (["--early-stopping", "perhaps"], "--early-stopping perhaps: must be one of true, false, never."),
 ])  # fmt: skip
 def test_options_that_are_refused(capsys, arguments, message):

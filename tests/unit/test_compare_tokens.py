@@ -59,7 +59,7 @@ def test_rows_and_json(judge):
     ({"prompt_ids": [1], "new_ids": []}, "FILE: new_ids: must be a list of token ids"),
     ({"prompt_ids": [1], "new_ids": [True]}, "FILE: new_ids: must be a list of token ids"),
     ({"prompt_ids": [[1], [2]], "new_ids": [3]}, "FILE: 2 prompt_ids: must be as many as new_ids, 1."),
-    ({"prompt_ids": [1], "new_ids": [3], "eos": 1}, "FILE: eos: is no entry. There are prompt_ids, new_ids and eos_token_id."),
+    ({"prompt_ids": [1], "new_ids": [3], "eos": 1}, "FILE: eos: is not an entry. There are prompt_ids, new_ids and eos_token_id."),
     ({"prompt_ids": [1], "new_ids": [3], "eos_token_id": "x"}, "FILE: eos_token_id: must be a list"),
     ({"prompt_ids": [1], "new_ids": [2000]}, "token ids of this model run from 0 to 1023"),
 ])  # fmt: skip

@@ -227,7 +227,7 @@ def test_replay_asks_for_the_model(tmp_path, capsys):
     path = tmp_path / "traffic.jsonl"
     Recorded(Scripted(About("server", can=frozenset(), loads=False), ()), path).close()
     assert main(["check", str(path)]) == 2
-    assert capsys.readouterr().err == "refgen: error: --model: missing. server had a model of its own: which?\n"
+    assert capsys.readouterr().err == "refgen: error: --model: missing. server had its own model. Name it.\n"
     assert main(["check", str(path), "--model", "shakespeare"]) == 3
     assert "Not claimed: tokenizer, network" in capsys.readouterr().out
 

@@ -432,7 +432,7 @@ def test_several_records_are_a_table_only(records, capsys):
     """What only one record has is refused for several."""
     for flag in (["--quiet"], ["--junit", "x"], ["--badge", "x"]):
         assert main(["report", *records, *flag]) == 2
-        assert capsys.readouterr().err == f"refgen: error: {flag[0]}: is of one record, and there are several.\n"
+        assert capsys.readouterr().err == f"refgen: error: {flag[0]}: works with one record, and several are given.\n"
 
 
 def test_report_refuses_what_is_no_record(tmp_path, capsys):

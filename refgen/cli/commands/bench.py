@@ -50,12 +50,12 @@ def run(options: argparse.Namespace) -> None:
     if options.show is not None:
         found = read_object(options.show, BenchError, "")
         if "tables" not in found:
-            raise BenchError(str(options.show), "is no report of refgen bench")
+            raise BenchError(str(options.show), "is not a report of refgen bench")
         print(report.render(found))
     else:
 
         def done(found: dict[str, Any], new: list[Any]) -> None:
-            """Told and kept as it comes: the whole takes long, and what is measured is measured."""
+            """Prints and saves each section at once, because the whole run takes long."""
             if options.json is not None:
                 options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
             for table in new:

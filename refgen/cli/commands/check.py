@@ -24,13 +24,13 @@ def add(commands: Any) -> None:
     """Declares the command."""
     command = commands.add_parser(
         "check",
-        help="say whether an implementation is right, claim by claim, and which rule it breaks",
-        description="Test SUBJECT against every rule of SPEC.md that applies, and say what is right and what is wrong. "
-        "The exit code is the verdict (`refgen --help`). A recording is judged with this version's checks; questions that were not "
-        "asked then are skipped.",
-        epilog="SUBJECT is pkg.module:factory for a Python factory, a URL such as http://127.0.0.1:8000/v1 for a server, or a command "
-        "for any program that speaks the protocol of docs/subjects.md, or a recording that --traffic has written. refgen itself: "
-        "refgen check refgen.conformance.subjects.reference:ReferenceSubject",
+        help="test an implementation, and name the rules that it breaks",
+        description="Test SUBJECT against every rule of SPEC.md that applies, and report a verdict.  "
+        "The exit code is the verdict (`refgen --help`). A recording is judged with this version's checks. Questions that are not "
+        "in the recording are skipped.",
+        epilog="SUBJECT is one of four things. pkg.module:factory is a Python factory. A URL such as http://127.0.0.1:8000/v1 is a "
+        "server. A command is any program that follows the protocol of docs/subjects.md. A file is a recording that --traffic has "
+        "written. Example: refgen check refgen.demo:WrongGelu --only network",
     )
     command.set_defaults(run=run)
     command.add_argument("subject", metavar="SUBJECT", help="factory, URL, command or recording")
@@ -38,14 +38,14 @@ def add(commands: Any) -> None:
         "-m",
         "--model",
         metavar="DIR|NAME",
-        help="examine SUBJECT on this model alone, not on the kit's small networks: for programs of a fixed size. Of a server, "
+        help="test SUBJECT on this model only, not on the kit's small networks, if it can load only one model. For a server, "
         "the model that it has loaded (default: shakespeare)",
     )
     command.add_argument(
         "--only",
         action="append",
         metavar="CLAIM|ID",
-        help="only this claim, or checks that match: 'loop.*'",
+        help="only this claim, or the checks that match, such as 'loop.*'; repeatable",
     )
     add_choice(
         command,
@@ -54,7 +54,7 @@ def add(commands: Any) -> None:
         names=Names("refgen.conformance.judging.claims:CLAIMS"),
         default=[],
         metavar="CLAIM",
-        help="a claim that SUBJECT must answer for",
+        help="a claim that SUBJECT must fulfil; repeatable",
     )
     add_choice(
         command,
@@ -70,7 +70,7 @@ def add(commands: Any) -> None:
         "--dtype",
         names=DTYPES,
         metavar="DTYPE",
-        help="what SUBJECT computes in, if it does not say so itself: %(choices)s (default: float32)",
+        help="the dtype of SUBJECT's arithmetic, if it does not declare it: %(choices)s (default: float32)",
     )
     command.add_argument(
         "--choice",

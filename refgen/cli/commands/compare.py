@@ -26,12 +26,11 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "compare",
         help="tell rounding from a fault, in recorded stages or in tokens",
-        description="Compare an implementation's stages with the exact ones, in units of the rounding error that is "
-        "expected; or with those of another implementation, either of which may round. Or judge tokens that it chose greedily: "
-        "does rounding explain each that is not the best? The exit code is 1 if rounding does not explain the difference. "
-        "docs/trace.md says how to record MINE and OTHER.",
+        description="Compare an implementation's stages with the exact ones, in units of the expected rounding error. With "
+        "OTHER, compare the stages of two implementations. With greedy tokens, decide whether rounding explains each that is not the "
+        "best. The exit code is 1 if rounding does not explain the difference. docs/trace.md shows how to record MINE and OTHER.",
         epilog='TOKENS.json holds {"prompt_ids": [813, 25], "new_ids": [198, 40, 457], "eos_token_id": 1023}. '
-        "Both lists may hold lists, one a row; eos_token_id is one id, several or null, and may be left out. "
+        "Both lists may hold one list for each row. eos_token_id is one id, several or null, and may be left out. "
         "Example: refgen compare mine.safetensors --model gpt2 --dtype bfloat16",
     )
     command.set_defaults(run=run)
@@ -39,19 +38,19 @@ def add(commands: Any) -> None:
         "mine",
         type=Path,
         metavar="MINE.safetensors|TOKENS.json",
-        help="stages by name, and input_ids; or tokens, - for standard input",
+        help="the stages by name, with input_ids; or greedy tokens (- reads standard input)",
     )
     command.add_argument(
         "other",
         type=Path,
         nargs="?",
         metavar="OTHER.safetensors",
-        help="compare MINE with these, not with the exact ones",
+        help="compare MINE with these stages, not with the exact ones",
     )
     add_model(command)
-    computed = "what MINE was computed in: %(choices)s (default: as the file says or is stored; for tokens float32)"
+    computed = "the dtype that MINE was computed in: %(choices)s (default: the one in the file; float32 for tokens)"
     add_choice(command, "--dtype", names=FORMATS, metavar="DTYPE", help=computed)
-    add_choice(command, "--other-dtype", names=FORMATS, metavar="DTYPE", help="the same of OTHER")
+    add_choice(command, "--other-dtype", names=FORMATS, metavar="DTYPE", help="the dtype that OTHER was computed in")
     add_json(command, "one JSON object")
     command.add_output("--plot", help="draw stages and positions there (needs matplotlib)")
 

@@ -18,11 +18,13 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "explain",
         help="show or save every intermediate array",
-        description="Run PROMPT through the network; list every stage in the order of refgen/model.py, or save them all.",
+        description="Run PROMPT through the network. List every stage in the order of refgen/model.py, or save them all.",
         epilog="Example: refgen explain 'ROMEO:' --stages 'h.0.attn.*'",
     )
     command.set_defaults(run=run)
-    command.add_argument("prompt", nargs="?", metavar="PROMPT", help="the text; - or a pipe: standard input")
+    command.add_argument(
+        "prompt", nargs="?", metavar="PROMPT", help="the text (- reads standard input, and so does a pipe)"
+    )
     command.add_argument("--ids", metavar="N,N,…", help="token ids instead of PROMPT")
     command.add_output("-o", "--output", help="save the stages there, as safetensors")
     command.add_argument(
@@ -32,7 +34,7 @@ def add(commands: Any) -> None:
         help="such as lm_head or 'h.*.mlp.act'; repeat for more (default: all)",
     )
     command.add_argument(
-        "-n", "--max-new-tokens", type=whole, default=0, metavar="N", help="go on greedily for N tokens (default: 0)"
+        "-n", "--max-new-tokens", type=whole, default=0, metavar="N", help="first generate N greedy tokens (default: 0)"
     )
     add_model(command)
     add_choice(
@@ -42,7 +44,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """A listing out, a file if asked for."""
+    """Prints the listing, and writes the file if one is given."""
     from refgen.auto import GPT2LMHeadModel
     from refgen.oracle import trace
 

@@ -22,20 +22,24 @@ def add(commands: Any) -> None:
     what = command.add_subparsers(title="what", required=True, metavar="probes|vectors")
     probe = what.add_parser(
         "probes",
-        help="checkpoints whose tokens say whether an implementation is right",
-        description="Probes are GPT-2 checkpoints written by hand, in which one rule decides which token comes out; docs/probes.md. "
+        help="checkpoints whose tokens show whether an implementation is right",
+        description="Probes are GPT-2 checkpoints written by hand, in which one rule decides the token (docs/probes.md). "
         "Write a Hugging Face folder for each NAME, or for all: config, weights, tokenizer and expectations.json.",
         epilog="Example: refgen export probes probes copy-3 clock",
     )
     probe.set_defaults(run=run_probes)
-    probe.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="where the folders go, each by its name")
-    probe.add_argument("names", nargs="*", metavar="NAME", help="which ones (default: all)")
-    probe.add_argument("--list", action="store_true", help="write nothing: print a line a probe")
-    probe.add_argument("--show", metavar="NAME", help="write nothing: print a probe's questions, answers and weights")
     probe.add_argument(
-        "--tensor", metavar="TENSOR", help="with --show: that weight instead, such as h.0.attn.c_proj.weight"
+        "folder", type=Path, nargs="?", metavar="DIR", help="the folder to write to; each probe gets a folder in it"
     )
-    probe.add_output("--plot", help="with --show: draw all weights there (needs matplotlib)")
+    probe.add_argument("names", nargs="*", metavar="NAME", help="the probes to write (default: all)")
+    probe.add_argument("--list", action="store_true", help="print one line for each probe, and write nothing")
+    probe.add_argument(
+        "--show", metavar="NAME", help="print a probe's questions, answers and weights, and write nothing"
+    )
+    probe.add_argument(
+        "--tensor", metavar="TENSOR", help="with --show: print only this weight, such as h.0.attn.c_proj.weight"
+    )
+    probe.add_output("--plot", help="with --show: draw all weights to this file (needs matplotlib)")
     add_json(probe, "with --list or --show: as JSON")
     vector = what.add_parser(
         "vectors",
@@ -44,9 +48,11 @@ def add(commands: Any) -> None:
         epilog="Example: refgen export vectors vectors",
     )
     vector.set_defaults(run=run_vectors)
-    vector.add_argument("folder", metavar="DIR", type=Path, help="is made if it is not there")
     vector.add_argument(
-        "-s", "--seed", type=whole, metavar="N", help="write the networks that refgen check --seed N draws, too"
+        "folder", metavar="DIR", type=Path, help="the folder to write to; it is created if it does not exist"
+    )
+    vector.add_argument(
+        "-s", "--seed", type=whole, metavar="N", help="also write the networks that refgen check --seed N draws"
     )
     vector.add_force()
 

@@ -135,13 +135,13 @@ OPTIONS: Mapping[str, tuple[Option, ...]] = {
         Option("--min-new-tokens", whole, "N", "no end before N new tokens"),
         Option("--min-length", whole, "N", "no end before N tokens, prompt included"),
         Option("--eos", tokens, "ID|TOKEN", "end token, repeatable; 'none' for no end (default: the model's)", "eos_token_id"),
-        Option("--pad", token, "ID|TOKEN", "what fills finished rows (default: the end token)", "pad_token_id"),
-        Option("--bos", token, "ID|TOKEN", "what a text begins with if there is no prompt", "bos_token_id"),
+        Option("--pad", token, "ID|TOKEN", "the token that fills finished rows (default: the end token)", "pad_token_id"),
+        Option("--bos", token, "ID|TOKEN", "the first token of a text without a prompt", "bos_token_id"),
         Option("--stop-string", texts, "TEXT", "stop after TEXT, repeatable", "stop_strings"),
         Option("--max-time", number, "S", "stop after S seconds"),
     ),
     "sampling": (
-        Option("--do-sample", bool, "", "draw tokens by chance instead of taking the best"),
+        Option("--do-sample", bool, "", "draw tokens at random instead of taking the best"),
         Option("--temperature", number, "T", "divide logits by T; 0 is greedy", short="-t"),
         Option("--top-k", whole, "K", "keep the K best tokens; 0 keeps all (default: 50)", short="-k"),
         Option("--top-p", number, "P", "keep the best tokens up to probability P", short="-p"),
@@ -149,20 +149,20 @@ OPTIONS: Mapping[str, tuple[Option, ...]] = {
         Option("--typical-p", number, "P", "keep the least surprising tokens up to probability P"),
         Option("--top-h", number, "H", "keep the best tokens up to a share H of the entropy"),
         Option("--epsilon-cutoff", number, "E", "drop tokens less likely than E"),
-        Option("--eta-cutoff", number, "E", "drop tokens less likely than E and the entropy allow"),
+        Option("--eta-cutoff", number, "E", "drop tokens less likely than a limit from E and the entropy"),
         Option("--num-return-sequences", whole, "N", "give N continuations"),
     ),
     "penalties, bans and biases": (
-        Option("--repetition-penalty", number, "R", "make tokens already there less likely"),
-        Option("--no-repeat-ngram-size", whole, "N", "never say N tokens in a row twice"),
-        Option("--bad-word", words, "TEXT", "never say TEXT, repeatable", "bad_words_ids"),
-        Option("--bias", biases, "TEXT=B", "add B to the score of what completes TEXT, repeatable", "sequence_bias"),
-        Option("--suppress-token", tokens, "ID|TOKEN", "never say this token, repeatable", "suppress_tokens"),
-        Option("--begin-suppress-token", tokens, "ID|TOKEN", "nor this one at first, repeatable", "begin_suppress_tokens"),
-        Option("--forced-bos", token, "ID|TOKEN", "say this behind a prompt of one token", "forced_bos_token_id"),
-        Option("--forced-eos", tokens, "ID|TOKEN", "say this at the length limit, repeatable", "forced_eos_token_id"),
+        Option("--repetition-penalty", number, "R", "make tokens that already occurred less likely"),
+        Option("--no-repeat-ngram-size", whole, "N", "never repeat a sequence of N tokens"),
+        Option("--bad-word", words, "TEXT", "never generate TEXT, repeatable", "bad_words_ids"),
+        Option("--bias", biases, "TEXT=B", "add B to the score of the token that completes TEXT, repeatable", "sequence_bias"),
+        Option("--suppress-token", tokens, "ID|TOKEN", "never generate this token, repeatable", "suppress_tokens"),
+        Option("--begin-suppress-token", tokens, "ID|TOKEN", "never begin the new text with this token, repeatable", "begin_suppress_tokens"),
+        Option("--forced-bos", token, "ID|TOKEN", "force this token after a prompt of one token", "forced_bos_token_id"),
+        Option("--forced-eos", tokens, "ID|TOKEN", "force this token at the length limit, repeatable", "forced_eos_token_id"),
         Option("--exponential-decay-length-penalty", start_and_factor, "START,FACTOR",
-               "make the end ever likelier after START tokens"),
+               "make the end more and more likely after START tokens"),
         Option("--guidance-scale", number, "G", "move away from the negative prompt"),
         Option("--remove-invalid-values", bool, "", "make NaN and infinite scores finite"),
         Option("--renormalize-logits", bool, "", "make scores log-probabilities"),
@@ -171,16 +171,16 @@ OPTIONS: Mapping[str, tuple[Option, ...]] = {
     "beam search": (
         Option("--num-beams", whole, "K", "search with K beams"),
         Option("--length-penalty", number, "P", "above 0 prefers long sequences (default: 1)"),
-        Option("--early-stopping", true_false_never, "true|false|never", "true ends a search at K finished sequences"),
+        Option("--early-stopping", true_false_never, "true|false|never", "true ends the search at K finished sequences"),
     ),
     "speed and memory": (
         Option("--prompt-lookup-num-tokens", whole, "N", "draft up to N tokens from earlier in the text"),
-        Option("--max-matching-ngram-size", whole, "N", "by up to N last tokens (default: 2)"),
+        Option("--max-matching-ngram-size", whole, "N", "look up at most the last N tokens (default: 2)"),
         Option("--num-assistant-tokens", whole, "N", "let the draft model guess N tokens (default: 20)"),
-        Option("--num-assistant-tokens-schedule", schedule, "constant|heuristic", "or as many as turn out right"),
-        Option("--assistant-confidence-threshold", number, "C", "or up to one less likely than C (default: 0.4)"),
+        Option("--num-assistant-tokens-schedule", schedule, "constant|heuristic", "heuristic adapts the number of guesses to the last draft"),
+        Option("--assistant-confidence-threshold", number, "C", "end a draft at a token less likely than C (default: 0.4)"),
         Option("--prefill-chunk-size", whole, "N", "take the prompt N tokens at a time"),
-        Option("--no-cache", bool, "", "compute everything anew for each token", "use_cache", value=False),
+        Option("--no-cache", bool, "", "recompute everything for each token", "use_cache", value=False),
     ),
 }  # fmt: skip
 
@@ -191,18 +191,23 @@ def add(commands: Any) -> None:
         "generate",
         help="continue a text",
         usage="%(prog)s [PROMPT] [options]",
-        description="Continue PROMPT, or begin a text if there is none. Text appears as it is made.",
+        description="Continue PROMPT, or begin a new text without one. The text appears while it is generated.",
         epilog='Example: refgen generate "ROMEO:" --do-sample --temperature 0.8 --top-p 0.9 --seed 1',
     )
     command.set_defaults(run=run)
     prompt = command.add_argument_group("prompt and model")
-    prompt.add_argument("prompt", nargs="?", metavar="PROMPT", help="the text to continue; - or a pipe: standard input")
+    prompt.add_argument(
+        "prompt", nargs="?", metavar="PROMPT", help="the text to continue (- reads standard input, and so does a pipe)"
+    )
     add_model(prompt)
     prompt.add_argument(
-        "--assistant-model", metavar="DIR|NAME", help="a smaller model that drafts what this one checks"
+        "--assistant-model", metavar="DIR|NAME", help="a smaller model that drafts tokens for this one to check"
     )
     prompt.add_argument(
-        "--negative-prompt", dest="negative_prompt_ids", metavar="TEXT", help="what --guidance-scale moves away from"
+        "--negative-prompt",
+        dest="negative_prompt_ids",
+        metavar="TEXT",
+        help="the text that --guidance-scale moves away from",
     )
     add_choice(
         prompt, "--dtype", names=("float32", "float64"), default="float32", help="%(choices)s (default: %(default)s)"
@@ -265,7 +270,7 @@ def run(options: argparse.Namespace) -> None:
     tokenizer = Tokenizer.from_pretrained(folder)
     model = GPT2LMHeadModel.from_pretrained(folder, dtype=options.dtype, engine=options.engine)
     if options.logprobs and not options.json:
-        raise InputError("--logprobs", "are told in JSON", "OUT-08", "Add --json.")
+        raise InputError("--logprobs", "are printed in JSON only", "OUT-08", "Add --json.")
     settings = settings_of(options, tokenizer)
     if options.proof:
         prove(options, settings, model, tokenizer, prompt)
@@ -347,7 +352,7 @@ def prove(
 
 
 def show_json(output: "GenerateOutput", prompt: str | None, width: int, tokenizer: "Tokenizer") -> None:
-    """One line a continuation, without the filling behind it."""
+    """One line for each continuation, without the filling after it."""
     start = max(width, 1)  # without a prompt, bos stands first and has no log-probability
     for place, (row, length) in enumerate(zip(output.sequences.tolist(), output.lengths.tolist(), strict=True)):
         told = {

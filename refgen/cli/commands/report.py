@@ -19,13 +19,13 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "report",
         help="show the record of a check again, or several side by side",
-        description="Show the record that `refgen check --record` has written, in any form. Of several, show a table: subjects "
-        "down, claims across. A cell has the checks that went well of those made; ! marks a claim in which one failed. "
+        description="Show the record that `refgen check --record` has written, in any form. With several records, show a table: subjects "
+        "down, claims across. A cell shows how many checks passed, and ! marks a claim with a failure. "
         "The exit code is 0 whatever the verdict was.",
         epilog="Example: refgen report mine.jsonl theirs.jsonl --html table.html",
     )
     command.set_defaults(run=run)
-    command.add_argument("records", metavar="RECORD.jsonl", nargs="+", type=Path, help="as refgen check writes them")
+    command.add_argument("records", metavar="RECORD.jsonl", nargs="+", type=Path, help="records of refgen check")
     add_reports(command, ("html", "junit", "badge"))
 
 
@@ -47,7 +47,7 @@ def show_table(runs: "Sequence[Run]", options: argparse.Namespace) -> None:
 
     for name in ("junit", "badge", "quiet"):
         if getattr(options, name):
-            raise ConformanceError(f"--{name}", "is of one record, and there are several")
+            raise ConformanceError(f"--{name}", "works with one record, and several are given")
     if options.html is not None:
         matrix.write_html(runs, options.html)
     if options.json:

@@ -13,12 +13,12 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "spec",
         help="show the rules",
-        description="List all rules; show those of a FAMILY, or the one with this ID, in full.",
+        description="List all rules, or show the rules of a FAMILY, or the rule with this ID, in full.",
         epilog="Example: refgen spec TOPP-01",
     )
     command.set_defaults(run=run)
     command.add_argument("name", nargs="?", metavar="ID|FAMILY", help="such as TOPP-01 or TOPP")
-    add_json(command, "an array with one object a rule")
+    add_json(command, "an array with one object for each rule")
 
 
 def run(options: argparse.Namespace) -> None:

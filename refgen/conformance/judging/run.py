@@ -105,8 +105,8 @@ def overall(run: Run) -> Overall:
         return Overall(
             BROKEN,
             (
-                f"The adapter does not work: {smoke[0].id}: {smoke[0].verdict}, {said}.",
-                "Nothing here is about the model yet.",
+                f"The adapter does not work: {smoke[0].id} is a {smoke[0].verdict} ({said}).",
+                "The model was not tested.",
             ),
         )
     claims = run.claims
