@@ -5,7 +5,7 @@ import textwrap
 RIGHT, WRONG, USAGE, INCONCLUSIVE, FAILED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 4, 130, 141
 MEANINGS = {
     RIGHT: "done, or the verdict is right",
-    WRONG: "a claim is wrong (check), or a difference is more than rounding (compare)",
+    WRONG: "a claim is wrong (check), or rounding does not explain it (compare)",
     USAGE: "a wrong flag, value or file, or the adapter does not work (check)",
     INCONCLUSIVE: "too little was shown, or the recording is cut off (check)",
     FAILED: "refgen itself failed, so there is no verdict on your implementation",

@@ -90,7 +90,7 @@ TIMEOUT tokenizer.hang
 
 FAIL forward.b
   logits off: 61 times what rounding explains
-  FWD-16 GELU: GPT-2's is the tanh form, `0.5 x (1 + tanh(sqrt(2/π) (x + 0.044715 x³)))`.
+  FWD-16 GELU: GPT-2 uses the tanh form, `0.5 x (1 + tanh(sqrt(2/π) (x + 0.044715 x³)))`.
   also about FWD-04 Logits
   looks like gelu-erf: The activation is the exact GELU, by the error function.
   why it matters: every logit
