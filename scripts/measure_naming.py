@@ -20,15 +20,15 @@ from typing import Any
 from unittest.mock import patch
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-from make_kills import ONLY, verdict  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 from refgen.conformance.judging import judge, token_law, trial  # noqa: E402
+from refgen.conformance.planted import sampler_faults  # noqa: E402
 from refgen.conformance.planted.subject_faults import FAMILIES, FAULTS  # noqa: E402
 from refgen.conformance.questions.models import Models  # noqa: E402
 from refgen.oracle.diagnose import diagnose  # noqa: E402
 from refgen.oracle.faults import FAULTS as KNOWN  # noqa: E402
+from scripts.make_kills import ONLY, verdict  # noqa: E402
 
 
 def third(name: str) -> int:
@@ -48,8 +48,8 @@ def unknown(number: int) -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(judge, "diagnose", among_the_rest))
-        stack.enter_context(patch.object(token_law, "FAULTS", rest(token_law.FAULTS)))
-        stack.enter_context(patch.object(trial, "NUMBERS", rest(trial.NUMBERS)))
+        stack.enter_context(patch.object(token_law, "FAULTS", rest(sampler_faults.FAULTS)))
+        stack.enter_context(patch.object(trial, "NUMBERS", rest(sampler_faults.NUMBERS)))
         yield
 
 
@@ -60,7 +60,8 @@ def main() -> None:
     parser.add_argument("--stride", type=int, default=1, help="take every N-th fault")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    models, asked, caught, named = Models(), Counter(), Counter(), Counter()
+    models = Models()
+    asked, caught, named = (Counter[str]() for _ in range(3))
     chosen = [each for each in FAULTS if options.family in (None, each.family)][:: options.stride]
     for fault in chosen:
         with unknown(third(fault.name)):
