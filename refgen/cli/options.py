@@ -64,6 +64,14 @@ def read_text(text: str | None) -> str | None:
     return read if text == "-" or read else None
 
 
+def ids_of(text: str) -> list[int]:
+    """The token ids that --ids lists. Raises `UsageError`."""
+    words = text.replace(",", " ").split()
+    if not words or not all(word.isdecimal() for word in words):
+        raise UsageError(f"--ids {text}", "must be whole numbers with commas between them")
+    return [int(word) for word in words]
+
+
 def is_piped(stream: TextIO | None) -> bool:
     """Whether a program or a file is at the other end."""
     try:

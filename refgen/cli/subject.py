@@ -78,22 +78,22 @@ def program(text: str) -> list[str]:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise UsageError(f"SUBJECT {text}", f"is not a command: {str(error).lower()}") from None
+        raise UsageError(text, f"is not a command: {str(error).lower()}") from None
     if not words:
         raise UsageError("SUBJECT", "is empty", remedy=FORMS)
     if len(words) > 1 and shutil.which(words[0]):
         return words
     if HOST.fullmatch(text):
-        raise UsageError(f"SUBJECT {text}", "is not a URL", remedy=f"Write http://{text}")
+        raise UsageError(text, "is not a URL", remedy=f"Write http://{text}")
     file = Path(words[0].partition(":")[0])
     source = file if file.suffix == ".py" else file.with_name(f"{file.name}.py") if file.name else file
     if source.is_file() and not shutil.which(words[0]):
-        raise UsageError(f"SUBJECT {text}", "is a Python file", remedy=f"Write {as_factory(source)}")
+        raise UsageError(text, "is a Python file", remedy=f"Write {as_factory(source)}")
     if file.is_dir():
-        raise UsageError(f"SUBJECT {text}", "is a folder", remedy=f"{FORMS} --model DIR names the model.")
+        raise UsageError(text, "is a folder", remedy=f"{FORMS} --model DIR names the model.")
     if not shutil.which(words[0]):
         nearest = did_you_mean(words[0], (each.name for each in Path().iterdir())) if len(words) == 1 else ""
-        raise UsageError(f"SUBJECT {text}", f"there is no program {words[0]}", remedy=nearest or FORMS)
+        raise UsageError(text, f"there is no program {words[0]}", remedy=nearest or FORMS)
     return words
 
 

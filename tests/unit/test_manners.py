@@ -94,6 +94,41 @@ def test_all_there_is():
     assert len(WRITERS) >= 11
 
 
+MISTAKES = [
+    ("", "COMMAND: missing. See refgen --help."),
+    ("generat ROMEO:", "generat: unknown command. Did you mean generate?"),
+    ("generate ROMEO: --topk 5", "--topk: unknown flag of refgen generate. Did you mean --top-k?"),
+    ("generate ROMEO: -top-k 5", "-top-k: unknown flag of refgen generate. Did you mean --top-k?"),
+    ("generate ROMEO: --top-k five", "--top-k five: must be a whole number."),
+    ("generate ROMEO: --do-sample --top-k -1", "--top-k -1: must be a whole number of at least 0 [TOPK-02]. 0 keeps every token."),
+    ("generate ROMEO: --engine numpi", "--engine numpi: unknown. Did you mean numpy?"),
+    ("generate ROMEO: --model shakespear", "shakespear: is neither a folder nor a built-in model [CKPT-09]. Did you mean shakespeare?"),
+    ("generate O Romeo", "Romeo: one argument too many. Put a text with spaces in quotes."),
+    ("generate ROMEO: --temperature", "--temperature: needs a value. See refgen generate --help."),
+    ("generate ROMEO: --stop-string -zz", "-zz: unknown flag of refgen generate. If it is the value of --stop-string, write --stop-string=-zz"),
+    ("generate ROMEO: --proof --do-sample", "--do-sample: does not go with --proof [FWD-30]. A proof is of greedy tokens of the exact network."),
+    ("explain ROMEO: --stages lm_haed", "stage 'lm_haed': matches no stage of this model, which has 4 layers. Did you mean lm_head?"),
+    ("explain ROMEO: -o mine.py", "--output mine.py: exists already. Add --force to replace it."),
+    ("explain ROMEO: -o out/stages.safetensors", "--output out/stages.safetensors: folder out does not exist."),
+    ("check mine.py", "mine.py: is a Python file. Write mine:Mine (Helper too)"),
+    ("check localhost:8000/v1", "localhost:8000/v1: is no URL. Write http://localhost:8000/v1"),
+    ("check mine:Mine --claim tokeniser", "--claim tokeniser: unknown. Did you mean tokenizer?"),
+    ("check mine:Mine --choice contxt_end=slide", "--choice contxt_end=slide: unknown name. Did you mean context_end?"),
+    ("report gone.jsonl", "gone.jsonl: no such file or directory."),
+    ("compare gone.json", "gone.json: does not exist. It names prompt_ids and new_ids; see refgen compare --help."),
+    ("spec TOPP-9", "TOPP-9: is neither a rule nor a family of rules. Did you mean TOPP or TOPP-05 or TOPP-04?"),
+    ("export prob here", "prob: unknown command of refgen export. Did you mean probes?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("typed", "said"), MISTAKES)
+def test_typical_mistakes(tmp_path, monkeypatch, capsys, typed, said):
+    """One line that says what is wrong and what to write instead, and exit code 2."""
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    assert complaint(capsys, *typed.split()) == f"refgen: error: {said}\n"
+
+
 # --- Misspelt ----------------------------------------------------------------------------------------------------
 
 
@@ -328,15 +363,15 @@ class Mine:
 
 
 @pytest.mark.parametrize(("subject", "message"), [
-    ("mine.py", "SUBJECT mine.py: is a Python file. Write mine:Mine (Helper too)"),
-    ("mine", "SUBJECT mine: is a Python file. Write mine:Mine"),
-    ("mine.py:Mine", "SUBJECT mine.py:Mine: is a Python file. Write mine:Mine"),
-    ("sub/none.py", "SUBJECT sub/none.py: is a Python file. Write sub.none:CLASS"),
-    ("sub", "SUBJECT sub: is a folder. Write module:Class"),
-    ("localhost:8000/v1", "SUBJECT localhost:8000/v1: is not a URL. Write http://localhost:8000/v1"),
-    ("./nothing", "SUBJECT ./nothing: there is no program ./nothing. Write module:Class"),
-    ("trafic.json", "SUBJECT trafic.json: there is no program trafic.json. Did you mean traffic.jsonl?"),
-    ("a 'b", "SUBJECT a 'b: is not a command: no closing quotation."),
+    ("mine.py", "mine.py: is a Python file. Write mine:Mine (Helper too)"),
+    ("mine", "mine: is a Python file. Write mine:Mine"),
+    ("mine.py:Mine", "mine.py:Mine: is a Python file. Write mine:Mine"),
+    ("sub/none.py", "sub/none.py: is a Python file. Write sub.none:CLASS"),
+    ("sub", "sub: is a folder. Write module:Class"),
+    ("localhost:8000/v1", "localhost:8000/v1: is not a URL. Write http://localhost:8000/v1"),
+    ("./nothing", "./nothing: there is no program ./nothing. Write module:Class"),
+    ("trafic.json", "trafic.json: there is no program trafic.json. Did you mean traffic.jsonl?"),
+    ("a 'b", "a 'b: is not a command: no closing quotation."),
     ("", "SUBJECT: is empty."),
     ("gone.jsonl", "gone.jsonl: no such file or directory."),
     ("here:Mien", "here:Mien: cannot be found: module 'here' has no attribute 'Mien'. Did you mean Mine?"),

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refgen.cli.options import add_engine, add_model, read_text
+from refgen.cli.options import add_engine, add_model, ids_of, read_text
 from refgen.cli.parser import add_choice, whole
 from refgen.errors import OracleError
 from refgen.shipped import find_model
@@ -73,7 +73,4 @@ def read_ids(options: argparse.Namespace, folder: Path) -> "ndarray":
         raise OracleError("PROMPT and --ids", "give one of them")
     if prompt is not None:
         return Tokenizer.from_pretrained(folder)([prompt], return_tensors="np")["input_ids"]
-    words = options.ids.replace(",", " ").split()
-    if not words or not all(word.isdecimal() for word in words):
-        raise OracleError(f"--ids {options.ids}", "must be whole numbers with commas between them")
-    return np.array([[int(word) for word in words]])
+    return np.array([ids_of(options.ids)])

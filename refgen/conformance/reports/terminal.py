@@ -19,8 +19,8 @@ def lines(run: Run, shown: int = SHOWN, width: int = ENDLESS) -> list[str]:
     `width` is the terminal's: sentences are wrapped there, or at WIDTH, and the table is cut there.
     """
     wrapped = partial(wrap, width)
-    opening = head(run)
-    told = [*([opening] if len(opening) <= width else wrapped(opening, "", "  ")), ""]
+    about = head(run)
+    told = [*([about] if len(about) <= width else wrapped(about, "", "  ")), ""]
     for sentence in run.overall.sentences:
         told += wrapped(line(sentence), "", "  ")
     if run.overall.verdict != BROKEN:
