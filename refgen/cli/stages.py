@@ -1,4 +1,4 @@
-"""What MINE and OTHER of `refgen compare` name: stages recorded in a file, or an implementation that is asked for them."""
+"""Reads MINE and OTHER of `refgen compare`: stages recorded in a file, or an implementation that computes them now."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ def read_or_ask(
     """Both traces, of the same ids `[1 T]`: those of a file, else those given, else drawn ones. Raises `OracleError`."""
     files = {text: trace.load(Path(text), config) for text in (mine, other) if text is not None and is_file(text)}
     if files and ids is not None:
-        raise OracleError("--ids", "a file of stages has ids of its own", remedy="Leave it out.")
+        raise OracleError("--ids", "a file of stages has its own ids", remedy="Leave it out.")
     of = next(iter(files.values()), None)
     if of is not None:
         ids, mask = of.input_ids, of.attention_mask
@@ -50,7 +50,7 @@ def drawn(config: "GPT2Config") -> ndarray:
 
 
 def asked(text: str, ids: ndarray, mask: ndarray, folder: Path, config: "GPT2Config") -> "Trace":
-    """The stages that an implementation gives, or its logits alone. Raises `OracleError` for one that gives neither, or its `SubjectError`."""
+    """The stages of an implementation, or only its logits. Raises `OracleError` if it gives neither, or its `SubjectError`."""
     request: dict[str, Any] = {"input_ids": ids.tolist()}
     if not mask.all():
         request["attention_mask"] = mask.tolist()

@@ -388,7 +388,7 @@ def test_implementations(capsys, tmp_path, monkeypatch):
         (["mine:Rihgt"], "mine:Rihgt: cannot be found: module 'mine' has no attribute 'Rihgt'. Did you mean Right?"),
         (["mine.py"], "mine.py: is a Python file. Write mine:Off (Mute, Right, Staged too)"),
         (["mine:Right", "--ids", "1,x"], "--ids 1,x: must be whole numbers"),
-        (["right.safetensors", "--ids", "1"], "--ids: a file of stages has ids of its own. Leave it out."),
+        (["right.safetensors", "--ids", "1"], "--ids: a file of stages has its own ids. Leave it out."),
     ):
         code, out, err = run(capsys, *arguments, "--model", "net")
         assert (code, out, err.count("\n")) == (2, "", 1)

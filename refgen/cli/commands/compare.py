@@ -47,7 +47,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--ids", metavar="N,N,…", help="the tokens for implementations (default: 32 ids, the same each time)"
     )
-    computed = "the dtype of MINE's arithmetic: %(choices)s (default: as declared or stored; float32 for tokens)"
+    computed = "the dtype that MINE was computed in: %(choices)s (default: as declared or stored; float32 for tokens)"
     add_choice(command, "--dtype", names=FORMATS, metavar="DTYPE", help=computed)
     add_choice(command, "--other-dtype", names=FORMATS, metavar="DTYPE", help="the dtype that OTHER was computed in")
     add_json(command, "one JSON object")
