@@ -111,7 +111,7 @@ MISTAKES = [
     ("explain ROMEO: -o mine.py", "--output mine.py: exists already. Add --force to replace it."),
     ("explain ROMEO: -o out/stages.safetensors", "--output out/stages.safetensors: folder out does not exist."),
     ("check mine.py", "mine.py: is a Python file. Write mine:Mine (Helper too)"),
-    ("check localhost:8000/v1", "localhost:8000/v1: is no URL. Write http://localhost:8000/v1"),
+    ("check localhost:8000/v1", "localhost:8000/v1: is not a URL. Write http://localhost:8000/v1"),
     ("check mine:Mine --claim tokeniser", "--claim tokeniser: unknown. Did you mean tokenizer?"),
     ("check mine:Mine --choice contxt_end=slide", "--choice contxt_end=slide: unknown name. Did you mean context_end?"),
     ("report gone.jsonl", "gone.jsonl: no such file or directory."),
