@@ -477,7 +477,7 @@ def test_completion(capsys):
             main(["--print-completion", shell])
         assert stop.value.code == 0
         script = capsys.readouterr().out
-        assert all(word in script for word in (*COMMANDS, "top-p", "canonical", "bfloat16"))
+        assert all(word in script for word in (*COMMANDS, "top-p", "canonical", "bfloat16", "induction"))
 
 
 def test_completion_without_shtab(capsys, monkeypatch):
