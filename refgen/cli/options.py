@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from refgen.cli import color
-from refgen.cli.parser import Names, Parser, add_choice
+from refgen.cli.parser import Parser, add_choice
 from refgen.cli.width import columns
 from refgen.errors import RefgenError, UsageError
 from refgen.shipped import BUILT_IN
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from refgen.conformance.judging.run import Run
 
 
-DTYPES = ("float64", "float32", "float16", "bfloat16")  # of the conformance kit, written out so that --help is fast
+# Names that lie elsewhere too, written out so that --help is fast: of the conformance kit, and of refgen.engines.
+DTYPES = ("float64", "float32", "float16", "bfloat16")
+ENGINES = ("plain", "numpy", "canonical")
 
 
 def add_model(command: Any) -> None:
@@ -34,7 +36,7 @@ def add_engine(command: Any) -> None:
         "the way to compute: %(choices)s (default: numpy). canonical is slower and gives the same float32 bits on every machine. "
         "plain is the definition itself"
     )
-    add_choice(command, "--engine", names=Names("refgen.engines:ENGINES"), metavar="ENGINE", default="numpy", help=what)
+    add_choice(command, "--engine", names=ENGINES, metavar="ENGINE", default="numpy", help=what)
 
 
 def add_json(command: Any, what: str) -> None:

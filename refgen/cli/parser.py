@@ -133,7 +133,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Names(Sequence[str]):
-    """The keys of a mapping of refgen's, such as "refgen.engines:ENGINES", imported only when somebody needs them."""
+    """The keys of a mapping of refgen's, such as "refgen.conformance.judging.claims:CLAIMS", imported only when somebody needs them."""
 
     def __init__(self, where: str) -> None:
         self._where = where

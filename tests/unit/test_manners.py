@@ -436,8 +436,8 @@ def test_a_bug_has_a_code_of_its_own(monkeypatch, capsys):
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], *([*each, "--help"] for each, _ in LEAVES)])
 def test_help_imports_little(words):
-    """--version and --help need no tokenizer and no tensors, and those of `refgen` itself not even NumPy."""
-    heavy = ["tokenizers", "safetensors", "torch", "transformers", *(["numpy"] if len(words) == 1 else [])]
+    """--version, --help and the help of every command need no tokenizer, no tensors and not even NumPy."""
+    heavy = ["numpy", "tokenizers", "safetensors", "torch", "transformers"]
     script = (
         "import sys, atexit; from refgen.cli import main\n"
         f"atexit.register(lambda: print({{*{heavy}}} & {{*sys.modules}}, file=sys.stderr)); main({words})"
@@ -477,7 +477,7 @@ def test_completion(capsys):
             main(["--print-completion", shell])
         assert stop.value.code == 0
         script = capsys.readouterr().out
-        assert all(word in script for word in (*COMMANDS, "top-p", "canonical", "bfloat16"))
+        assert all(word in script for word in (*COMMANDS, "top-p", "canonical", "bfloat16", "induction"))
 
 
 def test_completion_without_shtab(capsys, monkeypatch):
