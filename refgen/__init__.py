@@ -5,52 +5,29 @@
 Read `refgen/model.py` first, then `refgen/generation/loop.py`; SPEC.md has the rules they cite.
 """
 
-from refgen.auto import AutoModelForCausalLM, AutoTokenizer, CausalLMOutput, GPT2LMHeadModel
-from refgen.cache import Cache
-from refgen.config import GPT2Config
-from refgen.engines.numpy.threads import get_num_threads, set_num_threads
-from refgen.errors import (
-    BenchError,
-    CheckpointError,
-    ConfigError,
-    GenerationError,
-    IgnoredSettingWarning,
-    InputError,
-    OracleError,
-    RefgenError,
-    SpecError,
-    TokenizerError,
-)
-from refgen.generation import GenerateOutput, GenerationConfig, Step, TextIteratorStreamer, TextStreamer
-from refgen.tokenizer import Encoding, Tokenizer
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from refgen.public import *  # noqa: F403
 
 __version__ = "0.2.0.dev0"
 
-__all__ = [
-    "AutoModelForCausalLM",
-    "AutoTokenizer",
-    "BenchError",
-    "Cache",
-    "CausalLMOutput",
-    "CheckpointError",
-    "ConfigError",
-    "Encoding",
-    "GPT2Config",
-    "GPT2LMHeadModel",
-    "GenerateOutput",
-    "GenerationConfig",
-    "GenerationError",
-    "IgnoredSettingWarning",
-    "InputError",
-    "OracleError",
-    "RefgenError",
-    "SpecError",
-    "Step",
-    "TextIteratorStreamer",
-    "TextStreamer",
-    "Tokenizer",
-    "TokenizerError",
-    "__version__",
-    "get_num_threads",
-    "set_num_threads",
-]
+
+def __getattr__(name: str) -> Any:
+    """A module of refgen's, or a name of `public.py`: imported when it is needed, and the command line's --help needs none."""
+    if not name.startswith("_") and find_spec(f"refgen.{name}") is not None:
+        return import_module(f"refgen.{name}")
+    if name.startswith("_") and name != "__all__":
+        raise AttributeError(f"module 'refgen' has no attribute {name!r}")
+    public = import_module("refgen.public")
+    if name == "__all__":
+        return [*public.__all__, "__version__"]
+    if name not in public.__all__:
+        raise AttributeError(f"module 'refgen' has no attribute {name!r}")
+    return getattr(public, name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__getattr__("__all__")]

@@ -138,7 +138,7 @@ def activation(name: str) -> Callable[[ndarray], ndarray]:
         return ACTIVATIONS[name]
     known = ", ".join(ACTIVATIONS)
     if name in ("prelu", "xielu"):
-        raise ConfigError(f"activation_function={name!r}", "has weights of its own", "FWD-15", f"refgen knows {known}.")
+        raise ConfigError(f"activation_function={name!r}", "has its own weights", "FWD-15", f"refgen knows {known}.")
     raise ConfigError(
         f"activation_function={name!r}", "is not an activation function", "FWD-15", f"refgen knows {known}."
     )

@@ -119,7 +119,9 @@ class GPT2LMHeadModel:
         return generate(self.engine, self.generation_config, Call.of(input_ids, attention_mask, arguments))
 
     def steps(self, input_ids: Any = None, attention_mask: Any = None, **arguments: Any) -> Iterator[Step]:
-        """Takes what `generate` takes, except a streamer; gives one `Step` at a time: tokens, logits, scores, finishes."""
+        """Takes the arguments of `generate`, except a streamer. Yields one `Step` at a time: tokens, logits, scores,
+        finishes.
+        """
         return steps(self.engine, self.generation_config, Call.of(input_ids, attention_mask, arguments))
 
     def compute_transition_scores(
@@ -144,5 +146,5 @@ class AutoTokenizer:
 
     @staticmethod
     def from_pretrained(path_or_name: str | Path) -> Tokenizer:
-        """A model folder, or "shakespeare"; raises `CheckpointError` if there is none, else `TokenizerError`."""
+        """A model folder, or "shakespeare"; raises `CheckpointError` if it does not exist, else `TokenizerError`."""
         return Tokenizer.from_pretrained(find_model(path_or_name))

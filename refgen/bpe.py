@@ -9,7 +9,7 @@ One word on its way, with the tokens of the built-in model:
     ids         285 127 102 75 360
 
 Read it from top to bottom: characters for bytes, words, merges, ids, text. Rules TOK-01 to TOK-07 and TOK-13 of SPEC.md.
-What runs is the `tokenizers` library behind `tokenizer.py`; tests hold it equal to this file. This file leaves out
+refgen runs the `tokenizers` library through `tokenizer.py`, and tests keep it equal to this file. This file leaves out
 files, padding, and every added token except the end.
 """
 
@@ -70,8 +70,8 @@ def ascii_like(character: str) -> str:
     r"""TOK-06. A character of ASCII that is cut like this one: x for a letter, 0 a number, tab white space, ! a mark.
 
     Python's `re` has no \p{L}, so every character beyond ASCII is matched as one of these four. Its class comes from
-    Python's table of Unicode. The library has its own, which may be newer: in Python 3.11 (Unicode 14) 9272 letters
-    and 120 numbers of Unicode 16 are still unassigned, so they are marks here and letters or numbers there.
+    Python's table of Unicode. The library has its own table, which may be newer. In Python 3.11 (Unicode 14) 9272
+    letters and 120 numbers of Unicode 16 are still unassigned. They are marks here, and letters or numbers there.
 
     >>> [ascii_like(character) for character in ("s", "é", "½", "\u3000", "€")]
     ['s', 'x', '0', '\t', '!']
@@ -147,7 +147,8 @@ def encode(text: str, vocab: Mapping[str, int], ranks: Mapping[Pair, int]) -> li
 
 
 def decode(ids: Iterable[int], vocab: Mapping[str, int]) -> str:
-    r"""TOK-13. The text of ids: the bytes of their tokens, joined, then read as UTF-8; U+FFFD for what is not whole.
+    r"""TOK-13. The text of ids: the bytes of their tokens are joined and read as UTF-8, with U+FFFD for incomplete
+    characters.
 
     >>> decode([71, 68, 127, 102], vocabulary([])), decode([71, 68, 127], vocabulary([]))
     ('heé', 'he\ufffd')

@@ -35,12 +35,12 @@ class Cache:
         return int(self._layers[0].shape[1]) if self._length else 0
 
     def append(self, layer: int, k: ndarray, v: ndarray) -> tuple[ndarray, ndarray]:
-        """Puts `k`, `v` `[B H T D]` behind what this layer holds; returns views of all its keys and values."""
+        """Puts `k`, `v` `[B H T D]` after those that this layer holds, and returns views of all its keys and values."""
         self.make_room(layer, k.shape, k.dtype)
         return self.put(layer, self._length, k, v)
 
     def make_room(self, layer: int, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-        """For keys and values of `shape` `[B H T D]` behind what this layer holds."""
+        """For keys and values of `shape` `[B H T D]` after those that this layer holds."""
         B, H, T, D = shape
         end = self._length + T
         if self._length == 0:  # nothing to keep: also the room left by a pass that failed
@@ -88,7 +88,7 @@ class Cache:
         self._layers = [np.take(layer, rows, axis=1) for layer in self.layers]
 
     def join(self, other: "Cache") -> None:
-        """BATCH-01. The rows of `other` go on behind these, from now on one batch.
+        """BATCH-01. The rows of `other` follow these, and all form one batch from now on.
 
         All rows end at the same column, so a shorter one begins with padding, which the attention mask must hide: the
         first `len(after) - len(before)` columns of its row are 0.

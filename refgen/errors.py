@@ -9,9 +9,10 @@
     ├── SpecError          a rule that SPEC.md does not have, or does not write as it writes rules
     ├── OracleError        evidence about numbers that cannot be had: a proof, a trace, a comparison
     ├── ConformanceError   a record of the conformance kit, or what was asked of the kit, that cannot be used
-    └── BenchError         an option of the benchmark that cannot be, or a subject that fails in it
+    ├── BenchError         an option of the benchmark that cannot be, or a subject that fails in it
+    └── UsageError         a command line with a flag, a value or a file that cannot be
 
-A setting that is right but has no effect is no error: it is an `IgnoredSettingWarning`.
+A valid setting without effect is not an error: it gives an `IgnoredSettingWarning`.
 """
 
 import difflib
@@ -63,7 +64,7 @@ class SpecError(RefgenError):
 
 
 class OracleError(RefgenError):
-    """Evidence that cannot be had as asked."""
+    """Evidence that cannot be given for this input."""
 
 
 class ConformanceError(RefgenError):
@@ -71,7 +72,11 @@ class ConformanceError(RefgenError):
 
 
 class BenchError(RefgenError):
-    """A benchmark that cannot be run as asked."""
+    """A benchmark that cannot be run with these options."""
+
+
+class UsageError(RefgenError):
+    """A command line that cannot be carried out as it is written."""
 
 
 class IgnoredSettingWarning(UserWarning):

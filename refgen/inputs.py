@@ -25,7 +25,7 @@ def whole_numbers(name: str, values: Any) -> ndarray:
         ) from None
     except Exception as error:  # noqa: BLE001 - tensors raise many kinds
         remedy = "Of a tensor pass tensor.detach().cpu()."
-        raise InputError(name, f"is no array NumPy can read ({error})", "IN-01", remedy) from None
+        raise InputError(name, f"is not an array that NumPy can read ({error})", "IN-01", remedy) from None
     if array.dtype.kind == "b" and name.endswith("attention_mask"):
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu" and array.size:

@@ -10,13 +10,24 @@ MODEL_FOLDER = "A model folder holds config.json, model.safetensors and the toke
 
 
 def read_object(path: Path, error: type[RefgenError], rule: str, remedy: str = MODEL_FOLDER) -> dict[str, Any]:
-    """The object in `path`; raises `error`, citing `rule`, if there is none, with `remedy` for a file that is not there."""
+    """The object in `path`; raises `error`, citing `rule`, if there is no object, with `remedy` for a file that is not
+    there.
+    """
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise error(str(path), "does not exist", rule, remedy) from None
     except (OSError, ValueError) as problem:
         raise error(str(path), f"cannot be read as JSON: {problem}", rule) from None
+    return object_of(text, str(path), error, rule)
+
+
+def object_of(text: str, source: str, error: type[RefgenError], rule: str = "") -> dict[str, Any]:
+    """The object that `text` is; raises `error`, naming `source`, for anything else."""
+    try:
+        entries = json.loads(text)
+    except ValueError as problem:
+        raise error(source, f"cannot be read as JSON: {problem}", rule) from None
     if not isinstance(entries, dict):
-        raise error(str(path), "must hold a JSON object", rule)
+        raise error(source, "must hold a JSON object", rule)
     return entries

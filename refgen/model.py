@@ -1,9 +1,9 @@
 """GPT-2, the definition: token ids in, the logits of each next token out. Rules FWD-01 to FWD-17 of SPEC.md.
 
 This is the network as one would write it on a board. It knows nothing of text, sampling or speed: refgen/engines/
-compute the same network faster or with other numbers, and are held to this file. Names are the checkpoint's:
-`h[3].attn.c_attn.weight` here is `h.3.attn.c_attn.weight` in the file and `h.3.attn.c_attn` in a trace.
-What goes in comes out: float32 weights give float32 logits, float64 weights float64 logits (FWD-21).
+compute the same network faster or with other numbers, and are tested against this file. Names are the checkpoint's:
+`h[3].attn.c_attn.weight` here is `h.3.attn.c_attn.weight` in the file and `h.3.attn.c_attn` in a trace. What goes in
+comes out: float32 weights give float32 logits, float64 weights float64 logits (FWD-21).
 
 Axes    B rows of the batch, T new positions, S all positions so far, the new ones included, C = n_embd,
         I in and O out of a linear map, H heads, D = C / H, V tokens of the vocabulary, N = n_positions.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from refgen.errors import CheckpointError
+from refgen.errors import CheckpointError, did_you_mean
 
 BUILT_IN = ("shakespeare",)
 
@@ -24,7 +24,8 @@ def find_model(path_or_name: str | Path) -> Path:
         str(path_or_name),
         problem,
         "CKPT-09",
-        f"refgen works offline: give the folder with config.json, or one of {', '.join(BUILT_IN)}.",
+        did_you_mean(path_or_name, BUILT_IN)
+        or f"refgen works offline: give the folder with config.json, or one of {', '.join(BUILT_IN)}.",
     )
 
 

@@ -1,7 +1,7 @@
 """The rules of SPEC.md as data: `rules()` reads them, `choices()` their *Stacks*, `find` looks some up, `show` prints one.
 
-SPEC.md is the contract: its head says how a rule is written, `RULE` and `OPTION` are the same as patterns, and what is
-not written so is an error, never left out.
+SPEC.md is the contract. Its head defines the form of a rule, and `RULE` and `OPTION` are the same form as patterns. A
+rule in another form is an error, and is never skipped.
 """
 
 import difflib
@@ -27,7 +27,8 @@ RULE = re.compile(
 )
 OPTION = re.compile(r"(?P<name>[a-z0-9_.]*[a-z0-9]+(?:-\d+)?) \((?P<who>[^();|]+)\)(?P<hidden> \(not visible\))?")
 STACKS = "must be `name=option (who) | option (who); …`, each perhaps with `(not visible)` after it"
-FORM = "must have a title, sentences, one ```python block with an example, and `Source: R. Since: 0.1.`"
+WIDTH = 88
+FORM = "must have a title, sentences, one block of Python with an example, and a last line with its source and version"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Choice:
 
     @property
     def own(self) -> str:
-        """What is expected of a subject that declares nothing."""
+        """The option expected from a subject that declares nothing."""
         return self.options[0].name
 
     @property
@@ -136,11 +137,16 @@ def find(name: str | None = None) -> list[Rule]:
     return found
 
 
-def show(rule: Rule) -> str:
-    """A rule in full, as text for a terminal."""
+def show(rule: Rule, width: int = WIDTH) -> str:
+    """A rule in full, in lines of up to `width` characters, but for its example."""
     tail = f"Source: {rule.source}. Since: {rule.since}."
-    parts = [f"{rule.id} {rule.title}", fill(rule.sentence), textwrap.indent(rule.example, "    "), fill(tail)]
-    return "\n\n".join([*parts, fill(f"Stacks: {rule.stacks}")] if rule.stacks else parts)
+    parts = [
+        f"{rule.id} {rule.title}",
+        fill(rule.sentence, width),
+        textwrap.indent(rule.example, "    "),
+        fill(tail, width),
+    ]
+    return "\n\n".join([*parts, fill(f"Stacks: {rule.stacks}", width)] if rule.stacks else parts)
 
 
 def index(several: list[Rule]) -> str:
@@ -155,6 +161,6 @@ def index(several: list[Rule]) -> str:
     return "\n".join(lines)
 
 
-def fill(text: str) -> str:
-    """Lines of up to 88 characters."""
-    return textwrap.fill(text, 88, break_long_words=False, break_on_hyphens=False)
+def fill(text: str, width: int) -> str:
+    """Lines of up to `width` characters."""
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)

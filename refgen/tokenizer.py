@@ -1,6 +1,6 @@
 """Text ↔ token ids: GPT-2's byte-level BPE, on the `tokenizers` library. Rules TOK-01 to TOK-16 of SPEC.md.
 
-What the ids of a text are is defined in `bpe.py`. Here the library computes them, because it is fast; the files are
+`bpe.py` defines the ids of a text. Here the library computes them, because it is fast; the files are
 read by `vocabulary.py`. This file is the small API that users of transformers type: call, encode, decode,
 batch_decode, and the special tokens.
 """

@@ -1,7 +1,7 @@
 """The files a vocabulary comes in, read into a `tokenizers.Tokenizer`. Rules TOK-01, TOK-05 and TOK-07.
 
-`tokenizer.json`, or `vocab.json` and `merges.txt`, or GPT-2's `vocab.bpe` alone, with the settings beside them. What
-is not GPT-2's kind of tokenizer, which `bpe.py` defines, is refused, not approximated.
+`tokenizer.json`, or `vocab.json` and `merges.txt`, or GPT-2's `vocab.bpe` alone, with the settings beside them. Any
+tokenizer that differs from GPT-2's, as `bpe.py` defines it, is refused, not approximated.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,8 @@
 """Writes docs/choices.md: every choice of SPEC.md, its options, and the checks that change with it. `scripts/tables` runs it.
 
-What a check of the kit asks is data, so which ones depend on an option is computed: those whose right answer is another with it.
-Checks that look an option up themselves (relations, laws of sampling, questions to servers) are found by its name in their code.
+The questions of the kit are data. So the script computes which checks depend on an option: those whose right answer
+changes with it. Checks that look an option up themselves (relations, laws of sampling, questions to servers) are found
+by its name in their code.
 """
 
 import inspect
@@ -37,13 +38,15 @@ MARK = "<!-- made by scripts/tables -->\n"
 MOST = 4  # checks named in a cell
 HEAD = """# Where implementations differ
 
-The choices of [SPEC.md](../SPEC.md)'s *Stacks*. A subject declares the options it has taken, `--choice NAME=OPTION` or
-`choices` in what it says of itself, and is held to them; one that declares nothing is held to the first. Names and options that are
-not here are an error. A failure that an option would explain names it.
+This page lists the choices of [SPEC.md](../SPEC.md)'s *Stacks*. A subject declares its options with
+`--choice NAME=OPTION`, or in its attribute `choices`. The kit then expects these options, and without a declaration the
+first one. Names and options that are not listed here are an error. If another option would explain a failure, the
+message names it.
 
-*Checks* are those whose right answer changes with the choice. *Not visible*: no question of the kit is answered otherwise, because
-the choice lies in a Python interface, in what is allowed as rounding, or in what a subject need not say. *Not yet asked*: a subject
-could show it, and no check looks; a declaration changes nothing so far. Options in italics are not visible.
+*Checks* are those whose right answer changes with the choice. *Not visible* means that no question of the kit can show
+the choice. It concerns a Python interface, allowed rounding, or optional parts of an answer. *Not yet asked* means that
+a subject could show it, but no check looks, so a declaration changes nothing so far. Options in italics are not
+visible.
 """
 
 
@@ -156,7 +159,7 @@ def page() -> str:
     visible = [choice for choice in every if choice.others]
     asked = [choice for choice in visible if dependents()[choice.name]]
     counts = (
-        f"{len(every)} choices with {sum(len(choice.options) for choice in every)} options; {len(asked)} are asked for, "
+        f"{len(every)} choices with {sum(len(choice.options) for choice in every)} options. {len(asked)} are tested, "
         f"{len(visible) - len(asked)} not yet, {len(every) - len(visible)} are not visible."
     )
     head = ["| choice | rule | options (who takes them) | checks |", "|---|---|---|---|"]

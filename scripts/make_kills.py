@@ -2,8 +2,8 @@
 
     python scripts/make_kills.py
 
-A fault is planted in refgen and the whole kit asks it what can show it. In bfloat16 every operation of the forward pass is
-rounded. Takes some twenty minutes on one processor.
+The script plants each fault in refgen and runs all questions of the kit that can show it. In bfloat16 every operation
+of the forward pass is rounded. It takes about twenty minutes on one processor.
 """
 
 import sys
@@ -38,9 +38,10 @@ ONLY = {  # the claims that the faults of a family can show in
 }
 HEAD = """# What the kit catches
 
-Every fault of `refgen/conformance/planted/subject_faults.py` planted in refgen, and what `refgen check` said: how many checks failed, and the rule
-and known fault it suspects first. `scripts/make_kills.py` writes this page; a * marks a first suspect that is not a rule of the fault. In the last column the same
-faults of forward passes in bfloat16, every operation rounded, where the declared dtype is bfloat16 too.
+Each fault of `refgen/conformance/planted/subject_faults.py` was planted in refgen, and `refgen check` tested the
+result. The table shows how many checks failed, and the rule and known fault that the report suspects first.
+`scripts/make_kills.py` writes this page. A * marks a first suspect that is not a rule of the fault. The last column
+repeats the faults of forward passes in bfloat16, with every operation rounded and the dtype declared as bfloat16.
 
 """
 

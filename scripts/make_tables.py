@@ -44,7 +44,7 @@ ARGUMENTS = {
     "stopping_criteria": "STOP-09",
     "streamer": "STREAM-01",
 }
-NOT_APPLICABLE = dict.fromkeys(METADATA, "says where a file comes from and sets nothing; read and left out")
+NOT_APPLICABLE = dict.fromkeys(METADATA, "describes the file and sets nothing; it is read and dropped")
 
 
 class HoleError(Exception):
@@ -112,7 +112,7 @@ def tests_by_rule() -> dict[str, list[str]]:
 
 
 def faults_by_rule() -> dict[str, list[str]]:
-    """How many faults are planted in which files, or why there is none."""
+    """How many faults are planted in which files, or the reason for having none."""
     found = {rule: [f"none: {reason}"] for rule, reason in WITHOUT.items()}
     for rule in {fault.rule for fault in FAULTS}:
         files = [fault.file for fault in FAULTS if fault.rule == rule]
@@ -134,14 +134,14 @@ def rules_page() -> str:
     functions = {name for names in code.values() for name in names}
     planted = len(FAULTS) + len(FORWARD_FAULTS)
     lines = [
-        f"{len(rules())} rules; {len(functions)} places in the code; {len(several)} tests; {planted} planted faults.",
+        f"{len(rules())} rules, {len(functions)} places in the code, {len(several)} tests, {planted} planted faults.",
         "",
         MARK,
         "# Where each rule lives",
         "",
-        "For every rule of [SPEC.md](../SPEC.md): the code that cites it, in `refgen/`; the tests that cite it or catch a",
-        "fault planted for it, in `tests/`, besides the rule's own example; and how many faults `tests/meta/faults.py` plants,",
-        "and `oracle/faults.py` (faults of forward passes, each seen by the comparison with torch).",
+        "The table has a line for every rule of [SPEC.md](../SPEC.md). *Code* cites the rule, in `refgen/`. *Tests* cite it or",
+        "catch a fault planted for it, in `tests/`. The rule's own example is a test too. *Planted faults* counts those of",
+        "`tests/meta/faults.py`, and those of forward passes in `oracle/faults.py`, which the comparison with torch detects.",
         "",
         *table(
             ("rule", "title", "code", "tests", "planted faults"),
@@ -167,8 +167,9 @@ def fields_page(config_fields: Iterable[str], arguments: Iterable[str]) -> str:
         MARK,
         "# Every setting of generate()",
         "",
-        "What transformers' `GenerationConfig` and `generate()` take, and what refgen does with it. Ids are rules of",
-        "[SPEC.md](../SPEC.md). None asks for nothing everywhere, and so do the values behind *unless*.",
+        "The tables list every field of transformers' `GenerationConfig` and every argument of `generate()`, and whether refgen",
+        "implements or refuses it. The ids are rules of [SPEC.md](../SPEC.md). The value None is always accepted, and so are the",
+        "values after *unless*.",
         "",
         "## Fields of GenerationConfig",
         "",
@@ -178,7 +179,7 @@ def fields_page(config_fields: Iterable[str], arguments: Iterable[str]) -> str:
         "",
         *parts[1],
         "",
-        "## What else a call can hold",
+        "## Other arguments of a call",
         "",
         "Arguments that transformers reads from `**kwargs`, and refgen's own.",
         "",
@@ -203,7 +204,7 @@ def field(name: str) -> tuple[str, str, str, str]:
     if name in NOT_APPLICABLE:
         return f"`{name}`", "not applicable", "", NOT_APPLICABLE[name] + "."
     raise HoleError(
-        f"{name}: refgen does not know it: give it a line in refgen/generation/config.py, or refuse it in refused.py"
+        f"{name}: refgen does not know it. Give it a line in refgen/generation/config.py, or refuse it in refused.py"
     )
 
 

@@ -1,10 +1,10 @@
-"""Writes the files of numbers that others can be held to: `python scripts/make_vectors.py` makes the same ones everywhere.
+"""Writes the stored numbers for tests of any implementation: `python scripts/make_vectors.py`, the same on every machine.
 
-tests/golden/proved_logits.json
-    for the shipped model and the designed networks: the ids, the greedy tokens that are proved to follow and the least margin among
-    them, and the float64 logits behind the last of the ids, proved and correctly rounded, as hexadecimal text
-refgen/conformance/questions/vectors/
-    the cases of the conformance kit, a file a kind, and the tensors of the forward ones; vectors/ beside this has their makers
+tests/golden/proved_logits.json has the ids, the proved greedy tokens and the least margin among them, for the shipped model and
+the designed networks. It also has the float64 logits after the last id, proved and correctly rounded, as hexadecimal text.
+
+refgen/conformance/questions/vectors/ has the cases of the conformance kit, one file for each kind, and the tensors of the forward
+cases. The makers are in scripts/vectors/.
 """
 
 import json
@@ -65,7 +65,7 @@ def proved(prover: Prover, ids: list[int]) -> dict[str, Any]:
 
 
 def text(found: list[dict[str, Any]]) -> str:
-    """One case a line."""
+    """One case per line."""
     return "[\n" + ",\n".join(json.dumps(case) for case in found) + "\n]\n"
 
 

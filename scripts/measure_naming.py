@@ -1,10 +1,11 @@
-"""Says how often the kit names the rule of a fault that it does not know: every planted fault is asked, with its third of them unknown.
+"""Measures how often the kit names the rule of a fault that it does not know. It runs every planted fault, with a third
+of the faults unknown.
 
     python scripts/measure_naming.py [--family forward] [--stride 1]
 
-The third is told by a hash of the name. While a fault is planted, its whole third is taken out of the catalogues that findings
-are compared with, so nothing but the checks that fail can point at the rule. All of them take an hour of one processor.
-A line a fault goes to stderr, the figures to stdout.
+A hash of the name chooses the third. While a fault is planted, its whole third is removed from the catalogues that
+findings are compared with. So only the failed checks can point at the rule. All of them take an hour of
+one processor. One line for each fault goes to stderr, the figures to stdout.
 """
 
 import argparse
@@ -79,7 +80,9 @@ def main() -> None:
             caught[family] += bad > 0
             named[family] += right
     for family, count in asked.items():
-        print(f"{family}: {count} unknown faults, {caught[family]} caught, {named[family]} with a rule of theirs first")
+        print(
+            f"{family}: {count} unknown faults, {caught[family]} caught, {named[family]} with one of their rules first"
+        )
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class TransformersContinuous(Transformers):
     """The same library's continuous batching, with paged attention."""
 
     def generate(self, prompts: Rows, count: int, ends: Sequence[int]) -> Rows:
-        """Rows of their own lengths."""
+        """Rows of different lengths."""
         import transformers  # noqa: PLC0415
 
         kind: Any = transformers.GenerationConfig
@@ -316,7 +316,7 @@ def verdict(peer: Any, probe: Probe, case: Case) -> str:
 
 
 def main() -> None:
-    """A line a probe, and a line a wrong answer."""
+    """One line for each probe, and one for each wrong answer."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("peer", choices=PEERS)
     parser.add_argument("names", nargs="*", metavar="NAME")

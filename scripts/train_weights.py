@@ -3,8 +3,9 @@
     python scripts/train_weights.py --text input.txt --out weights/shakespeare
 
 Needs the `test` extra (torch, transformers). The tokenizer comes out the same every time; the weights only with
-`--bpe-dropout 0`, because tokenizers draws that dropout from a generator that cannot be seeded. The last tenth of the
-text is never trained on, neither by the tokenizer nor by the model; the held-out loss is nats per *character* of it, so it can be set beside nanoGPT's numbers.
+`--bpe-dropout 0`, because tokenizers draws that dropout from a generator that cannot be seeded. Neither the tokenizer
+nor the model is trained on the last tenth of the text. The held-out loss is in nats per *character* of it, so it can be
+compared with nanoGPT's numbers.
 """
 
 import argparse
@@ -61,7 +62,7 @@ def train_tokenizer(speeches: list[str], vocab_size: int) -> Tokenizer:
 
 
 def encode(tokenizer: Tokenizer, speeches: list[str], dropout: float | None = None) -> np.ndarray:
-    """One stream of ids `[N]`: every speech behind an `<|endoftext|>`, one more at the end."""
+    """One stream of ids `[N]`: every speech after an `<|endoftext|>`, one more at the end."""
     tokenizer.model.dropout = dropout
     end = tokenizer.token_to_id(END)
     stream = [end]

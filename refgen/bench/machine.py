@@ -1,4 +1,4 @@
-"""What a figure was measured on: processor, caches, memory, versions. What cannot be read is left out."""
+"""The machine that a figure was measured on: processor, caches, memory, versions. Unreadable values are left out."""
 
 import contextlib
 import os

@@ -67,7 +67,7 @@ def render(entries: Mapping[str, Any]) -> str:
 
 
 def render_machine(entries: Mapping[str, Any]) -> str:
-    """What it was measured on and with, and who is missing."""
+    """The machine, the options, and the peers that are missing."""
     facts = [f"{name:<10} {value}" for name, value in entries["machine"].items() if value and name != "versions"]
     facts += [f"{name:<10} {value}" for name, value in entries["machine"].get("versions", {}).items()]
     facts += [f"{'rounds':<10} {entries['settings']['rounds']}"]
@@ -75,7 +75,7 @@ def render_machine(entries: Mapping[str, Any]) -> str:
 
 
 def render_table(table: Table) -> str:
-    """One table: title, a line a subject, what failed, notes."""
+    """One table: title, one line for each subject, failures, notes."""
     compared = any("ratio" in own for own in figures(table).values())
     head = ["", table.unit, "quartiles"] + ["ratio", "quartiles"] * compared
     lines = []

@@ -27,7 +27,7 @@ Turn = Callable[[int], Taken]  # given the number of the round; 0 is the warm-up
 
 @dataclass(frozen=True)
 class Series:
-    """The values of each subject, one a round; the tokens likewise; and why a subject is not among them."""
+    """The values of each subject, one a round, the tokens likewise, and the reason if a subject is missing."""
 
     values: dict[str, list[float]] = field(default_factory=dict)
     tokens: dict[str, list[Tokens]] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Spread(NamedTuple):
 
 
 def order(names: Sequence[str], number: int) -> list[str]:
-    """Who follows whom in a round: each begins in turn, and every other round runs backwards."""
+    """The order of a round: each subject begins in turn, and every other round runs backwards."""
     start = number % len(names) if names else 0
     turned = [*names[start:], *names[:start]]
     return turned[::-1] if number % 2 else turned
@@ -55,7 +55,7 @@ def take_turns(
     pause: float = 0.0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Series:
-    """`rounds` rounds behind one to warm up, which does not count. A subject that fails is out, with its reason.
+    """`rounds` rounds after one to warm up, which does not count. A subject that fails is out, with its reason.
 
     `pause` seconds lie between turns, for threads that spin a little after their work.
     """

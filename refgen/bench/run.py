@@ -12,7 +12,7 @@ from refgen.bench.sections import SECTIONS, Bench, Sizes, Table
 from refgen.bench.subjects import PEERS, Subject, chosen
 from refgen.bench.weights import endless_folder, random_folder, shape_config
 from refgen.config import GPT2Config
-from refgen.errors import BenchError
+from refgen.errors import BenchError, did_you_mean
 from refgen.json_files import read_object
 from refgen.progress import tell
 from refgen.shipped import BUILT_IN
@@ -42,7 +42,11 @@ def several(flag: str, names: str | None, known: Sequence[str]) -> list[str]:
     asked = list(known) if names is None else names.split(",")
     for name in asked:
         if name not in known:
-            raise BenchError(f"{flag} {name}", "is not known", remedy=f"Known are {', '.join(known)}.")
+            raise BenchError(
+                f"{flag} {name}",
+                "is not known",
+                remedy=f"{did_you_mean(name, known)} Known are {', '.join(known)}.".strip(),
+            )
     return [name for name in known if name in asked]
 
 
@@ -54,9 +58,10 @@ def at_least_one(flag: str, number: int) -> int:
 
 
 def run(options: Options, known_peers: Sequence[Subject] = PEERS, done: Done | None = None) -> dict[str, Any]:
-    """Everything measured, as `report.as_json` tells it; `done` is told all so far, and what is new, after each section.
+    """Everything measured, in the form of `report.as_json`. After each section `done` gets all results so far, and the
+    new ones.
 
-    Raises `BenchError` for what cannot be.
+    Raises `BenchError` for options that cannot be used.
     """
     sections = several("--only", options.only, list(SECTIONS))
     models = several("--models", options.models, MODELS)

@@ -1,4 +1,6 @@
-"""What is measured. A section is a function from a `Bench` to tables; `SECTIONS` lists them in the order of the report."""
+"""The sections of the benchmark. A section is a function from a `Bench` to tables; `SECTIONS` lists them in the order
+of the report.
+"""
 
 import subprocess
 import sys
@@ -87,7 +89,7 @@ class Sizes:
 
 @dataclass
 class Bench:
-    """One model and everybody who is measured on it. Workers start when first needed and stay until `close`."""
+    """One model and all subjects measured on it. Workers start when first needed and stay until `close`."""
 
     model: str
     folder: Path
@@ -104,7 +106,7 @@ class Bench:
     _paths: dict[Path, str] = field(default_factory=dict)
 
     def path(self, subject: Subject) -> str:
-        """What the subject loads, made by a worker of its own the first time."""
+        """The path that the subject loads, which its own worker makes the first time."""
         if subject.adapter not in self._paths:
             with Worker(subject.name, subject.adapter, self.threads) as worker:
                 self._paths[subject.adapter] = worker.ask("prepare", folder=str(self.folder))["answer"]
@@ -141,7 +143,7 @@ class Bench:
             raise
 
     def turn(self, subject: Subject, prompts: Callable[[int], list[list[int]]], count: int) -> Turn:
-        """`count` tokens behind the prompts of the round."""
+        """`count` tokens after the prompts of the round."""
 
         def take(number: int) -> Taken:
             answer = self.ask(subject, self.worker(subject), prompts(number), count)
@@ -240,7 +242,7 @@ def start(bench: Bench) -> list[Table]:
 
     turns = {subject.name: turn(subject) for subject in (REFGEN, *bench.peers)}
     series = take_turns(turns, bench.rounds, bench.pause, bench.progress)
-    title = f"Start: from a new process to the first token behind a prompt of {bench.sizes.prompt}, files in memory"
+    title = f"Start: from a new process to the first token after a prompt of {bench.sizes.prompt}, files in memory"
     return [bench.table("start", title, series, unit="s")]
 
 
@@ -303,7 +305,7 @@ def memory(bench: Bench) -> list[Table]:
 
 
 def context(bench: Bench) -> list[Table]:
-    """What one more token costs behind few positions and behind many."""
+    """The cost of one more token after few positions and after many."""
     tables = []
     for positions in bench.sizes.contexts:
         steps = min(bench.sizes.context_steps, positions - 1)
@@ -314,14 +316,14 @@ def context(bench: Bench) -> list[Table]:
                 answer = bench.ask(subject, bench.worker(subject), ids, steps + 1, ticks=True)
                 times = answer["ticks"]
                 if len(times) != steps + 1:
-                    raise BenchError(subject.name, f"told the times of {len(times)} steps of {steps + 1}")
+                    raise BenchError(subject.name, f"gave the times of {len(times)} steps of {steps + 1}")
                 return Taken(median(after - before for before, after in pairwise(times)), answer["answer"])
 
             return take
 
         turns = {subject.name: turn(subject) for subject in (REFGEN, *bench.peers)}
         series = take_turns(turns, bench.rounds, bench.pause, bench.progress)
-        title = f"Context: one more token behind {positions} positions"
+        title = f"Context: one more token after {positions} positions"
         tables.append(bench.table("context", title, series, unit="ms/token"))
     return tables
 
@@ -343,7 +345,7 @@ def lookup(bench: Bench) -> list[Table]:
 
 
 def drafts(bench: Bench, patterns: list[list[int]]) -> Table:
-    """With and without drafts, prompt by prompt, behind every pattern said four times."""
+    """With and without drafts, prompt by prompt, after a pattern that occurs four times."""
     n, new = len(patterns), bench.sizes.lookup_new
     prompts = [pattern * 4 for pattern in patterns]
     turns = {each.name: bench.turn(each, lambda i: [prompts[max(i - 1, 0)]], new) for each in (REFGEN, LOOKUP)}

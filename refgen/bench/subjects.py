@@ -1,4 +1,4 @@
-"""Who takes part: refgen, its variants and its peers. A new one is one line."""
+"""The subjects of the benchmark: refgen, its variants and its peers. A new one is one line."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,14 +6,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from refgen.errors import BenchError
+from refgen.errors import BenchError, did_you_mean
 
 ADAPTERS = Path(__file__).with_name("adapters")
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A name, the file that speaks to its library, and what that is told when it loads and when it generates."""
+    """A name, the file that uses its library, and the arguments for loading and for generating."""
 
     name: str
     adapter: Path = ADAPTERS / "refgen.py"
@@ -53,12 +53,16 @@ BANDWIDTH = Subject("bandwidth", ADAPTERS / "bandwidth.py")
 
 
 def chosen(names: str | None, peers: Sequence[Subject] = PEERS) -> tuple[list[Subject], dict[str, str]]:
-    """The peers of those names (all, if None; 'none' for none) that are installed; and why the others are not here."""
+    """The peers of those names (all, if None; 'none' for none) that are installed, and why the others are missing."""
     known = {peer.name: peer for peer in peers}
     asked = list(known) if names is None else [] if names == "none" else names.split(",")
     for name in asked:
         if name not in known:
-            raise BenchError(f"--peers {name}", "is no known peer", remedy=f"Known are {', '.join(known)}, or none.")
+            raise BenchError(
+                f"--peers {name}",
+                "is not a known peer",
+                remedy=f"{did_you_mean(name, known)} Known are {', '.join(known)}, or none.".strip(),
+            )
     skipped = {
         name: f"{' and '.join(known[name].missing)} not installed: {known[name].remedy}"
         for name in asked

@@ -1,6 +1,6 @@
 """GPT-2s to measure: random weights of a shape, and the built-in model, as Hugging Face folders without an end token.
 
-Without an end token every subject makes all the tokens it is asked for.
+Without an end token every subject generates the requested number of tokens.
 """
 
 import json
@@ -15,7 +15,7 @@ from numpy import ndarray
 from refgen.checkpoints import assemble, save, tensor_shapes
 from refgen.checkpoints.safetensors import WEIGHTS
 from refgen.config import GPT2Config
-from refgen.errors import BenchError
+from refgen.errors import BenchError, did_you_mean
 from refgen.shipped import find_model
 
 # Layers, heads, width, vocabulary, positions.
@@ -36,7 +36,7 @@ def shape_config(text: str) -> GPT2Config:
             raise BenchError(
                 f"--shape {text}",
                 "is neither a known shape nor five positive numbers",
-                remedy=f"Known are {', '.join(SHAPES)}; the numbers are layers,heads,width,vocabulary,positions.",
+                remedy=f"{did_you_mean(text, SHAPES)} Known are {', '.join(SHAPES)}; the numbers are layers,heads,width,vocabulary,positions.".strip(),
             )
         sizes = tuple(map(int, words))
     n_layer, n_head, n_embd, vocab_size, n_positions = sizes
@@ -55,7 +55,7 @@ def random_tensors(config: GPT2Config, seed: int = 0) -> dict[str, ndarray]:
     """The same float32 weights for the same shape, wherever they are made.
 
     Spread so that activations stay near one: 0.02 at 768 columns, as GPT-2 was initialized. Positions count five times
-    as much, else the network says one token for ever.
+    as much, or else the network repeats one token forever.
     """
     rng = np.random.default_rng(seed)
     spread = np.float32(0.02 * (768 / config.n_embd) ** 0.5)

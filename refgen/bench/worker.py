@@ -6,8 +6,8 @@
                                                                    → {"answer": [new ids of each row], "ticks": [seconds]}
     {"do": "read"}                                                 → {"answer": bytes a second}
 
-Every answer has "seconds", the time the work took, and "peak", the most memory the process has had, in bytes; or it
-is {"error": …}. The process ends when its input does. Whatever a library prints goes to stderr.
+Every answer has "seconds", the time of the work, and "peak", the most memory of the process so far, in bytes. After a
+failure it is {"error": …}. The process ends when its input does. Whatever a library prints goes to stderr.
 
 This file imports neither NumPy nor refgen, so that a peer's process holds the peer alone.
 """

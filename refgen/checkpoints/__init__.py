@@ -1,7 +1,7 @@
 """Checkpoints: a folder with a configuration and weights ↔ `GPT2`. Rules CKPT-01 to CKPT-09, CKPT-12 and CKPT-14 of SPEC.md.
 
-Loading is strict, whatever the format: every tensor the configuration calls for is there once, in its shape, finite;
-nothing else is there; nothing is filled in, cut off or rounded.
+Loading is strict for every format. Each tensor that the configuration needs appears once, in its shape, with finite
+numbers. There are no other tensors, and nothing is filled in, cut off or rounded.
 
     format.py       what a format is
     safetensors.py  one format a file

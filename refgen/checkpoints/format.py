@@ -1,4 +1,5 @@
-"""What a format of checkpoints is. A new one is a file of this folder that ends in `FORMAT = Format(...)`, and a line in `FORMATS`.
+"""The contract of a checkpoint format. A new format is a file in this folder that ends in `FORMAT = Format(...)`, and a
+line in `FORMATS`.
 
 A format finds the tensors of a folder and says where each of them lies. It converts no number and checks no name or
 shape: that is common to all formats and stands in `stored.py` and `tensors.py`.

@@ -22,7 +22,7 @@ PREFIX = "transformer."
 
 
 def tensor_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
-    """CKPT-01. The shape of every tensor of the network, by name; a tied head is none of them."""
+    """CKPT-01. The shape of every tensor of the network, by name. A tied head is not among them."""
     V, N, C, inner = config.vocab_size, config.n_positions, config.n_embd, config.inner
     shapes: dict[str, tuple[int, ...]] = {"wte.weight": (V, C), "wpe.weight": (N, C)}
     for i in range(config.n_layer):

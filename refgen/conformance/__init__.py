@@ -1,4 +1,5 @@
-"""The conformance kit: verdicts on other implementations. In a test of yours: `refgen.conformance.assert_conformant(MyGPT2)`.
+"""The conformance kit: verdicts on other implementations. In your own test:
+`refgen.conformance.assert_conformant(MyGPT2)`.
 
 Its rooms, each of which imports only from those above it:
 

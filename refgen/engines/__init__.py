@@ -4,8 +4,8 @@
     numpy       the default: long prompts in parts, a thread each; weights as one row's product reads them fastest
     canonical   every operation rounded once, so that logits have the same bits on every machine (CANON-01)
 
-engine.py has the contract. To add one: a file with a class here, and a line in `ENGINES`; the laws of
-tests/properties/test_engine_laws.py then ask it too.
+engine.py has the contract. To add an engine, write a file with a class here and a line in `ENGINES`. The laws of
+tests/properties/test_engine_laws.py then test it too.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ DEFAULT = "numpy"
 
 
 def find_engine(name: Any) -> type[Engine]:
-    """The class of an engine, imported when it is asked for. Raises `ConfigError` for a name that is none."""
+    """The class of an engine, imported at its first use. Raises `ConfigError` for an unknown name."""
     if not isinstance(name, str) or name not in ENGINES:
         remedy = did_you_mean(name, ENGINES)
         raise ConfigError(f"engine={name!r}", f"must be one of {', '.join(ENGINES)}", "CANON-01", remedy)

@@ -1,8 +1,8 @@
 """Assisted generation: a draft guesses what comes, one forward pass checks all of it. Rules ASSIST-01 to ASSIST-07.
 
-The loop does not know. Only the function that gives it logits looks ahead: it computes those of a whole draft in one
-pass and hands them out while the loop's own choices follow the draft. Processors, chance, stopping and streaming
-are the very same, and so are the tokens; what changes is the number of passes.
+The loop does not know about drafts. Only the function that gives it logits looks ahead: it computes the logits of a
+whole draft in one pass. It hands them out as long as the loop's own choices follow the draft. Processors, chance,
+stopping and streaming are the same, and so are the tokens. Only the number of passes changes.
 
 Axes    one row, S columns so far, V tokens.
 """

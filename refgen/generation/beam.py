@@ -1,7 +1,7 @@
 """Beam search and beam sampling: the best of several continuations at once. Rules BEAM-01 to BEAM-13 of SPEC.md.
 
-Every prompt has K running beams. In each step all their continuations compete, the best go on running, and those
-that end are kept in a pool of the K best; a prompt is closed once no running beam can get into its pool any more.
+Every prompt has K running beams. In each step all their continuations compete. The best continue, and those that end
+are kept in a pool of the K best. A prompt is closed once no running beam can get into its pool any more.
 
 Axes    B prompts, K beams, M candidates a step, V tokens, S columns so far.
 """

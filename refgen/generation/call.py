@@ -1,4 +1,4 @@
-"""The call: what is passed to `generate()`, named, typed and explained here and nowhere else.
+"""The call: the arguments of `generate()`, named, typed and explained here and nowhere else.
 
 Every other name is a setting; `config.py` lists those.
 """
@@ -33,7 +33,7 @@ class Streamer(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """What is passed to `generate()`.
+    """The arguments of `generate()`.
 
     input_ids            `[B P]` token ids, a row for each prompt; without them, one begin token (IN-01, IN-02)
     attention_mask       `[B P]` 1 at tokens, 0 at padding, which stands on the left (PAD-07)

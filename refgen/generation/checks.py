@@ -76,7 +76,7 @@ def sequences(value: Any) -> tuple[tuple[int, ...], ...]:
 
 
 def biases(value: Any) -> tuple[tuple[tuple[int, ...], float], ...]:
-    """Sequences of token ids with the number to add: {(5,): 1.0} or, as JSON has it, [[[5], 1.0]] (BIAS-01)."""
+    """Sequences of token ids with the number to add, as {(5,): 1.0} or in the form of JSON, [[[5], 1.0]] (BIAS-01)."""
     pairs = list(value.items()) if isinstance(value, Mapping) else value
     if not isinstance(pairs, list | tuple) or not pairs or not all(len(pair) == 2 for pair in pairs):
         raise ValueError("must be {(ids): bias} or [[ids, bias]], and not empty")
@@ -113,7 +113,7 @@ def one_of(*words: str) -> Callable[[Any], str]:
 def entries(value: Any, checks: Mapping[str, Callable[[Any], Any]], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Named entries, each checked; those without a default must be there."""
     for name in value.keys() - checks.keys():
-        raise ValueError(f"holds {name!r}, which is none of {', '.join(checks)}")
+        raise ValueError(f"holds {name!r}, which is not one of {', '.join(checks)}")
     for name in checks.keys() - defaults.keys() - value.keys():
         raise ValueError(f"must hold {name}")
     checked = {}

@@ -1,8 +1,8 @@
 """`GenerationConfig`: every setting of `generate()`, one line each. Rules CFG-08 to CFG-12 of SPEC.md.
 
-A line says what the setting may hold (a check of `checks.py`), its rule, its default, what to do instead of a wrong
-value, and what the setting needs to have an effect. A field that is None is unset. `settle.py` makes one
-configuration of all that a call means.
+A line has the check of the value (from `checks.py`), its rule, its default, the remedy for a wrong value, and the
+conditions for the setting to have an effect. None means unset. `settle.py` combines everything in a call
+into one configuration.
 """
 
 import difflib
@@ -44,7 +44,7 @@ RESULT, LOOKUP = "return_dict_in_generate=True", "prompt_lookup_num_tokens"
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known of a field: `check`, the `rule` it keeps, `default`, a `remedy`, and what it `needs`."""
+    """A field: `check`, its `rule`, `default`, a `remedy`, and what it `needs` to have an effect."""
 
     check: Callable[[Any], Any]
     rule: str
@@ -56,7 +56,7 @@ class Setting:
 def setting(
     check: Callable[[Any], Any], rule: str, default: Any = None, remedy: str = "", needs: str | None = None
 ) -> Any:
-    """A field of `GenerationConfig`, unset, with what is known of it."""
+    """A field of `GenerationConfig`, unset, with its `Setting`."""
     return field(default=None, metadata={"setting": Setting(check, rule, default, remedy, needs)})
 
 
@@ -71,17 +71,17 @@ class GenerationConfig:
     # Length and end
     max_length: int | None = setting(whole(1), "LEN-02", remedy="Pass None to leave it out.")
     max_new_tokens: int | None = setting(whole(1), "LEN-01", remedy="Pass None to leave it out.")
-    min_length: int | None = setting(whole(0), "LEN-08", 0, "0 is no minimum.")
-    min_new_tokens: int | None = setting(whole(0), "LEN-07", 0, "0 is no minimum.")
-    max_time: float | None = setting(seconds, "LEN-09", remedy="None is no limit.")
-    stop_strings: Any = setting(texts, "SSTR-04", remedy="None is no stop string.")  # a text or several
+    min_length: int | None = setting(whole(0), "LEN-08", 0, "0 means no minimum.")
+    min_new_tokens: int | None = setting(whole(0), "LEN-07", 0, "0 means no minimum.")
+    max_time: float | None = setting(seconds, "LEN-09", remedy="None means no limit.")
+    stop_strings: Any = setting(texts, "SSTR-04", remedy="None means no stop string.")  # a text or several
     # The way of decoding
     do_sample: bool | None = setting(flag, "CFG-11", default=False)
     use_cache: bool | None = setting(flag, "CACHE-02", default=True)
     prefill_chunk_size: int | None = setting(whole(1), "CACHE-03", remedy="None takes the prompt in one pass.")  # columns
     num_return_sequences: int | None = setting(whole(1), "SAMP-07", 1)
-    num_beams: int | None = setting(whole(1), "BEAM-12", 1, "1 is no beam search.")
-    length_penalty: float | None = setting(finite, "BEAM-06", 1.0, "0 is no penalty.", BEAMS)
+    num_beams: int | None = setting(whole(1), "BEAM-12", 1, "1 means no beam search.")
+    length_penalty: float | None = setting(finite, "BEAM-06", 1.0, "0 means no penalty.", BEAMS)
     early_stopping: Any = setting(true_false_never, "BEAM-07", default=False, needs=BEAMS)  # True, False or "never"
     # Shapes of chance
     temperature: float | None = setting(finite_from_0, "TEMP-02", 1.0, "For greedy decoding use temperature=0 or do_sample=False.", SAMPLING)
@@ -93,7 +93,7 @@ class GenerationConfig:
     epsilon_cutoff: float | None = setting(from_0_below_1, "EPS-01", 0.0, "0 keeps every token.", SAMPLING)
     eta_cutoff: float | None = setting(from_0_below_1, "ETA-01", 0.0, "0 keeps every token.", SAMPLING)
     # Penalties, bans, guidance, marks
-    repetition_penalty: float | None = setting(finite_above_0, "REP-03", 1.0, "1 is no penalty.")
+    repetition_penalty: float | None = setting(finite_above_0, "REP-03", 1.0, "1 means no penalty.")
     sequence_bias: Any = setting(biases, "BIAS-01")  # {(ids): bias} or [[ids, bias]]
     no_repeat_ngram_size: int | None = setting(whole(0), "NGRAM-01", 0, "0 bans nothing.")
     bad_words_ids: Any = setting(sequences, "BAD-01")  # [[ids]]
@@ -107,7 +107,7 @@ class GenerationConfig:
     guidance_scale: float | None = setting(finite, "CFGG-01", 1.0, "1 is no guidance.")
     watermarking_config: Any = setting(watermarking, "WMARK-01", remedy="For instance {'greenlist_ratio': 0.25, 'bias': 2.0}.")
     # Drafts
-    prompt_lookup_num_tokens: int | None = setting(whole(1), "ASSIST-07", remedy="None is no lookup.")
+    prompt_lookup_num_tokens: int | None = setting(whole(1), "ASSIST-07", remedy="None means no lookup.")
     max_matching_ngram_size: int | None = setting(whole(1), "ASSIST-07", 2, "Default: 2.", LOOKUP)
     num_assistant_tokens: int | None = setting(whole(1), "ASSIST-03", 20, "Default: 20.")
     num_assistant_tokens_schedule: str | None = setting(one_of("constant", "heuristic", "heuristic_transient"), "ASSIST-03", "constant")
@@ -143,7 +143,7 @@ class GenerationConfig:
 
     @property
     def beams(self) -> int:
-        """The number of beams; 1 is no beam search."""
+        """The number of beams; 1 means no beam search."""
         return self.num_beams or 1
 
     @property

@@ -1,7 +1,7 @@
-"""The loop: a model is a function from ids to logits; this file makes sequences of it. Rule LOOP-01 of SPEC.md.
+"""The loop makes sequences from a model, which is a function from ids to logits. Rule LOOP-01 of SPEC.md.
 
-It is a generator of steps, and the only loop there is: `generate()` collects its steps, a streamer shows them one by
-one, and a comparison with another implementation passes a `pick` that returns the other's tokens.
+It is a generator of steps, and the only loop in refgen. `generate()` collects its steps, and a streamer shows them one
+by one. A comparison with another implementation passes a `pick` that returns the other's tokens.
 
 Axes    B rows, S columns so far, V tokens.
 """

@@ -19,7 +19,7 @@ Layers = tuple[ndarray, ...]
 
 @dataclass(frozen=True)
 class GenerateOutput:
-    """OUT-01. What `generate(..., return_dict_in_generate=True)` returns; what was not asked for is None.
+    """OUT-01. What `generate(..., return_dict_in_generate=True)` returns. A field that was not requested is None.
 
     Tuples have one entry a step. Entries of a row that is finished mean nothing (OUT-05).
     """
@@ -37,9 +37,9 @@ class GenerateOutput:
     beam_indices: ndarray | None = None  # [B*n new]: the row of scores each token was chosen in, -1 after the end
 
     def logprobs(self, of: str = "scores") -> ndarray:
-        """OUT-08. The log-probability of every new token, float32 `[B*n new]`, 0 behind a row's end.
+        """OUT-08. The log-probability of every new token, float32 `[B*n new]`, 0 after a row's end.
 
-        `of` is "scores", what the token was chosen from, or "logits", what the model said.
+        `of` is "scores", the scores that the token was chosen from, or "logits", those of the model.
         """
         if of not in ("scores", "logits"):
             raise GenerationError(f"of={of!r}", 'must be "scores" or "logits"', "OUT-08")

@@ -1,7 +1,7 @@
 """Pick: one token a row from its scores `[B V]`, greedily or by chance. Rules GREEDY-01, GREEDY-04 and SAMP-01 to SAMP-10.
 
-By chance, a pick either follows torch's random stream, so that a seed gives the tokens it gives in transformers, or
-takes uniform numbers from the caller, so that any language can follow.
+A random pick follows torch's random stream, so that a seed gives the same tokens as in transformers. Or it takes
+uniform numbers from the caller, so that any language can follow.
 
 Axes    B rows, V tokens.
 """

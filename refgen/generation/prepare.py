@@ -1,4 +1,5 @@
-"""Preparing a call: its settings, prompt and parts made ready. What can be refused before the first step is refused here.
+"""Prepares a call: its settings, prompt and parts. Everything that can be refused before the first step is refused
+here.
 
 Axes    B prompts, n sequences a prompt (K beams, if there are beams), P prompt columns, V tokens.
 """

@@ -35,7 +35,7 @@ class Prompt:
 
 
 def contexts(ids: ndarray, mask: ndarray) -> Iterator[tuple[int, list[int]]]:
-    """REP-02. Every row's number and its tokens from its first unmasked column on: padding is no context.
+    """REP-02. Every row's number, and its tokens from its first unmasked column on, without padding.
 
     The mask may end with the prompt.
     """
@@ -120,7 +120,7 @@ def inferred_mask(ids: ndarray, config: GenerationConfig, names: tuple[str, str]
         if (before != before[0]).any() or (before > 1).any() or (behind != behind[0]).any():
             raise InputError(
                 " without ".join(names),
-                f"begin or end with pad_token_id={pad}, which is an end token too, so padding cannot be told from text",
+                f"begin or end with pad_token_id={pad}, which is an end token too, so padding and text look the same",
                 "PAD-03",
                 "Pass the tokenizer's attention_mask.",
             )
@@ -128,7 +128,7 @@ def inferred_mask(ids: ndarray, config: GenerationConfig, names: tuple[str, str]
     if (padding & ~left).any() or left.all(axis=1).any():
         raise InputError(
             " without ".join(names),
-            f"hold pad_token_id={pad} inside or behind the text, where it cannot be padding",
+            f"hold pad_token_id={pad} inside or after the text, where it cannot be padding",
             "PAD-02",
             f"Pass {names[1]}, all ones if every id is text.",
         )

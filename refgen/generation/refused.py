@@ -14,7 +14,7 @@ def removed(mode: str, *neutral: Any) -> Refused:
     return neutral, f"asks for {mode}, which transformers has removed from generate()", "Use num_beams or do_sample."
 
 
-NO_ENCODER = "is for models with an encoder, which GPT-2 has not"
+NO_ENCODER = "is for models with an encoder, and GPT-2 has none"
 ONE_CACHE = "has no counterpart: refgen has one cache, which grows"
 OTHER_DRAFTS = "is for drafts that GPT-2 does not make"
 RUNTIME = "is about how torch runs, not about what is generated"
@@ -47,7 +47,7 @@ REFUSED: Mapping[str, Refused] = {
     "assistant_early_exit": ((), OTHER_DRAFTS, "Use assistant_model or prompt_lookup_num_tokens."),
     "speculation_type": ((), OTHER_DRAFTS, "Use assistant_model or prompt_lookup_num_tokens."),
     "use_mtp": ((False,), OTHER_DRAFTS, "Use assistant_model or prompt_lookup_num_tokens."),
-    "is_assistant": ((False,), "is what transformers tells itself about the draft model", LEAVE_OUT),
+    "is_assistant": ((False,), "is internal information of transformers about the draft model", LEAVE_OUT),
     "compile_config": ((), RUNTIME, LEAVE_OUT),
     "disable_compile": ((False, True), RUNTIME, LEAVE_OUT),
     "continuous_batching_config": ((), RUNTIME, LEAVE_OUT),

@@ -87,7 +87,7 @@ def refuse_impossible_numbers(config: GenerationConfig) -> None:
 
 
 def refuse_contradicting_ids(config: GenerationConfig) -> None:
-    """SUP-01, BAD-01, EXPD-01. Tokens that are asked for and forbidden, or asked for and not named."""
+    """SUP-01, BAD-01, EXPD-01. Tokens that are required and forbidden, or required and not named."""
     for name in ("forced_bos_token_id", "forced_eos_token_id"):
         both = set(ids_of(config, name)) & set(ids_of(config, "suppress_tokens"))
         if both:
@@ -98,7 +98,7 @@ def refuse_contradicting_ids(config: GenerationConfig) -> None:
         if len(sequence) == 1 and sequence[0] in config.eos_ids:
             raise GenerationError(
                 f"bad_words_ids hold the end token {list(sequence)}",
-                "transformers drops it without a word",
+                "transformers silently drops it",
                 "BAD-01",
                 "To never end early use eos_token_id=None.",
             )

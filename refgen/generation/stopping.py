@@ -1,11 +1,11 @@
 """Stopping: when a row is finished, and why. Rules STOP-01 to STOP-09, LEN-01 to LEN-09 and SSTR-01 to SSTR-04.
 
-Each condition looks at the rows after a token was appended; the first that holds names the finish:
+Each condition looks at the rows after a token was appended. The first that holds names the finish:
 
     eos           the new token is an end token; it stays in the output
     stop_string   a stop string ends in the new token, which stays whole
-    criterion     a function of the caller's own says so
-    length        the row is as long as asked for
+    criterion     a function of the caller returns True
+    length        the row has reached the requested length
     context       the row fills the model's positions, so no further token could be computed
     time          the time is over
 
@@ -107,7 +107,7 @@ def out_of_time(ids: ndarray, mask: ndarray, *, deadline: float) -> ndarray:
 
 
 def max_length(config: GenerationConfig, prompt: Prompt, n_positions: int) -> int:
-    """LEN-01 to LEN-03. The number of columns at which the batch is as long as asked for; 20 new ones by default."""
+    """LEN-01 to LEN-03. The number of columns at the requested length, by default 20 new ones."""
     if config.max_new_tokens is not None:
         return prompt.width + config.max_new_tokens
     limit = min(prompt.width + 20, n_positions) if config.max_length is None else config.max_length

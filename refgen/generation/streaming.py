@@ -1,7 +1,7 @@
 """Streaming: text as it comes. Rules STREAM-01 to STREAM-05 of SPEC.md.
 
-A token may end in the middle of a UTF-8 character, so bytes wait until their character is whole. What is
-streamed, joined, is what `tokenizer.decode` gives for all the ids at once.
+A token may end in the middle of a UTF-8 character, so bytes wait until their character is whole. All the streamed
+pieces, joined, equal `tokenizer.decode` of all the ids.
 """
 
 import codecs
@@ -27,7 +27,7 @@ class TextDecoder:
         return "" if token_id in self._skipped else self._utf8.decode(self._tokenizer.token_bytes(token_id))
 
     def flush(self) -> str:
-        """What is left at the end: U+FFFD for a character that never became whole."""
+        """The rest at the end: U+FFFD for a character that never became complete."""
         return self._utf8.decode(b"", final=True)
 
 
@@ -95,4 +95,6 @@ class TextIteratorStreamer(TextStreamer):
             while (piece := self._pieces.get(timeout=self._timeout)) is not None:
                 yield piece
         except Empty:
-            raise GenerationError(f"timeout={self._timeout}", "no text came in so many seconds", "STREAM-05") from None
+            raise GenerationError(
+                f"timeout={self._timeout}", "no text came within that many seconds", "STREAM-05"
+            ) from None

@@ -39,6 +39,6 @@ def shared_exponentials(seed: int) -> Exponentials:
 
 
 def exponentials_per_row(seeds: Sequence[int]) -> Exponentials:
-    """SAMP-09. A stream of its own for every row, so that each row is what it would be alone."""
+    """SAMP-09. Every row has its own stream, so that each row gets the tokens it would get alone."""
     streams = [TorchStream(seed) for seed in seeds]
     return lambda shape: np.stack([stream.exponentials(shape[1]) for stream in streams])

@@ -1,7 +1,7 @@
 """Watermarks: scores moved by what only the holder of a key can repeat. Rules WMARK-01 to WMARK-04 of SPEC.md.
 
 The green list of Kirchenbauer et al. (arXiv 2301.10226) and SynthID-Text (Nature 634, 818), each as transformers
-has it, so that its detectors find the mark. Both depend on ids alone; a row's padding is no part of it.
+has it, so that its detectors find the mark. Both depend on ids alone; a row's padding does not count.
 
 Axes    B rows, S columns so far, V tokens, n tokens an n-gram, d keys.
 """
@@ -68,7 +68,9 @@ def hash_table(key: int) -> ndarray:
 
 
 def permutation(seed: int, n: int, size: int) -> list[int]:
-    """WMARK-04. The first `size` of `torch.randperm(n)` after `manual_seed(seed)`: each swaps with a drawn one behind it."""
+    """WMARK-04. The first `size` of `torch.randperm(n)` after `manual_seed(seed)`: each swaps with a drawn one after
+    it.
+    """
     places = list(range(n))
     for i, word in enumerate(TorchStream(seed).words(min(size, n - 1)).tolist()):
         j = i + word % (n - i)

@@ -1,13 +1,13 @@
 """Is a difference rounding? Where does it begin, which layer makes it, which only pass it on, what does it look like?
 
 Every stage of a trace is compared with the exact one in units of the rounding error that is expected there (noise.py).
-Then every block is applied by itself, exactly, to the hidden state that the implementation itself gave it (local.py):
-a layer that computes rightly is now within rounding, however wrong what it was given. What is not rounding is laid beside
-what known faults would do (diagnose.py).
+Then every block is applied by itself, exactly, to the hidden state that the implementation gave it (local.py). So a
+correct layer is within rounding, even if its input is wrong. An error that is not rounding is compared with the effects
+of known faults (diagnose.py).
 
-Two implementations are compared in the same way: the error of the one minus the error of the other, each against its own
-exact numbers, so that different weights in float32 and bfloat16 cancel. Either may round, so their expected errors add as
-squares do.
+Two implementations are compared in the same way, by the difference of their errors. Each error is against the
+implementation's own exact numbers, so different weights in float32 and bfloat16 cancel. Either may round, so the
+squares of their expected errors add.
 
 Axes    B rows, T positions, M noisy runs.
 """
@@ -78,7 +78,7 @@ class StageError:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What there is to say about a trace, or about two: then every error is the difference of theirs."""
+    """The result for a trace, or for two. With two, every error is the difference of their errors."""
 
     dtype: str
     stages: tuple[StageError, ...]  # against the exact run, in the order of model.py
@@ -130,19 +130,19 @@ class Comparison:
         if not self.local:
             return where + looks
         if not self.faulty:
-            return f"{where} No part that could be looked at by itself is {self.mark}.{looks}"
+            return f"{where} No part that could be tested by itself is {self.mark}.{looks}"
         checked = dict.fromkeys(part_of(stage.name) for stage in self.local)
         others = "; the others pass it on" if len(checked) > len(self.faulty) else ""
         return f"{where} {self.mark.capitalize()} by itself: {', '.join(self.faulty)}{others}.{looks}"
 
     @property
     def error(self) -> str:
-        """What is measured."""
+        """The word for the quantity: error or difference."""
         return "error" if self.other is None else "difference"
 
     @property
     def mark(self) -> str:
-        """What a part is that is off by itself; of two, nobody knows which is right."""
+        """The word for a part that is off by itself. Of two implementations, it is unknown which is right."""
         return "at fault" if self.other is None else "different"
 
     @property
@@ -168,7 +168,7 @@ SUSPECTS, SIGNS = ("MINE", "OTHER"), (1, -1)  # two runs, and the sign that thei
 
 @dataclass(frozen=True)
 class Run:
-    """What is compared: a trace, what it was computed in, and the exact pass of its weights."""
+    """One side of a comparison: a trace, its dtype, and the exact pass of its weights."""
 
     trace: Trace
     dtype: str
@@ -296,8 +296,8 @@ def differences(
 ) -> tuple[dict[str, ndarray], list[Noise]]:
     """The errors of a run's stages and what is expected of them; of two, the first one's errors minus the second one's.
 
-    `given` are the stages of each run. What is expected of a difference is said by the noise of either run, each with its
-    own exact numbers.
+    `given` are the stages of each run. The expected size of a difference comes from the noise of either run, each with
+    its own exact numbers.
     """
     if len(noises) == 1:
         return {n: minus(array, noises[0].exact[n]) for n, array in zip(names, given[0], strict=True)}, list(noises)
@@ -384,7 +384,9 @@ def by_themselves(
 
 
 def exact_and_expected(p: Pass, dtype: str, stages: Sequence[str], samples: int, seed: int) -> Noise:
-    """What is expected of a pass, whose embeddings are not rounded: they are an implementation's own numbers."""
+    """The expected error of a pass whose embeddings are not rounded, because they are an implementation's own
+    numbers.
+    """
     exact: dict[str, ndarray] = {}
     p.run(note=exact.__setitem__)
     noise = expected_error(p.gpt2, p.input_ids, p.attention_mask, dtype, samples, seed, stages)
@@ -424,14 +426,14 @@ def last_view(errors: Mapping[str, ndarray], noise: Noise, sign: int) -> list[Vi
 
 
 def report(found: Comparison) -> Iterator[str]:
-    """The verdict, the numbers behind it, and a line for every part."""
+    """The verdict, its numbers, and a line for every part."""
     yield found.sentence
     yield ""
     last = found.stages[-1].name
     row, *place = found.largest_at
     yield (
         f"largest {found.error}  {found.largest:.3g} at {last}, row {row}, {places(place)}: the smallest tolerance that would "
-        f"pass. Runs that round rightly reach {found.expected:.2g}."
+        f"pass. Correct runs reach {found.expected:.2g}."
     )
     yield ""
     yield f"{'stage':18} {'error':>9} {'worst':>9}  first at        by itself     worst   (in units of the expected {found.error})"

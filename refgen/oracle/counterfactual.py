@@ -1,7 +1,7 @@
-"""A forward pass in which something is done otherwise: what would the logits be if …?
+"""A forward pass with one change: what would the logits be if …?
 
-The pass is model.py's own. It shows every stage to its `note` and goes on with what comes back, so another norm or other
-scores are put in where the right ones were shown, and the network is never written twice.
+The pass is model.py's own. It shows every stage to its `note` and continues with the array that comes back. So another
+norm or other scores replace the right ones, and the network is never written twice.
 
 Axes    B rows, T queries, S keys, C = n_embd, H heads, D = C / H, V tokens.
 """
@@ -36,7 +36,7 @@ def ignored(name: str, array: ndarray) -> None:
 
 @dataclass(frozen=True)
 class Pass:
-    """What one forward pass is given, and what is done otherwise in it."""
+    """The inputs of one forward pass, and the changes in it."""
 
     gpt2: GPT2
     input_ids: ndarray  # [B T]
@@ -71,7 +71,7 @@ class Pass:
 
 
 class Otherwise:
-    """The `note` of a pass that puts in what is done otherwise, and shows it to a watcher."""
+    """The `note` of a pass that makes the changes, and shows the result to a watcher."""
 
     def __init__(self, p: Pass, watcher: Callable[[str, ndarray], object]) -> None:
         self._pass, self._watcher = p, watcher

@@ -1,18 +1,18 @@
-"""What a difference looks like: which known fault, if any, explains an error that is not rounding.
+"""Names the known fault, if any, that explains an error which is not rounding.
 
-The signature of a fault is what it does to the exact numbers: D = (exact with the fault) - (exact), in float64. The error
+The signature of a fault is its effect on the exact numbers: D = (exact with the fault) - (exact), in float64. The error
 e of an implementation that has the fault is D plus rounding. With w = 1 / s², s the expected rounding error of each
 position (noise.py), and <a, b> the sum of w a b, the matched filter
 
     alpha = <e, D> / <D, D>
 
-is the amount of the fault that is in the error: 1 if it is there, 0 if not, give or take the rounding's own alpha, whose
-deviation is measured on noisy runs (D. O. North, 1943). It sees faults that are far smaller than the rounding, because
-rounding does not look like them. The fault whose signature is nearest, the one with the smallest <e - D, e - D>, is named
-if alpha is near 1 and what is left of the error is either rounding or next to nothing. Otherwise nothing is named.
+is the amount of the fault in the error (D. O. North, 1943). It is 1 if the fault is there and 0 if not, up to the alpha
+of rounding, whose deviation is measured on noisy runs. It sees faults far smaller than the rounding, because rounding
+does not look like them. The nearest signature has the smallest <e - D, e - D>. Its fault is named if alpha is near 1,
+and the rest of the error is rounding or close to zero. Otherwise nothing is named.
 
-What is looked at may be the logits, or, if hidden states are known, every block by itself, given what it was given
-(local.py); sums go over all of it.
+The filter looks at the logits, or, if hidden states are known, at every block by itself on the input that it got
+(local.py). Sums go over all of them.
 
 Axes    B rows, T positions, C a stage's last axis.
 """

@@ -1,13 +1,12 @@
 """Whole numbers times float32 weights, exactly, by the float64 products of a BLAS: the Ozaki scheme.
 
-A float64 holds every whole number up to 2**53, and a sum of such numbers is exact, in any order, with or without fused
-multiply-add, as long as no partial sum is larger. So both factors are cut into pieces small enough:
+A float64 holds every whole number up to 2**53. A sum of such numbers is exact, in any order, with or without fused
+multiply-add, as long as no partial sum is larger. So both factors are cut into small enough pieces:
 
     weights    W = parts[0] 2**exponents[0] + parts[1] 2**exponents[1] + … + leftovers, whole numbers of up to 2**24
     numbers    x = digits[0] + digits[1] 2**16 + digits[2] 2**32 + …, from 0 to 2**16 - 1, the last with a sign
 
-and a sum of up to 8192 products of a digit and a part stays below 8192 * 2**16 * 2**24 = 2**53. What is put together
-again is the exact product. (Ozaki, Ogita, Oishi and Rump 2012, Error-free transformations of matrix multiplication.)
+and a sum of up to 8192 products of a digit and a part stays below 8192 * 2**16 * 2**24 = 2**53. The pieces together give the exact product. (Ozaki, Ogita, Oishi and Rump 2012, Error-free transformations of matrix multiplication.)
 
 This holds for every BLAS that multiplies and adds in IEEE float64, and not for one that uses Strassen's method. Each
 product is therefore checked as it is made, by Freivalds' method modulo a prime: see `multiplied`.
@@ -102,9 +101,9 @@ def product(x: Whole[ndarray, "T I"], weight: Slices) -> Whole[ndarray, "T O"]:
 
     Some columns at a time: their products, each set at the digit that its exponent says, are added and put together.
 
-    Freivalds' check: were Y not X S, then Y w = X (S w) modulo a prime would hold by chance only, once in 2**20 for a row
-    that is wrong and a random w below 2**20. The check is in int64 and exact: it adds at most 4096 numbers below
-    2**31 * 2**20, or 8192 below 2**16 * 2**31, which stays below 2**63.
+    Freivalds' check compares Y w with X (S w) modulo a prime, for a random w below 2**20. If a row of Y is not the row
+    of X S, the two are equal with a chance of one in 2**20 only. The check is in int64 and exact: it adds at most 4096
+    numbers below 2**31 * 2**20, or 8192 below 2**16 * 2**31, which stays below 2**63.
     """
     digits = digits_of(x)
     (N, T, I), O = digits.shape, len(weight.witness)  # noqa: E741

@@ -1,11 +1,11 @@
-"""Known faults of forward passes: what each real mistake makes of a network. One list for diagnosis and for tests.
+"""Known faults of forward passes: how each real mistake changes a network. Diagnosis and tests share this list.
 
-A fault is a function from what a pass is given to what it is given when the fault is there: other weights, another
-configuration, other positions, another layer norm, or attention that is given something else (counterfactual.py). So the forward
-pass is never copied, and a fault is one or two lines. Most were found in real implementations, by the projects that made them.
+A fault is a function from the inputs of a pass to its inputs with the fault (counterfactual.py). It changes weights,
+the configuration, positions, a layer norm or the inputs of attention. So the forward pass is never copied, and a fault
+takes one or two lines. Most were found in real implementations, by the projects that made them.
 
-A fault that changes nothing for some network and input (padding that is not there, a switch that is not set) is not
-visible in it; the one that can never be seen is called equivalent.
+A fault may change nothing for some network and input, for example without padding or with a switch off. Then it is not
+visible there. A fault that can never be seen is called equivalent.
 
 Axes    B rows, T queries, S keys, C = n_embd, H heads, D = C / H.
 """

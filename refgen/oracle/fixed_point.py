@@ -41,9 +41,9 @@ def norm_up(x: ndarray) -> int:
 def arc_series(q: int, sign: int, bits: int) -> int:
     """sum of sign**n / ((2n+1) q**(2n+1)), in units of 2**-bits: arctan(1/q) for sign -1, artanh(1/q) for +1.
 
-    `power` is the floor of 2**bits / q**(2n+1), since floors of quotients nest; it and the quotient by 2n+1 lose less
-    than 2 units a term, and what comes after the last term is less than 1. There are at most bits / 3 + 1 terms, q being
-    3 or more, so for less than a million bits less than 2**20 units are lost.
+    `power` is the floor of 2**bits / q**(2n+1), since floors of quotients nest. It and the quotient by 2n+1 lose less
+    than 2 units a term. All terms after the last are less than 1 together. There are at most bits / 3 + 1 terms, q
+    being 3 or more, so for less than a million bits less than 2**20 units are lost.
     """
     power, total, n = (1 << bits) // q, 0, 0
     while power:
@@ -84,8 +84,8 @@ def reciprocal_factorials(bits: int, step: int) -> list[int]:
 def series(coefficients: list[int], r: int, bits: int) -> int:
     """A power series with coefficients up to 1, highest first, at r up to 2**-8: within 4 units of 2**-bits.
 
-    Horner's scheme: a coefficient lacks less than 1 and a product less than 1, and what was lacking before is multiplied
-    by r; the terms left out, of which the first is below 1, are less than 1 together.
+    This is Horner's scheme. A coefficient lacks less than 1 and a product less than 1, and the earlier error is
+    multiplied by r. The first term left out is below 1, and all of them together are less than 1.
     """
     y = 0
     for coefficient in coefficients:
@@ -96,8 +96,8 @@ def series(coefficients: list[int], r: int, bits: int) -> int:
 def powers(bits: int, step: int) -> list[int]:
     """e**(i / 2**step) for i from 0 to 255, step 8 or more, within 2**13 units of 2**-bits.
 
-    The first errs by 4. If a and b err by d and 4, their product errs by 4 a + b d + 1 and 4 d, which is nothing: all a
-    are below e and b to the power of 255 is too, so 255 products err by 255 (4 e + 1) e.
+    The first errs by 4. If a and b err by d and 4, their product errs by 4 a + b d + 1 and a negligible 4 d. All a are
+    below e, and so is b to the power of 255. So 255 products err by 255 (4 e + 1) e.
     """
     first = series(reciprocal_factorials(bits, step), 1 << (bits - step), bits)
     out = [1 << bits]
@@ -189,9 +189,7 @@ def frobenius(x: ndarray, axis: int | None = None) -> ndarray:
 def bounded_norm(x: ndarray, squarings: int) -> float:
     """At least the operator norm of `x`, in float64 with a bound on its rounding.
 
-    The norm of x squared is that of G = xᵀ x, and no norm is larger than Frobenius's. float64 gives G up to n u / (1 - n u)
-    times |x|ᵀ |x|, n the terms of a sum and u = 2**-53 (Higham, section 3.5), in Frobenius's norm up to 2 n u |x|² with
-    all room for underflow. So |x|² is at most the bound of the computed G plus that. The more often this is done, the
+    The norm of x squared is that of G = xᵀ x, and no norm is larger than Frobenius's. Let n be the number of terms of a sum and u = 2**-53. In float64, G errs by at most n u / (1 - n u) times |x|ᵀ |x| (Higham, section 3.5). In Frobenius's norm that is at most 2 n u |x|², with all room for underflow. So |x|² is at most the bound of the computed G plus that. The more often this is done, the
     nearer: k times leave at most the 2**(k + 1)th root of the smaller side.
     """
     if len(x) < x.shape[1]:

@@ -1,7 +1,7 @@
-"""float32, float16 and bfloat16: what each can hold, and rounding to it once, to nearest even.
+"""float32, float16 and bfloat16: the numbers of each, and rounding to it once, to nearest even.
 
-Results stay in float64, which holds every number of all three, so that bfloat16, which NumPy does not have, is no
-special case (IEEE 754-2019, sections 3.3 and 4.3.1; bfloat16 is the upper half of a float32).
+Results stay in float64, which holds every number of all three. So bfloat16 needs no special code, although NumPy does
+not have it. See IEEE 754-2019, sections 3.3 and 4.3.1. A bfloat16 is the upper half of a float32.
 """
 
 import math
@@ -46,7 +46,7 @@ def find_format(dtype: str) -> Format:
     """The format of that name; raises `OracleError` for one that is not here."""
     if dtype not in FORMATS:
         remedy = (
-            "refgen's own float64 is what others are compared with; refgen prove bounds it."
+            "refgen's own float64 is the reference; refgen generate --proof bounds its error."
             if dtype == "float64"
             else ""
         )
@@ -57,7 +57,7 @@ def find_format(dtype: str) -> Format:
 def nearest(x: ndarray, form: Format) -> ndarray:
     """Each number of `x`, float64 in any shape, as `form` holds it: to nearest, ties to even, infinity above the largest.
 
-    Numbers of the size of x stand `step` apart, a power of two, so that dividing by it is exact and `rint`, which
+    Numbers of the size of x stand `step` apart, a power of two. So dividing by it is exact, and `rint`, which
     rounds ties to even, does the only rounding.
     """
     if x.ndim > 1 and x.size > MANY:  # some rows at a time, for the memory's sake

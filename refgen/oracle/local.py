@@ -1,7 +1,8 @@
-"""One layer by itself: the exact block applied to anybody's hidden state.
+"""One layer by itself: the exact block applied to any hidden state.
 
-A hidden state taken for the embedding of tokens 0, 1, 2, … makes of one block a whole network, of which everything that
-is known of networks can be asked: its exact stages, the rounding error that is expected of it, what a fault does to it.
+A hidden state can serve as the embedding of tokens 0, 1, 2, …, so that one block becomes a whole network. Then
+everything that works for networks works for the block: its exact stages, its expected rounding error, the effect of a
+fault.
 
 Axes    B rows, T positions, C = n_embd.
 """
@@ -17,9 +18,9 @@ from refgen.oracle.counterfactual import Pass
 
 
 def cut(p: Pass, layer: int, hidden: ndarray) -> Pass:
-    """Block `layer` of a pass as a network of its own, reading `hidden` `[B T C]`; its stages are named as layer 0's.
+    """Block `layer` of a pass as its own network, reading `hidden` `[B T C]`; its stages are named as layer 0's.
 
-    The layer after the last is `ln_f` and `lm_head`, behind a block that adds nothing. Of other layers these two give
+    The layer after the last is `ln_f` and `lm_head`, after a block that adds nothing. Of other layers these two give
     nothing of interest.
     """
     gpt2, (B, T, C) = p.gpt2, hidden.shape

@@ -1,13 +1,13 @@
-"""Bug or tie? Judges greedily chosen tokens of an implementation that rounds, step by step behind its own tokens.
+"""Bug or tie? Judges the greedy tokens of an implementation that rounds, each step after its own earlier tokens.
 
-Two correct implementations part as soon as two logits lie closer than rounding, and from there on their texts have
-nothing in common. So their own tokens are fed to the exact network (teacher forcing), and at each step their choice
-is compared with the best: how far behind it lies, in units of the rounding error expected of that very difference.
-After a step that rounding explains, the judgement goes on behind their token.
+Two correct implementations diverge as soon as two logits are closer than rounding, and from there on their texts have
+nothing in common. So the implementation's own tokens are fed to the exact network (teacher forcing). At each step its
+choice is compared with the best token. Its distance is measured in units of the rounding error expected of that
+difference. After a step that rounding explains, the judgement continues with the implementation's token.
 
-Each choice may be explained and all together still not be: to take the second best wherever rounding allows it is a
-bug. How often a correct implementation would not take the best follows from the same errors, and a count that has
-less than one chance in a million is a FAIL as well.
+Rounding may explain each choice but not all together: taking the second best wherever rounding allows it is a bug. The
+same errors show how often a correct implementation does not take the best. A count with a chance below one in a million
+is a FAIL too.
 
 Axes    T steps, V tokens, M noisy runs.
 """
@@ -55,7 +55,7 @@ class Flip:
     def __str__(self) -> str:
         return (
             f"step {self.step}: token {self.token} instead of {self.best}, "
-            f"rank {self.rank}, {self.margin:.4g} behind, {self.sigmas:.1f} sigma"
+            f"rank {self.rank}, {self.margin:.4g} below, {self.sigmas:.1f} sigma"
         )
 
 
@@ -66,7 +66,7 @@ class Judgement:
     dtype: str
     flips: tuple[Flip, ...]
     chances: Float[ndarray, "T"]  # of a flip, at each step, for a correct implementation
-    goes_on: int | None = None  # the step behind the end token at which text goes on, if it does
+    goes_on: int | None = None  # the step after the end token at which text goes on, if it does
 
     @property
     def expected(self) -> float:
@@ -102,9 +102,9 @@ class Judgement:
         if self.fault is not None:
             return f"FAIL: {self.fault}; rounding of {self.dtype} explains {NEAR:g}."
         if self.goes_on is not None:
-            return f"FAIL: text goes on at step {self.goes_on}, behind the end token."
+            return f"FAIL: text goes on at step {self.goes_on}, after the end token."
         if self.odds < ODDS:
-            return f"FAIL: {count} are near ties lost, where rounding of {self.dtype} loses {self.expected:.1f}."
+            return f"FAIL: {count} are near ties lost; rounding of {self.dtype} loses {self.expected:.1f}."
         if self.flips:
             worst = max(flip.sigmas for flip in self.flips)
             return (
@@ -125,7 +125,7 @@ def judge_tokens(
 ) -> Judgement:
     """Whether an implementation in `dtype` that continued `prompt_ids` greedily by `new_ids` is correct.
 
-    Steps are judged up to the first of `end_ids`; behind it one token may be repeated as filling. Raises
+    Steps are judged up to the first of `end_ids`; after it one token may be repeated as filling. Raises
     `OracleError` for empty lists, `InputError` for ids that the model does not have or too many of them.
     """
     seen = watch(gpt2, prompt_ids, new_ids, dtype, end_ids, samples, seed)
@@ -134,7 +134,7 @@ def judge_tokens(
 
 @dataclass(frozen=True)
 class Text:
-    """What an implementation said, the exact pass behind its own tokens, and noisy ones."""
+    """The tokens of an implementation, the exact pass over them, and noisy ones."""
 
     dtype: str
     exact: Pass
@@ -156,7 +156,7 @@ def watch(
     samples: int = 12,
     seed: int = 0,
 ) -> Text:
-    """Lays a text beside what the network would have said behind the same tokens. Raises as `judge_tokens` does."""
+    """Compares a text with the network's own choices after the same tokens. Raises as `judge_tokens` does."""
     if not len(prompt_ids) or not len(new_ids):
         raise OracleError("prompt_ids, new_ids", "must hold at least one token each")
     if samples < 1:
@@ -206,7 +206,9 @@ def together(judgements: Sequence[Judgement]) -> Judgement:
 
 
 def up_to_end(new_ids: list[int], end_ids: Sequence[int]) -> tuple[list[int], int | None]:
-    """The tokens up to the first end token, and where text goes on behind it, if not all the rest is one token."""
+    """The tokens up to the first end token, and the step where text goes on after it, unless all the rest is one
+    token.
+    """
     end = next((t for t, token in enumerate(new_ids) if token in end_ids), len(new_ids))
     filling = new_ids[end + 1 :]
     return new_ids[: end + 1], end + 1 if len(set(filling)) > 1 else None
@@ -215,8 +217,8 @@ def up_to_end(new_ids: list[int], end_ids: Sequence[int]) -> tuple[list[int], in
 def flip_chances(margin: Float[ndarray, "T V"], sigma: Float[ndarray, "T V"], best: ndarray) -> Float[ndarray, "T"]:
     """The chance that a correct implementation prefers another token to the best, at most.
 
-    The error of each difference is taken as normal, which those of many operations are; the chance that any token wins is at
-    most the sum of their chances. Tokens farther behind than 8 sigma add nothing.
+    The error of each difference is taken as normal, because it comes from many operations. The chance that any token
+    wins is at most the sum of their chances. Tokens more than 8 sigma below add nothing.
     """
     chances = np.zeros(margin.shape)
     near = margin <= 8 * sigma

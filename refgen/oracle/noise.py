@@ -1,10 +1,9 @@
 """How far a correct implementation may be off: the expected rounding error of every position and logit, and a judge.
 
-The exact logits are those of the float64 forward pass, with weights rounded to the storage format first, as every
-implementation has them. The expected error is measured on the same pass with numbers that err at every operation
-(noisy.py), some times over. An implementation's error, divided by it, is about 1 whatever the model's size, depth,
-format and input; how much more can still be rounding is said by `limits`, and docs/noise.md has the runs they were
-validated on.
+The exact logits are those of the float64 forward pass, with weights rounded to the storage format first, as in every
+implementation. The expected error is measured by a few runs of the same pass with numbers that err at every operation
+(noisy.py). An implementation's error, divided by it, is about 1 for any size, depth, format and input. `limits` gives
+the largest values that can still be rounding. docs/noise.md has the runs that validated them.
 
 Axes    B rows, T positions, C a stage's last axis, V tokens, M noisy runs.
 """
@@ -76,7 +75,7 @@ def noisy_runs(
 ) -> Iterator[dict[str, ndarray]]:
     """Forward passes of a network in float64, as `cast` gives it, with rounding errors like those of `dtype`.
 
-    Each has a random stream of its own, so that the first ones are the same however many follow.
+    Each has its own random stream, so the first ones are the same however many follow.
     """
     for stream in np.random.SeedSequence(seed).spawn(samples):
         wte = noisy(exact.wte, find_format(dtype), np.random.default_rng(stream))
@@ -134,10 +133,10 @@ def rms_by_position(squares: ndarray, visible: ndarray) -> Float[ndarray, "B T"]
 def logit_scale(noise: Noise) -> Float[ndarray, "B T V"]:
     """The expected error of each logit z: s sqrt(1 - b + b z² / Z²), s that of the position and Z² the mean of its z².
 
-    Errors grow with the logit, in trained networks nearly in proportion, in random ones hardly at all; a noisy run or
-    eight of them measure that for all logits together, not for each. b is fitted, and between 0 and 0.9: it is the
-    slope of the samples' squares, in units of s², over z² / Z². Both have the mean 1, so the line passes through
-    (1, 1) and has no other parameter.
+    Errors grow with the logit, nearly in proportion in trained networks, and hardly at all in random ones. One to eight
+    noisy runs can measure that for all logits together, but not for each. The fitted b is between 0 and 0.9. It is the
+    slope of the samples' squares, in units of s², over z² / Z². Both have the mean 1, so the line passes through (1, 1)
+    and has no other parameter.
     """
     z, sigma = noise.exact["lm_head"], noise.scale["lm_head"][..., None]
     z2 = ratio(z, np.sqrt((z * z).mean(axis=-1, keepdims=True))) ** 2
@@ -187,8 +186,8 @@ def likeness(noise: Noise, stage: str) -> Float[ndarray, "B T M M"]:
 def independent(alike: Float[ndarray, "... M M"]) -> Float[ndarray, "..."]:
     """How many numbers err by themselves, at least 1, given the products of the runs' errors.
 
-    Errors of covariance Σ have a mean square that varies as that of (tr Σ)² / tr Σ² independent normal numbers. tr Σ is the
-    mean square of a run, and tr Σ² that of the product of two. Of a single run nobody can say, and 1 is safe.
+    Errors of covariance Σ have a mean square that varies as that of (tr Σ)² / tr Σ² independent normal numbers. Here tr
+    Σ is the mean square of a run, and tr Σ² that of the product of two. A single run does not show it, and 1 is safe.
     """
     M = alike.shape[-1]
     own = np.einsum("...mm->...", alike) / M

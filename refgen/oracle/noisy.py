@@ -2,25 +2,29 @@
 
 A `Noisy` array holds float64. Whatever NumPy computes from it is Noisy too and comes out with a random error as large
 as rounding makes. So model.py needs no second version: with Noisy embeddings, all of a forward pass is, because one
-Noisy operand is enough. D. S. Parker, Monte Carlo arithmetic (1997), has the idea; the errors are these, u the unit
-roundoff of the format in which numbers are stored, w that in which sums are added up, ξ uniform on [-1, 1]:
+Noisy operand is enough. The idea is from D. S. Parker, Monte Carlo arithmetic (1997). The errors are listed here. u is
+the unit roundoff of the format in which numbers are stored, w that of the format in which sums are added, and ξ is
+uniform on [-1, 1]:
 
 Elementwise operation   v (1 + u ξ). Rounding to nearest errs by at most u |v|, and by any part of that alike.
 
 Sum and dot product     Terms t_1 to t_n, their sum y, their squares' sum Q. Added one after the other, partial sum
-s_k = t_1 + … + t_k errs by w s_k ξ_k, of variance w² s_k² / 3. Nobody knows the order in which another
-program adds, so all are alike likely. Then the k terms of s_k are any k of the n, and
+s_k = t_1 + … + t_k errs by w s_k ξ_k, of variance w² s_k² / 3. The order in which another program adds is unknown, so
+all orders are equally likely. Then the k terms of s_k are any k of the n. A term is among them with chance k/n, and two
+terms are with chance k (k-1) / (n (n-1)). The products of two different terms add up to y² - Q. So
+
     E[s_k²] = k/n Q + k (k-1) / (n (n-1)) (y² - Q)
-because a term is among them with chance k/n, and so are two with chance k (k-1) / (n (n-1)), and because the products
-of two different terms add up to y² - Q. From Σ k = n (n+1) / 2 and Σ k (k-1) = (n-1) n (n+1) / 3 follows
+
+With Σ k = n (n+1) / 2 and Σ k (k-1) = (n-1) n (n+1) / 3 follows
+
     variance = w²/3 Σ E[s_k²] = w²/3 (n+1) (y²/3 + Q/6)
-and the error is made as w sqrt((n+1) (y²/3 + Q/6)) ξ. The term with k = 1, which is no addition, stands for the
-rounding of the products. Adding a zero is exact, so n counts the terms that are not zero: a hidden key costs nothing.
+
+and the error is drawn as w sqrt((n+1) (y²/3 + Q/6)) ξ. The term with k = 1, where nothing is added, stands for the rounding of the products. Adding a zero is exact, so n counts the terms that are not zero: a hidden key costs nothing.
 Storing the sum costs v (1 + u ξ) once more. w is that of float32 for all three formats: processors multiply float16
 and bfloat16 but add in float32.
 
-What it leaves out: that rounding is not random, so that errors of one cause may fall together; blocked and pairwise
-sums, which err less; operations that a program does not round at all because it fuses them.
+The model leaves out three things. Rounding is not random, so errors with one cause may add up. Blocked and pairwise
+sums err less. A program that fuses operations does not round them at all.
 """
 
 from dataclasses import dataclass

@@ -17,8 +17,8 @@ def save(found: Comparison, path: Path) -> None:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     panels = {
-        ("against the exact run" if found.other is None else "against the other run"): found.stages,
-        "by itself, given what it was given": found.local,
+        ("compared with the exact run" if found.other is None else "compared with the other run"): found.stages,
+        "each part by itself, on the input that it got": found.local,
     }
     shown = {title: stages for title, stages in panels.items() if stages}
     height = 1.2 + 0.16 * max(map(len, shown.values()))
@@ -31,5 +31,5 @@ def save(found: Comparison, path: Path) -> None:
         axes.set_yticks(range(len(stages)), [stage.name for stage in stages], fontsize=6)
         axes.set_xlabel("position")
         axes.tick_params(labelsize=6)
-    figure.colorbar(image, label="error in units of the expected one")
+    figure.colorbar(image, label="error / expected rounding error")
     figure.savefig(path)

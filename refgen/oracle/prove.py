@@ -1,16 +1,16 @@
 """GPT-2's forward pass with proof: every logit as an interval that holds its exact value. Rules FWD-01 to FWD-17 and FWD-30.
 
-The network is model.py's, with the weights and the formulas as real numbers: weights are what the checkpoint stores,
-0.044715 and epsilon are the decimals that are written, sqrt(2/π) and 1/sqrt(D) are what they are. Its steps stand here under the
-same names. Each takes a `Ball`, all the points that the exact value may be, and gives one that holds the step's
-result for every such point. Two things widen a ball:
+The network is model.py's, over the real numbers. The weights are the numbers in the checkpoint, 0.044715 and epsilon
+are the decimals as written, and sqrt(2/π) and 1/sqrt(D) are exact. The steps here have the same names. Each takes a
+`Ball`, the set of points where the exact value may be. It returns a ball that contains the step's result for every such
+point. Two things widen a ball:
 
     what the step does to two points   |f(x) - f(y)| <= L |x - y|, so the radius grows by a factor L
     that the middle is rounded         the middle of the result is f(mid) to within a few units, which are added
 
 Both are derived at each step. Everything is a whole number of units of 2**-bits, bounds are rounded up, and middles are
-multiplied exactly, so nothing depends on an order of additions: a position's ball is the same bit for bit with and
-without a cache and in any company. Balls lose about eight bits a layer, and bits cost little.
+multiplied exactly. So nothing depends on an order of additions. The ball of a position is the same bit for bit, with
+and without a cache and beside any other rows. Balls lose about eight bits a layer, and bits cost little.
 
 A ball is a row's: its radius bounds the Euclidean norm of a whole row, or of a head's part of it.
 
@@ -94,12 +94,12 @@ def linear_of(f: Affine, groups: int = 1) -> Linear:
 
 
 def float32(array: ndarray) -> ndarray:
-    """The same numbers as float32. Raises `OracleError` for a float64 that is none."""
+    """The same numbers as float32. Raises `OracleError` for a float64 that is not finite."""
     with np.errstate(over="ignore"):
         narrow = array.astype(np.float32, copy=False)
     if not np.array_equal(narrow, array):
         raise OracleError(
-            "float64 weights", "are proved with only if float32 holds them", remedy="Save the model in float32."
+            "float64 weights", "can be proved only if float32 holds them", remedy="Save the model in float32."
         )
     return narrow
 
@@ -258,8 +258,11 @@ ACTIVATIONS: Mapping[str, Any] = {
 def softmax(scores: Whole[ndarray, "S"], unit: FixedPoint) -> Whole[ndarray, "S"]:
     """FWD-13. The weights of exact scores, off by at most 3 S units in sum.
 
-    With e the exact exponentials, z their sum, e + η and Z the computed ones, |η| <= 1 each: (e + η) / Z - e / z = η / Z -
-    (e / z) (Z - z) / Z, of which the sum is at most 2 S / Z, and Z >= 1 because the largest score gives exactly 1. The
+    Let e be the exact exponentials and z their sum, and e + η and Z the computed ones, with |η| <= 1 each. Then
+
+        (e + η) / Z - e / z = η / Z - (e / z) (Z - z) / Z
+
+    The sum of these over all keys is at most 2 S / Z, and Z is at least 1, because the largest score gives exactly 1. The
     floors take less than 1 from each.
     """
     largest = max(scores)
@@ -296,8 +299,8 @@ def attend(
               move by d moves by J d integrated, and (J d)_j = p_j (d_j - p·d): the sum of |p_j (d_j - p·d)| is at most the
               standard deviation of d under p, and so at most max|d|. With p the exact weights, which sum to 1,
               p·v - p'·v' = (p - p')·v' + p·(v - v'), at most |p - p'|_1 max|v'| + max|v - v'|.
-    Rounding: the scale is a floor to F + 32 bits, a unit of which is multiplied by |q·k|; the scores are floors, 1; the
-              softmax errs by 3 S; the sum at the end is exact and then a floor, sqrt(D).
+    Rounding: the scale is a floor to F + 32 bits, a unit of which is multiplied by |q·k|. The scores are floors, 1. The
+    softmax errs by 3 S. The sum at the end is exact and then a floor, sqrt(D).
     """
     F = unit.bits
     length, longest, widest = norm_up(q), max(k.norm[:, head]), max(k.radius[:, head])
@@ -317,7 +320,7 @@ class ProofCache:
         self.length = 0
 
     def append(self, layer: int, k: Keys, v: Keys) -> tuple[Keys, Keys]:
-        """Puts keys and values behind what this layer holds; returns all of its."""
+        """Adds keys and values after those that this layer holds, and returns all of them."""
         if self.length:
             old = self._layers[layer]
             k, v = old[0] + k, old[1] + v
@@ -332,7 +335,7 @@ def attention_scale(config: GPT2Config, layer: int, bits: int) -> int:
 
 
 def attention(x: Ball, f: Block, config: GPT2Config, layer: int, cache: ProofCache, unit: FixedPoint) -> Ball:
-    """FWD-07, FWD-09. Project, split; each query sees the keys up to its own place; merge, project.
+    """FWD-07, FWD-09. Projects and splits; each query sees the keys up to its own place. Then merges and projects.
 
     The squares of the heads' radii add up to that of the row's.
     """
@@ -462,9 +465,9 @@ def proof_of(mid: Whole[ndarray, "T V"], radius: Whole[ndarray, "T V"], bits: in
 class Prover:
     """Proves the logits of one sequence, some positions at a time.
 
-    Starts with as many bits as usually do and takes more whenever a logit's rounding to float64, or the best token,
-    is not decided; an exact zero that is not a row of zeros never is. With `bits` it takes those, and raises
-    `OracleError`, saying how many to ask for, if they prove less than 24 bits of the largest logit.
+    Starts with the usual number of bits, and takes more while a logit's rounding to float64, or the best token, is
+    undecided. An exact zero that does not come from a row of zeros stays undecided. With `bits` it takes those, and
+    raises `OracleError`, saying how many to ask for, if they prove less than 24 bits of the largest logit.
     """
 
     def __init__(self, network: Network, bits: int | None = None) -> None:

@@ -1,8 +1,9 @@
-"""Which known fault do greedy tokens come from that rounding does not explain?
+"""Which known fault explains greedy tokens that rounding does not explain?
 
-A fault explains them if the network that has it, in the place of the exact one, is judged to have said them: every token
-its best or a near tie (margins.py). Of several that do, the one for which the tokens are likeliest is named, if it is far
-ahead of the others. One or two tokens that depart from the exact text name nothing: among many faults one says the same by chance.
+A fault explains the tokens if the network with the fault, in the place of the exact one, produces them: every token is
+its best or a near tie (margins.py). Of several such faults, the one for which the tokens are likeliest is named, if it
+is far ahead of the others. One or two tokens that differ from the exact text name nothing, because among many faults
+one may give them by chance.
 
 Axes    T steps.
 """
@@ -46,7 +47,7 @@ class Suspects:
         if not self.faults:
             return "None of the known faults explains the tokens."
         if self.departing < DEPARTING:
-            return f"Too few tokens depart, {self.departing}, to tell which known fault it is."
+            return f"Too few tokens differ, {self.departing}, to tell which known fault it is."
         if self.named is not None:
             return f"It looks like {self.named.name}: {self.named.sentence}"
         names = [fault.name for fault, _ in self.faults]

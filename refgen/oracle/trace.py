@@ -1,7 +1,7 @@
 """A trace: the named stages of one run of a network, recorded, saved, loaded, listed.
 
 A stage has the name of the checkpoint's module that gives it, `h.3.attn.c_attn` or `ln_f`, so that anyone can record
-theirs with hooks (docs/trace.md). Names without a module of their own are explained in model.py. In every stage the
+theirs with hooks (docs/trace.md). Names that are not modules are explained in model.py. In every stage the
 axis before the last is the position, so the steps of a generation are joined along it.
 
 Axes    B rows, T positions, C = n_embd, H heads, D = C / H, S keys, V tokens.
@@ -23,7 +23,7 @@ from refgen.checkpoints.safetensors import read_file, write_file
 from refgen.checkpoints.stored import numbers
 from refgen.config import GPT2Config
 from refgen.engines.engine import Engine, Watcher
-from refgen.errors import OracleError, listed
+from refgen.errors import OracleError, did_you_mean, listed
 from refgen.inputs import check_ids, check_mask
 
 ATTENTION = ("c_attn", "q", "k", "v", "scores", "pattern", "z", "c_proj")
@@ -72,7 +72,11 @@ def select(config: GPT2Config, patterns: Sequence[str]) -> tuple[str, ...]:
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             problem = f"matches no stage of this model, which has {config.n_layer} layers"
-            raise OracleError(f"stage {pattern!r}", problem, remedy="Such as drop, h.0.attn.pattern, 'h.*', lm_head.")
+            raise OracleError(
+                f"stage {pattern!r}",
+                problem,
+                remedy=did_you_mean(pattern, names) or "Such as drop, h.0.attn.pattern, 'h.*', lm_head.",
+            )
     return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
@@ -88,8 +92,7 @@ def record(
 ) -> Trace:
     """The stages that match, over `input_ids` `[B T]`, as `engine` computes them.
 
-    With `prefill` = n the first n positions go in one pass and the others one by one through a cache, as a generation
-    computes them; the trace is that of the whole but for rounding. Raises `InputError`, `OracleError`.
+    With `prefill` = n the first n positions go in one pass and the others one by one through a cache, as in generation. The trace equals that of one pass up to rounding. Raises `InputError`, `OracleError`.
     """
     T = input_ids.shape[-1]
     mask = np.ones_like(input_ids) if attention_mask is None else attention_mask
@@ -120,7 +123,7 @@ def keep(parts: Mapping[str, list[ndarray]]) -> Watcher:
 
 
 def join(name: str, parts: Sequence[ndarray]) -> ndarray:
-    """One stage of several passes as of one: along T; keys that were not there yet are hidden."""
+    """One stage of several passes, joined along T. Keys that did not exist yet are hidden."""
     if len(parts) == 1:
         return parts[0]
     if name.endswith(("scores", "pattern")):
@@ -133,7 +136,7 @@ def join(name: str, parts: Sequence[ndarray]) -> ndarray:
 
 
 def save(trace: Trace, path: Path) -> None:
-    """Writes safetensors: the stages, `input_ids`, `attention_mask`; what else there is to say as metadata."""
+    """Writes safetensors: the stages, `input_ids` and `attention_mask`, with the rest as metadata."""
     arrays = {**trace.stages, IDS: trace.input_ids, MASK: trace.attention_mask}
     about = {"refgen": refgen.__version__, "dtype": trace.dtype}
     if trace.config is not None:
@@ -146,9 +149,9 @@ def save(trace: Trace, path: Path) -> None:
 def load(path: Path, config: GPT2Config) -> Trace:
     """A trace of a network of this `config`, written by `save` or by anyone's hooks.
 
-    Names may begin with `transformer.`; a batch of one row may lack its axis; `attention_mask` is 1 if it is not
-    there. The dtype is the one in the metadata, else the coarsest of the stages'. Raises `OracleError`, and
-    `CheckpointError` for what is no safetensors file.
+    Names may begin with `transformer.`, and a batch of one row may lack its axis. A missing `attention_mask` is 1. The
+    dtype is the one in the metadata, else the coarsest of the stages'. Raises `OracleError`, and `CheckpointError` for
+    a file that is not safetensors.
     """
     tensors = {without_prefix(tensor.name): tensor for tensor in read_file(path)}
     with safe_open(path, framework="numpy") as file:
@@ -200,7 +203,7 @@ def known(where: str, given: Iterable[str], config: GPT2Config) -> list[str]:
     """These stages in the order of model.py. Refuses others."""
     names, given = stage_names(config), set(given)
     if unknown := sorted(given - set(names)):
-        remedy = "Leave them out; a stage is called drop, h.0.ln_1, h.0.attn.c_attn, …, lm_head: see docs/trace.md."
+        remedy = "Leave them out. Stages are called drop, h.0.ln_1, h.0.attn.c_attn, …, lm_head (docs/trace.md)."
         raise OracleError(where, f"names stages that refgen does not know: {listed(unknown)}", remedy=remedy)
     return [name for name in names if name in given]
 
@@ -225,7 +228,7 @@ HEADINGS = ("stage", "shape", "min", "mean", "max", "row 0, last position: its f
 
 
 def listing(trace: Trace) -> Iterator[str]:
-    """A line a stage: name, shape, smallest, mean and largest number, and the first few of the last position.
+    """One line for each stage: name, shape, smallest, mean and largest number, and the first few of the last position.
 
     Hidden scores, which are -inf, are left out of the three.
     """

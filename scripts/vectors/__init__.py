@@ -1,1 +1,3 @@
-"""Makers of the kit's cases, one file a kind: `cases()` gives them, and `tensors` of forward cases. scripts/make_vectors.py writes them."""
+"""Makers of the kit's cases, one file for each kind: `cases()` gives them, and `tensors` of forward cases.
+scripts/make_vectors.py writes them.
+"""

@@ -1,6 +1,8 @@
-"""Cases in which implementations differ and no other case shows it: for each a request that the options of a choice answer otherwise.
+"""Cases in which implementations differ and no other case shows it. Each is a request whose answer depends on the
+option of a choice.
 
-What is stored is the answer of SPEC.md's own option. That of another one is what refgen answers with it (planted/options.py).
+The file stores the answer of SPEC.md's own option. The answer for another option is refgen's with that option
+(planted/options.py).
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,7 +30,7 @@ EVEN = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
 # name of the choice, why, model, op, request
 TABLE: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
     # Forward pass and text
-    ("odd_mask", "a mask that does not fit the ids is cut or filled without a word", "net-plain", "forward",
+    ("odd_mask", "a mask that does not fit the ids is silently cut or filled", "net-plain", "forward",
      {"input_ids": [[1, 2]], "attention_mask": [[1, 1, 1]]}),
     ("unknown_id", "an id of no token vanishes from the text", "shakespeare", "decode",
      {"ids": [39, 72, 99_999], "skip_special_tokens": False}),
@@ -74,7 +76,7 @@ TABLE: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
      {"input_ids": [[0]], "do_sample": False, "max_new_tokens": 12, "stop_strings": "bd", "stream": True}),
     ("empty_stop_string", "an empty stop string is an error, or found at once", "clock-stop", "generate",
      {"input_ids": [[0]], "do_sample": False, "max_new_tokens": 12, "stop_strings": ""}),
-    ("draft_at_the_end_of_the_context", "a draft is cut at the end of the context, or fed behind it", "count", "generate",
+    ("draft_at_the_end_of_the_context", "a draft is cut at the end of the context, or fed after it", "count", "generate",
      {"input_ids": [[0, 1] * 14], "do_sample": False, "max_new_tokens": 12, "prompt_lookup_num_tokens": 4}),
     ("drafts_with_beams", "drafts and beams exclude each other", "beam", "generate",
      {"input_ids": [[0]], "max_new_tokens": 4, "num_beams": 2, "prompt_lookup_num_tokens": 2}),

@@ -35,7 +35,7 @@ def prompt(name: str, B: int, T: int) -> ndarray:
 
 
 def requests(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What each network is asked."""
+    """The requests to each network."""
     ids = prompt(name, 2, N)
     yield "full", {"input_ids": ids.tolist()}
     mask = (np.arange(16) >= np.array([[0], [5]])).astype(int)
@@ -57,10 +57,10 @@ def cases(tensors: dict[str, ndarray], names: tuple[str, ...] = tuple(DESIGNED))
 
 
 def rejected() -> Iterator[Case]:
-    """What a network cannot compute."""
+    """Requests that a network must refuse."""
     table: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
-        ("token", "FWD-23", "an id that is none reads foreign memory or another token's row", {"input_ids": [[1, 40, 2]]}),
-        ("context", "FWD-23", "a position that is none is clamped or wraps, and text degrades without an error",
+        ("token", "FWD-23", "an id outside the vocabulary reads foreign memory or another token's row", {"input_ids": [[1, 40, 2]]}),
+        ("context", "FWD-23", "a position outside the context is clamped or wraps, and text degrades without an error",
          {"input_ids": prompt("net-plain", 1, N + 1).tolist()}),
     )  # fmt: skip
     for name, rule, why, request in table:

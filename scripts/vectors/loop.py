@@ -18,12 +18,12 @@ TOKENS = 12
 # id, rule, why, request
 REJECTED: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("empty-prompt", "IN-03", "a prompt without a token has nothing to go on from", {"input_ids": [[]]}),
-    ("long-prompt", "FWD-23", "a prompt longer than the context is cut without a word", {"input_ids": [[1] * 30]}),
-    ("foreign-token", "FWD-23", "an id that is none reads foreign memory", {"input_ids": [[1, 2, 40]]}),
+    ("long-prompt", "FWD-23", "a prompt longer than the context is silently cut", {"input_ids": [[1] * 30]}),
+    ("foreign-token", "FWD-23", "an id outside the vocabulary reads foreign memory", {"input_ids": [[1, 2, 40]]}),
     ("negative-temperature", "TEMP-02", "a negative temperature turns the law upside down", {"do_sample": True, "temperature": -1.0}),
     ("zero-penalty", "REP-03", "a penalty of 0 divides by it", {"repetition_penalty": 0.0}),
     ("negative-penalty", "REP-03", "a negative penalty turns scores upside down", {"repetition_penalty": -1.0}),
-    ("no-tokens", "LEN-01", "no new tokens were asked for, and one comes all the same", {"max_new_tokens": 0}),
+    ("no-tokens", "LEN-01", "no new tokens were requested, and one still comes", {"max_new_tokens": 0}),
 )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Cases of process: what settings make of logits that are written down, so that every number can be followed.
 
-Logits are small multiples of 1/4, which every format holds; no mass of a prefix lies within 1e-3 of a top-p, so that no case turns
-on how a sum is rounded, except for two equal logits, whose half is exact.
+Logits are small multiples of 1/4, which every format holds. No mass of a prefix lies within 1e-3 of a top-p, so no case
+depends on how a sum is rounded. The exception is two equal logits, whose half is exact.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ SAMPLING = {"do_sample": True, "top_k": 0}
 
 # id, rule, why, history, logits, settings, planted faults it must kill
 TABLE: tuple[tuple[str, str, str, list[int], list[float], dict[str, Any], tuple[str, ...]], ...] = (
-    ("neutral.greedy", "PROC-05", "nothing is changed that was not asked for", [1, 2], LOGITS, {}, ("hidden-penalty",)),
+    ("neutral.greedy", "PROC-05", "only the requested changes are made", [1, 2], LOGITS, {}, ("hidden-penalty",)),
     ("neutral.sampling", "PROC-05", "nor in sampling", [1, 2], LOGITS, SAMPLING | {"temperature": 1.0, "top_p": 1.0}, ()),
     ("greedy.knows-no-chance", "GREEDY-05", "temperature and top-k do nothing to greedy text", [1], LOGITS,
      {"temperature": 0.5, "top_k": 2, "top_p": 0.5}, ("greedy-warped",)),
@@ -31,7 +31,7 @@ TABLE: tuple[tuple[str, str, str, list[int], list[float], dict[str, Any], tuple[
     ("temperature.cold", "TEMP-01", "a small one does not overflow", [1], LOGITS, SAMPLING | {"temperature": 0.015625}, ()),
     ("top_k.three", "TOPK-01", "three are kept, not two or four", [1], LOGITS, SAMPLING | {"top_k": 3}, ("top-k-one-more", "top-k-one-less", "top-k-ignored")),
     ("top_k.one", "TOPK-03", "one is greedy", [1], LOGITS, SAMPLING | {"top_k": 1}, ("top-k-one-more",)),
-    ("top_k.more-than-all", "TOPK-02", "more than there are is no limit", [1], LOGITS, SAMPLING | {"top_k": 100}, ()),
+    ("top_k.more-than-all", "TOPK-02", "more than the vocabulary means no limit", [1], LOGITS, SAMPLING | {"top_k": 100}, ()),
     ("top_k.zero", "TOPK-02", "0 is off, not one", [1], LOGITS, SAMPLING, ("top-k-zero-keeps-one",)),
     ("top_k.default", "CFG-01", "sampling without a top_k keeps 50 in transformers", [1], [(-i * 37 % 64) / 4 for i in range(64)], {"do_sample": True}, ()),
     ("top_p.half", "TOPP-01", "the token that crosses p is kept", [1], LOGITS, SAMPLING | {"top_p": 0.5},
@@ -56,7 +56,7 @@ TABLE: tuple[tuple[str, str, str, list[int], list[float], dict[str, Any], tuple[
     ("bad_words.not-begun", "BAD-01", "its last token alone is allowed", [5, 6], LOGITS, {"bad_words_ids": [[4, 2]]}, ("bad-words-last-token",)),
     ("bad_words.longer-than-text", "BAD-01", "a word longer than the text bans nothing", [4], LOGITS, {"bad_words_ids": [[1, 4, 2]]}, ("bad-words-last-token",)),
     ("bias.added", "BIAS-01", "a bias is added to the logit", [1], LOGITS, {"sequence_bias": [[[3], 4.0], [[2], -2.0]]}, ("bias-ignored",)),
-    ("bias.sequence", "BIAS-01", "that of a sequence only behind its beginning", [1, 6], LOGITS, {"sequence_bias": [[[6, 3], 4.0], [[5, 0], 4.0]]}, ("bias-ignored",)),
+    ("bias.sequence", "BIAS-01", "that of a sequence only after its beginning", [1, 6], LOGITS, {"sequence_bias": [[[6, 3], 4.0], [[5, 0], 4.0]]}, ("bias-ignored",)),
     ("bias.before-top_k", "PROC-01", "a bias comes before top-k", [1], LOGITS, SAMPLING | {"sequence_bias": [[[5], 8.0]], "top_k": 2}, ("bias-after-cuts",)),
     ("suppress.always", "SUP-01", "suppressed tokens never come", [1], LOGITS, {"suppress_tokens": [2, 4]}, ("suppress-ignored",)),
     ("suppress.begin", "SUP-02", "those of the beginning not as the first token", [1], LOGITS, {"begin_suppress_tokens": [2]}, ("suppress-ignored",)),
@@ -91,7 +91,7 @@ def cases() -> Iterator[Case]:
 
 
 def scores_of(request: dict[str, Any]) -> dict[str, Any]:
-    """What must come back."""
+    """The expected answer."""
     arguments = {name: value for name, value in request.items() if name not in ("input_ids", "logits")}
     scores = ReferenceSubject.process(None, request["input_ids"], request["logits"], **arguments)  # type: ignore[arg-type]
     return {"scores": [[None if np.isneginf(x) else float(x) for x in row] for row in scores]}

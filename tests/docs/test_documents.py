@@ -20,7 +20,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
-    [ROOT / "README.md", ROOT / "SPEC.md", *(ROOT / "docs").glob("*.md"), ROOT / "weights" / "README.md"]
+    [
+        *(ROOT / name for name in ("README.md", "SPEC.md", "CONTRIBUTING.md")),
+        *(ROOT / "docs").glob("*.md"),
+        ROOT / "weights" / "README.md",
+    ]
 )
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INSTALLS = re.compile(r"pip install|git clone|python -m venv|^pytest|^python -m pytest|train_weights")
@@ -58,7 +62,7 @@ def run_console(text):
             continue
         paths = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
         environment = os.environ | {"PATH": paths, "PYTHONPATH": str(ROOT)}
-        command = re.sub(r"\brefgen (?=[a-z])", f"{shlex.quote(sys.executable)} -m refgen ", command)
+        command = re.sub(r"\brefgen (?=[a-z-])", f"{shlex.quote(sys.executable)} -m refgen ", command)
         done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment, check=False)
         told = done.stdout + done.stderr
         assert doctest.OutputChecker().check_output(expected, told, doctest.ELLIPSIS), f"{command}\n{told}"

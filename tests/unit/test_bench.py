@@ -405,20 +405,20 @@ def test_the_command_prints_a_report_and_shows_it_again(capsys, tmp_path, tiny_f
     [
         (["--only", "speed"], "--only speed: is not known. Known are decode, prefill, batch, start, memory, context,"),
         (["--models", "gpt3"], "--models gpt3: is not known. Known are random, shakespeare."),
-        (["--peers", "torch"], "--peers torch: is no known peer. Known are transformers, ctranslate2, onnxruntime,"),
+        (["--peers", "torch"], "--peers torch: is not a known peer. Known are transformers, ctranslate2, onnxruntime,"),
         (["--shape", "7B"], "--shape 7B: is neither a known shape nor five positive numbers. Known are 124M, 355M,"),
         (["--shape", "1,1,4,9,0"], "--shape 1,1,4,9,0: is neither a known shape nor five positive numbers."),
         (["--shape", "1,1,4,9,8"], "--shape 1,1,4,9,8: must have at least 16 positions."),
         (["--rounds", "0"], "--rounds 0: must be at least 1."),
         (["--threads", "0"], "--threads 0: must be at least 1."),
         (["--prompts", "-2"], "--prompts -2: must be at least 1."),
-        (["--json", "no/such/folder.json"], "no/such/folder.json: lies in no folder that exists."),
+        (["--json", "no/such/folder.json"], "--json no/such/folder.json: folder no/such does not exist."),
         (["--show", "no-such.json"], "no-such.json: does not exist"),
     ],
 )
 def test_wrong_options(capsys, arguments, message):
     """Each is an error in one line, before anything is measured."""
-    assert main(["bench", *arguments]) == 1
+    assert main(["bench", *arguments]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith(f"refgen: error: {message}")
@@ -428,8 +428,8 @@ def test_wrong_options(capsys, arguments, message):
 def test_show_needs_a_report(capsys, tmp_path):
     """Another JSON file is none."""
     (tmp_path / "other.json").write_text("{}")
-    assert main(["bench", "--show", str(tmp_path / "other.json")]) == 1
-    assert "is no report of refgen bench" in capsys.readouterr().err
+    assert main(["bench", "--show", str(tmp_path / "other.json")]) == 2
+    assert "is not a report of refgen bench" in capsys.readouterr().err
 
 
 def test_help_names_all_there_is():
@@ -450,7 +450,7 @@ def test_peers_are_chosen_by_name():
 def test_a_plot_needs_matplotlib(monkeypatch, capsys, tmp_path):
     """Said before anything is measured."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert main(["bench", "--plot", str(tmp_path / "a.png")]) == 1
+    assert main(["bench", "--plot", str(tmp_path / "a.png")]) == 2
     assert "--plot: needs matplotlib. pip install matplotlib" in capsys.readouterr().err
 
 

@@ -185,4 +185,4 @@ def test_a_choice(ids, declared, said):
     found = verdict(CHOOSING, ids, {} if declared is None else {"top_k_ties": declared})
     assert found.verdict == said
     if (ids, declared) == ([2], None):
-        assert "it is top_k_ties=exactly_k: if that is meant, declare it" in found.message
+        assert "this is the option top_k_ties=exactly_k. If you intend it, declare it" in found.message

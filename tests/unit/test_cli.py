@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from refgen.cli import main
-from refgen.cli.generate import OPTIONS
+from refgen.cli.commands.generate import OPTIONS
 from refgen.generation.config import SETTINGS
 
 ROOT = Path(__file__).parents[2]
@@ -113,13 +113,13 @@ def test_options_are_settings(capsys, shakespeare, arguments, settings):
     (["--watermark", "{"], "--watermark {: is no JSON"),
     (["--exponential-decay-length-penalty", "3"], "must be START,FACTOR [EXPD-01]"),
     (["--suppress-token", "nonsense"], "--suppress-token nonsense: is neither an id nor a token"),
-    (["--logprobs"], "--logprobs: are told in JSON [OUT-08]. Add --json."),
-    (["--early-stopping", "perhaps"], "early_stopping='perhaps': must be True, False or"),
+    (["--logprobs"], "--logprobs: are printed in JSON only [OUT-08]. Add --json."),
+    (["--early-stopping", "perhaps"], "--early-stopping perhaps: must be one of true, false, never."),
 ])  # fmt: skip
 def test_options_that_are_refused(capsys, arguments, message):
     """CFG-10: a value that cannot be read is one line with the option, the value and what it must be."""
     code, out, err = run(capsys, "generate", "A", *arguments)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert err.startswith("refgen: error: ")
     assert message in err
     assert err.count("\n") == 1
@@ -185,37 +185,46 @@ def test_stop_strings_and_bad_words(capsys):
 
 
 def test_prompts_from_stdin_and_from_nothing(capsys, shakespeare):
-    """--stdin reads the prompt; without any prompt a text begins."""
-    assert refgen("generate", "--stdin", "--max-new-tokens", "4", stdin="ROMEO:\n").stdout.startswith("ROMEO:")
+    """A pipe is the prompt, and so is `-`; an empty pipe and a prompt that is typed leave it alone; without any a text begins."""
+    typed = run(capsys, "generate", "ROMEO:", "-n", "4")[1]
+    assert refgen("generate", "-n", "4", stdin="ROMEO:\n").stdout == typed
+    assert refgen("generate", "-", "-n", "4", stdin="ROMEO:\r\n").stdout == typed
+    assert refgen("generate", "ROMEO:", "-n", "4", stdin="KING:").stdout == typed
+    assert refgen("generate", "-n", "4", stdin="").stdout == run(capsys, "generate", "-n", "4")[1]
+    assert (
+        refgen("generate", "-", stdin="").stderr
+        == "refgen: error: PROMPT: is empty [IN-03]. Leave it out to begin a new text.\n"
+    )
     _, out, _ = run(capsys, "generate", "--json", "--max-new-tokens", "4")
     assert json.loads(out)["ids"][0] == shakespeare[1].bos_token_id
     assert json.loads(out)["prompt"] is None
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["ROMEO:", "--temperature", "-1"], "refgen: error: temperature=-1.0: must be a finite number of at least 0 [TEMP-02]."),
+    (["ROMEO:", "--temperature", "-1"], "refgen: error: --temperature -1.0: must be a finite number of at least 0 [TEMP-02]."),
     (["ROMEO:", "--model", "nowhere"], "refgen: error: nowhere: is neither a folder nor a built-in model [CKPT-09]."),
     (["", "--max-new-tokens", "1"], "refgen: error: PROMPT: is empty [IN-03]. Leave it out"),
     (["a", "--eos", "nope"], "refgen: error: --eos nope: is neither an id nor a token of the vocabulary [STOP-03]."),
     (["a", "--eos", "none", "--eos", "5"], "refgen: error: --eos none: stands alone [STOP-03]."),
     (["a", "--model", "x" * 5000], "refgen: error: xxx"),
-    (["a", "--stdin"], "refgen: error: PROMPT and --stdin: are two prompts [IN-01]."),
     (["a " * 400, "--max-new-tokens", "1"], "refgen: error: position 400: this model has n_positions=256"),
     (["a" + " a" * 255], "refgen: error: the default length: ends at 256 columns, and the prompt already has 256 [LEN-02]."),
 ])  # fmt: skip
 def test_errors_are_one_line(capsys, arguments, message):
-    """What is wrong goes to stderr in one line with exit code 1, and nothing to stdout."""
+    """What is wrong goes to stderr in one line with exit code 2, and nothing to stdout."""
     code, out, err = run(capsys, "generate", *arguments)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert err.startswith(message)
     assert err.count("\n") == 1
 
 
 def test_proofs_of_a_continuation(capsys, shakespeare):
-    """FWD-30: `refgen prove` prints the greedy tokens, one a line with its margin and digits; --json says the same."""
+    """FWD-30: `refgen generate --proof` prints the greedy tokens, one a line with its margin and digits; --json says the same."""
     model, tokenizer = shakespeare
-    code, out, err = run(capsys, "prove", "ROMEO:", "--tokens", "3")
-    rows = [json.loads(line) for line in run(capsys, "prove", "ROMEO:", "--tokens", "3", "--json")[1].splitlines()]
+    code, out, err = run(capsys, "generate", "ROMEO:", "--proof", "-n", "3")
+    rows = [
+        json.loads(line) for line in run(capsys, "generate", "ROMEO:", "--proof", "-n", "3", "--json")[1].splitlines()
+    ]
     assert (code, err) == (0, "")
     ids = tokenizer(["ROMEO:"], return_tensors="np")["input_ids"]
     assert [row["token"] for row in rows] == model.generate(ids, max_new_tokens=3)[0, ids.shape[1] :].tolist()
@@ -224,38 +233,42 @@ def test_proofs_of_a_continuation(capsys, shakespeare):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ([""], "refgen: error: PROMPT: is empty."),
-    (["a", "--tokens", "0"], "refgen: error: --tokens 0: must be at least 1."),
-    (["a", "--bits", "53"], "refgen: error: bits=53: must be a whole number from 160 to 4096."),
+    ([""], "refgen: error: PROMPT: is empty"),
+    (["a", "--max-new-tokens", "0"], "refgen: error: --max-new-tokens 0: must be at least 1"),
+    (["a", "--top-k", "5", "--do-sample"], "refgen: error: --do-sample: does not go with --proof"),
+    (["a", "--seed", "0"], "refgen: error: --seed: does not go with --proof"),
+    (["--bos", "1"], "refgen: error: --bos: does not go with --proof"),
+    (["a", "--bits", "53"], "refgen: error: --bits 53: must be a whole number from 160 to 4096."),
     (["a", "--model", "nowhere"], "refgen: error: nowhere: is neither a folder nor a built-in model"),
 ])  # fmt: skip
 def test_proofs_that_are_refused(capsys, arguments, message):
-    """One line on stderr, exit code 1."""
-    code, out, err = run(capsys, "prove", *arguments)
-    assert (code, out) == (1, "")
+    """One line on stderr, exit code 2."""
+    code, out, err = run(capsys, "generate", "--proof", *arguments)
+    assert (code, out) == (2, "")
     assert err.startswith(message)
     assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [[], ["generat"], ["generate", "a", "--top-k", "x"], ["generate", "a", "--nope"]])
-def test_wrong_usage_exits_with_2(arguments):
-    """argparse explains and exits with 2."""
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
+def test_wrong_usage_exits_with_2(capsys, arguments):
+    """One line, exit code 2."""
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("refgen: error: ")
+    assert err.count("\n") == 1
 
 
 def test_settings_without_effect_are_noted():
     """A temperature without --do-sample is said on stderr, and the text comes all the same."""
     done = refgen("generate", "ROMEO:", "--temperature", "0.5", "--max-new-tokens", "2")
     assert done.returncode == 0
-    assert done.stderr == "refgen: note: temperature=0.5 has no effect without do_sample=True [CFG-09]\n"
+    assert done.stderr == "refgen: note: --temperature 0.5 has no effect without --do-sample [CFG-09]\n"
 
 
 def test_threads_are_set(capsys, monkeypatch):
     """--threads says how many; the text is the same."""
     told = []
-    monkeypatch.setattr("refgen.cli.generate.set_num_threads", told.append)
+    monkeypatch.setattr("refgen.engines.numpy.threads.set_num_threads", told.append)
     plain = run(capsys, "generate", "A", "--max-new-tokens", "3")
     assert run(capsys, "generate", "A", "--max-new-tokens", "3", "--threads", "1") == plain
     assert told == [1]
@@ -292,7 +305,7 @@ def test_ctrl_c_ends_quietly(capsys, monkeypatch):
         streamer.put(np.array([[5]]))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("refgen.cli.generate.GPT2LMHeadModel.generate", interrupted)
+    monkeypatch.setattr("refgen.auto.GPT2LMHeadModel.generate", interrupted)
     code, out, err = run(capsys, "generate", "A")
     assert (code, err) == (130, "\n")
     assert out

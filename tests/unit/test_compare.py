@@ -4,15 +4,18 @@ import json
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
+import refgen
 from refgen.activations import gelu
 from refgen.bench.weights import random_tensors, shape_config
 from refgen.checkpoints import assemble
 from refgen.cli import main
+from refgen.conformance.questions.models import WRITERS
 from refgen.engines import find_engine
 from refgen.errors import OracleError
 from refgen.oracle import trace
@@ -146,7 +149,7 @@ def test_what_is_refused(gpt2):
         compare(gpt2, replace(run, config=replace(gpt2.config, n_layer=3)))
     with pytest.raises(OracleError, match="dtype='float8': must be one of float32, float16, bfloat16"):
         compare(gpt2, run, "float8")
-    with pytest.raises(OracleError, match="refgen's own float64 is what others are compared with"):
+    with pytest.raises(OracleError, match="refgen's own float64 is the reference"):
         compare(gpt2, run, "float64")
     with pytest.raises(OracleError, match="the trace: holds no stages"):
         compare(gpt2, replace(run, stages={}))
@@ -334,8 +337,62 @@ def test_the_command_with_two(capsys, files):
     assert (told["diagnosis"]["named"], told["diagnosis"]["suspect"]) == ("gelu-erf", "OTHER")
     assert "OTHER looks like MINE with gelu-erf: " in told["sentence"]
     code, out, err = run(capsys, files / "right.safetensors", "--other-dtype", "bfloat16")
-    assert (code, out) == (1, "")
-    assert err == "refgen: error: --other-dtype: speaks of a second file, which is not given.\n"
+    assert (code, out) == (2, "")
+    assert err == "refgen: error: --other-dtype: speaks of OTHER, which is not given.\n"
+
+
+SUBJECTS = """
+import numpy as np
+from refgen.conformance.subjects.reference import ReferenceSubject
+
+class Right(ReferenceSubject): ...
+class Off(ReferenceSubject):
+    def forward(self, **request):
+        return np.asarray(super().forward(**request)) + 0.01
+class Mute:
+    def __init__(self, folder): ...
+    def encode(self, text): return [1]
+class Staged(ReferenceSubject):
+    def stages(self, input_ids):
+        from refgen.oracle import trace
+        return dict(trace.record(self.model.engine, np.array(input_ids)).stages)
+"""
+
+
+def test_implementations(capsys, tmp_path, monkeypatch):
+    """An implementation is asked for its stages, or its logits: of ids that are given, of a file's, or of the same ones each time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(refgen.__file__).parents[1]))
+    (tmp_path / "mine.py").write_text(SUBJECTS)
+    WRITERS["net-plain"](tmp_path / "net")
+    network = refgen.AutoModelForCausalLM.from_pretrained("net").gpt2
+    rows = np.array([[3, 1, 4, 1], [0, 0, 5, 9]])
+    right = trace.record(find_engine("plain")(network), rows, np.minimum(rows, 1), ("lm_head",))
+    trace.save(right, tmp_path / "right.safetensors")
+
+    def told(*arguments):
+        code, out, err = run(capsys, *arguments, "--model", "net", "--json")
+        assert err == ""
+        return code, json.loads(out)
+
+    code, found = told("mine:Right")
+    assert (code, [each["name"] for each in found["stages"]]) == (0, ["lm_head"])
+    assert told("mine:Right") == (code, found)
+    assert told("mine:Right", "--ids", "1,2")[1] != found
+    assert len(told("mine:Staged", "--ids", "1,2")[1]["stages"]) > 20
+    code, found = told("mine:Off", "mine:Right")
+    assert (code, found["other_dtype"]) == (1, "float32")
+    assert told("right.safetensors", "mine:Right")[0] == told("mine:Right", "right.safetensors")[0] == 0
+    for arguments, message in (
+        (["mine:Mute"], "mine:Mute: answers neither stages nor forward"),
+        (["mine:Rihgt"], "mine:Rihgt: cannot be found: module 'mine' has no attribute 'Rihgt'. Did you mean Right?"),
+        (["mine.py"], "mine.py: is a Python file. Write mine:Off (Mute, Right, Staged too)"),
+        (["mine:Right", "--ids", "1,x"], "--ids 1,x: must be whole numbers"),
+        (["right.safetensors", "--ids", "1"], "--ids: a file of stages has its own ids. Leave it out."),
+    ):
+        code, out, err = run(capsys, *arguments, "--model", "net")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith(f"refgen: error: {message}")
 
 
 def test_a_picture(gpt2, tmp_path, monkeypatch, capsys, files):
@@ -352,7 +409,7 @@ def test_a_picture_without_matplotlib(capsys, files, tmp_path, monkeypatch):
     """Without it, what to install is said before anything is computed."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     code, out, err = run(capsys, files / "right.safetensors", "--plot", tmp_path / "p.png")
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert err == "refgen: error: --plot: needs matplotlib. pip install matplotlib\n"
 
 
@@ -361,9 +418,12 @@ def test_the_command_refuses(capsys, files, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", ModuleType("matplotlib"))  # be it there or not
     for arguments, message in (
         (["nowhere.safetensors"], "nowhere.safetensors: is not a whole safetensors file"),
-        ([files / "right.safetensors", "--plot", "nowhere/p.png"], "nowhere/p.png: lies in no folder that exists"),
+        (
+            [files / "right.safetensors", "--plot", "nowhere/p.png"],
+            "--plot nowhere/p.png: folder nowhere does not exist",
+        ),
     ):
         code, out, err = run(capsys, *arguments)
-        assert (code, out) == (1, "")
+        assert (code, out) == (2, "")
         assert message in err
         assert err.count("\n") == 1

@@ -74,7 +74,7 @@ def test_released_pieces_are_the_cut_text(pieces, stops):
         (["a\ufffd", "\ufffd"], "aé", "STREAM-03", "half a character"),
         (["a"], "a\ufffd", "STREAM-03", "never came"),
         (["tw", "o"], "two, th", "SERVE-04", "never came"),
-        (["two", ", th"], "two", "SERVE-04", "behind the end"),
+        (["two", ", th"], "two", "SERVE-04", "after the end"),
         (["world"], " world", "SERVE-04", "piece 0"),
         (["a", "b", "b"], "abc", "SERVE-04", "piece 2"),
     ],

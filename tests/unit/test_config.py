@@ -204,7 +204,7 @@ def test_an_unknown_activation_is_refused(name):
 @pytest.mark.parametrize("name", ["prelu", "xielu"])
 def test_an_activation_with_weights_is_refused(name):
     """FWD-15. The two activations that are learned are named as such."""
-    message = f"activation_function={name!r}: has weights of its own [FWD-15]. {KNOWN}"
+    message = f"activation_function={name!r}: has its own weights [FWD-15]. {KNOWN}"
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         activation(name)
 

@@ -150,7 +150,7 @@ def test_seeds_are_one_a_row(subjects):
         ("plain", {"sequence_bias": [[[1, 2], 3.0]]}, "sequence_bias of several tokens"),
         ("plain", {"sequence_bias": [[[1], 101.0]]}, "beyond 100"),
         ("poor", {"sequence_bias": [[[1], 1.0]]}, "no logit_bias"),
-        ("plain", {"stop_strings": ["a"]}, "ids behind the cut"),
+        ("plain", {"stop_strings": ["a"]}, "ids after the cut"),
         ("poor", {"do_sample": True, "top_k": 0, "seed": 1}, "no seed"),
     ],
 )

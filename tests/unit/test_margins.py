@@ -106,7 +106,7 @@ def test_many_near_ties_are_a_fail_together():
     all_of_them = together([one] * 10)
     assert all_of_them.verdict == "FAIL"
     assert all_of_them.odds < ODDS < one.odds
-    assert all_of_them.sentence == "FAIL: 30 of 1000 tokens are near ties lost, where rounding of bfloat16 loses 1.0."
+    assert all_of_them.sentence == "FAIL: 30 of 1000 tokens are near ties lost; rounding of bfloat16 loses 1.0."
     assert one.sentence == (
         "TIE: 3 of 100 tokens are not the best, first at step 3; rounding of bfloat16 explains each, the largest margin is 1.0 sigma."
     )
@@ -126,7 +126,7 @@ def test_going_on_is_a_fail(shakespeare):
     model, _ = shakespeare
     best = int(forward(model.gpt2, np.array([[813, 25]]))[0, -1].argmax())
     judged = judge_tokens(model.gpt2, [813, 25], [best, 198, 40], end_ids=[best])
-    assert judged.sentence == "FAIL: text goes on at step 1, behind the end token."
+    assert judged.sentence == "FAIL: text goes on at step 1, after the end token."
 
 
 def test_what_is_refused(shakespeare):

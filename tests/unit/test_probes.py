@@ -274,22 +274,22 @@ def test_expectations_are_json(folders):
 
 def run(capsys, *arguments):
     """Exit code, stdout, stderr."""
-    code = main(["probes", *arguments])
+    code = main(["export", "probes", *arguments])
     printed = capsys.readouterr()
     return code, printed.out, printed.err
 
 
 def test_list(capsys):
     """A line a probe, or JSON."""
-    code, out, err = run(capsys, "list")
+    code, out, err = run(capsys, "--list")
     assert (code, err) == (0, "")
     assert [line.split()[0] for line in out.splitlines()] == list(PROBES)
-    assert [each["name"] for each in json.loads(run(capsys, "list", "--json")[1])] == list(PROBES)
+    assert [each["name"] for each in json.loads(run(capsys, "--list", "--json")[1])] == list(PROBES)
 
 
 def test_build(capsys, tmp_path):
     """Named ones, or all; a folder each."""
-    code, out, err = run(capsys, "build", str(tmp_path), "clock", "copy-3")
+    code, out, err = run(capsys, str(tmp_path), "clock", "copy-3")
     assert (code, err) == (0, "")
     assert out.splitlines() == [str(tmp_path / name) for name in ("clock", "copy-3")]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clock", "copy-3"]
@@ -299,19 +299,19 @@ def test_build(capsys, tmp_path):
 
 def test_show(capsys, tmp_path):
     """Questions and answers, JSON, a weight, a picture."""
-    assert "'BJC' -> 'BJCBJCBJCBJ', length" in run(capsys, "show", "copy-3")[1]
-    assert json.loads(run(capsys, "show", "clock", "--json")[1])["probe"] == "clock"
-    assert run(capsys, "show", "clock", "--tensor", "h.0.attn.c_proj.weight")[1] == "32 x 32, all 0\n"
-    lines = run(capsys, "show", "mlp-biases", "--tensor", "h.0.mlp.c_fc.bias")[1]
+    assert "'BJC' -> 'BJCBJCBJCBJ', length" in run(capsys, "--show", "copy-3")[1]
+    assert json.loads(run(capsys, "--show", "clock", "--json")[1])["probe"] == "clock"
+    assert run(capsys, "--show", "clock", "--tensor", "h.0.attn.c_proj.weight")[1] == "32 x 32, all 0\n"
+    lines = run(capsys, "--show", "mlp-biases", "--tensor", "h.0.mlp.c_fc.bias")[1]
     assert lines == "128; columns 0 to 0:\n8\n"
     pytest.importorskip("matplotlib")
-    assert run(capsys, "show", "copy-3", "--plot", str(tmp_path / "copy.png"))[0] == 0
+    assert run(capsys, "--show", "copy-3", "--plot", str(tmp_path / "copy.png"))[0] == 0
     assert (tmp_path / "copy.png").stat().st_size > 1000
 
 
 def test_errors(capsys):
     """A name that is not there is said, with the nearest."""
-    assert run(capsys, "show", "copy3")[2] == "refgen: error: probe 'copy3': does not exist. Did you mean copy-3?\n"
-    assert "is not in clock. It has wte.weight" in run(capsys, "show", "clock", "--tensor", "h.9")[2]
-    with pytest.raises(ValueError, match="See refgen probes list"):
+    assert run(capsys, "--show", "copy3")[2] == "refgen: error: probe 'copy3': does not exist. Did you mean copy-3?\n"
+    assert "is not in clock. It has wte.weight" in run(capsys, "--show", "clock", "--tensor", "h.9")[2]
+    with pytest.raises(ValueError, match="See refgen export probes --list"):
         find("zzzz")

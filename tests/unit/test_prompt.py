@@ -74,7 +74,7 @@ def test_left_padding_is_inferred():
 @pytest.mark.parametrize("ids", [[[7, 2, 0, 2]], [[7, 2, 0]], [[0, 0]]])
 def test_a_pad_id_inside_the_text_is_an_error(ids):
     """PAD-02: transformers masks a legitimate token there without a word."""
-    with pytest.raises(InputError, match=r"hold pad_token_id=0 inside or behind the text.*PAD-02.*all ones"):
+    with pytest.raises(InputError, match=r"hold pad_token_id=0 inside or after the text.*PAD-02.*all ones"):
         read_prompt(ids, None, config(pad_token_id=0))
 
 

@@ -336,7 +336,7 @@ def test_float64_weights():
     wide = assemble(SMALL, {n: t.astype(np.float64) for n, t in random_tensors(SMALL, 0, "float32").items()})
     ids = np.array([1, 2, 3])
     assert (prove(wide, ids).mid == prove(model.gpt2, ids).mid).all()
-    with pytest.raises(OracleError, match="float64 weights: are proved with only if float32 holds them"):
+    with pytest.raises(OracleError, match="float64 weights: can be proved only if float32 holds them"):
         prove(random_model(SMALL, 0).gpt2, ids)
 
 

@@ -136,13 +136,13 @@ def test_broken_records_are_refused_in_full(path, run, data):
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda lines: [], "FILE: is not a record of refgen check: it has no header."),
-    (lambda lines: lines[:-1], "FILE: has no footer. The run did not end, so it says nothing."),
+    (lambda lines: lines[:-1], "FILE: has no footer. The run did not end, so there is no verdict."),
     (lambda lines: [lines[0].replace('"format": 2', '"format": 9'), *lines[1:]], "FILE: format 9: is not known, must be 2."),
     (lambda lines: [lines[0], lines[-1]], "FILE: has other results than its footer counts. It was cut or changed."),
     (lambda lines: [lines[0], lines[1].replace("FAIL", "PASS"), lines[2]],
      "FILE: has other results than its footer counts. It was cut or changed."),
     (lambda lines: [lines[0], lines[1].replace("FAIL", "GOOD"), lines[2]],
-     """FILE: is no record of refgen check: ValueError("'GOOD' is not a valid Verdict")."""),
+     """FILE: is not a record of refgen check: ValueError("'GOOD' is not a valid Verdict")."""),
     (lambda lines: [lines[0], "FAIL", lines[2]], "FILE, line 2: is not JSON."),
     (lambda lines: [lines[0], "[]", lines[2]], "FILE, line 2: must be an object."),
 ])  # fmt: skip

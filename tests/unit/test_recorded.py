@@ -136,21 +136,21 @@ def test_a_subject_with_one_model_has_no_name_for_it(path):
 @pytest.mark.parametrize(("lines", "message"), [
     ([], "FILE: is not a recording of refgen check: it has no header."),
     (['{"kind": "header", "format": 7}'], "FILE: format 7: is not known, must be 2."),
-    (['{"kind": "header", "format": 2}', '{"kind": "footer", "exchanges": 0}'], "FILE: is no recording of refgen check: KeyError('subject')."),
+    (['{"kind": "header", "format": 2}', '{"kind": "footer", "exchanges": 0}'], "FILE: is not a recording of refgen check: KeyError('subject')."),
     (["HEADER", '{"op": "encode"', "FOOTER"], "FILE, line 2: is not JSON."),
     (["HEADER", '{"kind": "exchange", "op": "encode", "model": "m", "request": {}, "error": "KeyError", "message": ""}', "FOOTER"],
-     "FILE: is no recording of refgen check: KeyError('KeyError')."),
+     "FILE: is not a recording of refgen check: KeyError('KeyError')."),
     (["HEADER", '{"kind": "exchange", "op": "encode", "model": "m", "request": {}, "answer": {"dtype": "<f8", "shape": [2], "b64": "AAAA"}}',
       "FOOTER"],
-     "FILE: is no recording of refgen check: ValueError('buffer size must be a multiple of element size')."),
+     "FILE: is not a recording of refgen check: ValueError('buffer size must be a multiple of element size')."),
     (["HEADER", f'{{"kind": "exchange", "op": "encode", "answer": {"[" * 900}{"]" * 900}}}', "FOOTER"],
-     "FILE: is no recording of refgen check: RecursionError('maximum recursion depth exceeded')."),
+     "FILE: is not a recording of refgen check: RecursionError('maximum recursion depth exceeded')."),
     (["HEADER", '{"kind": "exchange"}', '{"kind": "exchange"}', "FOOTER"],
      "FILE: has 2 lines between header and footer, which names 1. It was cut or changed."),
     (["HEADER", "FOOTER", "FOOTER"], "FILE: has 1 line between header and footer, which names 1. It was cut or changed."),
-    (["HEADER", "FOOTER", '{"kind": "exchange"}'], "FILE: is cut off after 2 exchanges. The run did not end, so it says nothing of the subject."),
-    (["HEADER"], "FILE: is cut off after 0 exchanges. The run did not end, so it says nothing of the subject."),
-    (["HEADER", '{"kind": "exch'], "FILE, line 2: is cut off. The run did not end, so it says nothing of the subject."),
+    (["HEADER", "FOOTER", '{"kind": "exchange"}'], "FILE: is cut off after 2 exchanges. The run did not end, so there is no verdict on the subject."),
+    (["HEADER"], "FILE: is cut off after 0 exchanges. The run did not end, so there is no verdict on the subject."),
+    (["HEADER", '{"kind": "exch'], "FILE, line 2: is cut off. The run did not end, so there is no verdict on the subject."),
 ])  # fmt: skip
 def test_what_is_no_recording(tmp_path, lines, message):
     """Each refusal says which file and what is wrong."""
@@ -182,19 +182,19 @@ def results(run):
 
 @pytest.mark.parametrize(("factory", "code"), [(ReferenceSubject, 0), (Shifted, 1)])
 def test_replay_judges_the_same(tmp_path, capsys, factory, code):
-    """`refgen replay` comes to the verdicts of the run that was recorded, with its exit code, seed and choice of checks."""
+    """`refgen check` comes to the verdicts of the run that was recorded, with its exit code, seed and choice of checks."""
     traffic, record = tmp_path / "traffic.jsonl", tmp_path / "again.jsonl"
     about = describe(factory, find_model("shakespeare"))
     subject = Recorded(PythonSubject(factory, about), traffic, seed=3, only=("tokenizer",))
     first = runner.check(subject, only=("tokenizer",), seed=3)
     subject.close()
-    assert main(["replay", str(traffic), "--record", str(record)]) == first.overall.code == code
+    assert main(["check", str(traffic), "--record", str(record)]) == first.overall.code == code
     out, err = capsys.readouterr()
     assert (first.overall.sentences[0] in out, err) == (True, "")
     again = read_jsonl(record)
     assert results(again) == results(first)
     assert (again.seed, again.only, again.about) == (3, ("tokenizer",), first.about)
-    assert main(["replay", str(traffic), "--json"]) == code
+    assert main(["check", str(traffic), "--json"]) == code
     assert len(capsys.readouterr().out.splitlines()) == len(first.results) + 2
     for repeat in [line.removeprefix("  $ refgen ") for line in out.splitlines() if line.startswith("  $ ")][:1]:
         assert main(shlex.split(repeat)) == code
@@ -211,14 +211,14 @@ def test_a_recording_that_was_cut_off(tmp_path, capsys):
     whole = traffic.read_bytes()
     for size in (len(whole), len(whole) - 1, len(whole) - 30, whole.rindex(b"\n", 0, -1) + 1, whole.index(b"\n") + 1):
         traffic.write_bytes(whole[:size])
-        assert main(["replay", str(traffic), "--only", "tokenizer"]) == 3, size
+        assert main(["check", str(traffic), "--only", "tokenizer"]) == 3, size
         out, err = capsys.readouterr()
         assert (out, err.count("\n"), "is cut off" in err) == ("", 1, True)
     traffic.write_bytes(whole + b'{"kind": "footer", "exchanges": %d}\n' % (whole.count(b"\n") - 1))
-    assert main(["replay", str(traffic), "--only", "tokenizer"]) == 0
+    assert main(["check", str(traffic), "--only", "tokenizer"]) == 0
     lines = (whole + b'{"kind": "footer", "exchanges": %d}\n' % (whole.count(b"\n") - 1)).splitlines(keepends=True)
     traffic.write_bytes(b"".join(lines[:9] + lines[10:]))
-    assert main(["replay", str(traffic), "--only", "tokenizer"]) == 2
+    assert main(["check", str(traffic), "--only", "tokenizer"]) == 2
     assert "It was cut or changed" in capsys.readouterr().err
 
 
@@ -226,9 +226,9 @@ def test_replay_asks_for_the_model(tmp_path, capsys):
     """A subject with a model of its own was asked about one that the recording does not hold."""
     path = tmp_path / "traffic.jsonl"
     Recorded(Scripted(About("server", can=frozenset(), loads=False), ()), path).close()
-    assert main(["replay", str(path)]) == 2
-    assert capsys.readouterr().err == "refgen: error: --model: is missing. server had a model of its own: which?\n"
-    assert main(["replay", str(path), "--model", "shakespeare"]) == 3
+    assert main(["check", str(path)]) == 2
+    assert capsys.readouterr().err == "refgen: error: --model: missing. server had its own model. Name it.\n"
+    assert main(["check", str(path), "--model", "shakespeare"]) == 3
     assert "Not claimed: tokenizer, network" in capsys.readouterr().out
 
 
@@ -236,8 +236,8 @@ def test_reports_that_cannot_be_written(tmp_path, capsys):
     """They are refused before anything is asked."""
     path = tmp_path / "traffic.jsonl"
     Recorded(Scripted(About("mine"), ()), path).close()
-    assert main(["replay", str(path), "--junit", str(tmp_path / "no" / "where.xml")]) == 2
-    assert "lies in no folder that exists" in capsys.readouterr().err
+    assert main(["check", str(path), "--junit", str(tmp_path / "no" / "where.xml")]) == 2
+    assert "no does not exist" in capsys.readouterr().err
 
 
 def test_all_reports_at_once(tmp_path, capsys):
@@ -245,6 +245,6 @@ def test_all_reports_at_once(tmp_path, capsys):
     path = tmp_path / "traffic.jsonl"
     Recorded(Scripted(About("mine", can=frozenset()), ()), path).close()
     names = ("record", "html", "junit", "badge")
-    assert main(["replay", str(path), *(each for name in names for each in (f"--{name}", str(tmp_path / name)))]) == 3
+    assert main(["check", str(path), *(each for name in names for each in (f"--{name}", str(tmp_path / name)))]) == 3
     assert all((tmp_path / name).stat().st_size for name in names)
     assert capsys.readouterr().out.startswith("mine in float32")

@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from refgen.cli import main
 from refgen.conformance import check as check_subject
@@ -75,7 +76,7 @@ Not claimed: processors, refusals.
 Not asked: cache, batch, padding, configurations, beams, serving.
 
 claim      PASS  TIE  FAIL  TIMEOUT  SKIP  INCONCLUSIVE       verdict
-smoke         1                                                        the adapter answers sanely
+smoke         1                                                        the adapter gives sane answers
 tokenizer                         1                             wrong  text to ids and back
 network       1          2                                      wrong  the GPT-2 that OpenAI released, of any size: logits, and text that shows them
 greedy             1                                            right  the best token at every step
@@ -89,7 +90,7 @@ TIMEOUT tokenizer.hang
 
 FAIL forward.b
   logits off: 61 times what rounding explains
-  FWD-16 GELU: GPT-2's is the tanh form, `0.5 x (1 + tanh(sqrt(2/π) (x + 0.044715 x³)))`.
+  FWD-16 GELU: GPT-2 uses the tanh form, `0.5 x (1 + tanh(sqrt(2/π) (x + 0.044715 x³)))`.
   also about FWD-04 Logits
   looks like gelu-erf: The activation is the exact GELU, by the error function.
   why it matters: every logit
@@ -137,6 +138,14 @@ def test_nothing_is_written_to_the_terminal_but_text(run):
     assert all(line.isprintable() for line in terminal.lines(run))
 
 
+@given(runs(), st.integers(20, 120))
+def test_a_report_fits_the_terminal(run, width):
+    """Of any run: only a command, and the id of a check, may be longer than a line."""
+    verdicts = tuple(map(str, Verdict))
+    lines = [line for line in terminal.lines(run, width=width) if not line.startswith(("  $ ", *verdicts))]
+    assert all(len(line) <= width for line in lines)
+
+
 # --- JUnit ------------------------------------------------------------------------------------------------
 
 
@@ -159,7 +168,8 @@ def test_junit_counts_agree(path, run):
     made = [
         each.verdict for each in run.results if each.claim == "smoke" or run.claims[each.claim].verdict != "not claimed"
     ]
-    unshown = sum(each in (Verdict.SKIP, Verdict.INCONCLUSIVE) for each in made) + len(run.results) - len(made)
+    bad = sum(each.verdict.bad for each in run.results) - sum(each.bad for each in made)  # of claims that are not made
+    unshown = sum(each.verdict in (Verdict.SKIP, Verdict.INCONCLUSIVE) for each in run.results) + bad
     assert int(suites.get("failures")) == made.count(Verdict.FAIL)
     assert int(suites.get("errors")) == made.count(Verdict.CRASH) + made.count(Verdict.TIMEOUT)
     assert int(suites.get("skipped")) == unshown
@@ -389,7 +399,7 @@ def records(tmp_path):
 def test_matrix(records, capsys, tmp_path):
     """Subjects down, claims across, with the verdict; as a page too."""
     target = tmp_path / "matrix.html"
-    assert main(["matrix", *records, "--html", str(target)]) == 0
+    assert main(["report", *records, "--html", str(target)]) == 0
     assert capsys.readouterr() == (MATRIX, "")
     found = parsed(target)
     assert "FWD-16 GELU" in found.text
@@ -398,17 +408,37 @@ def test_matrix(records, capsys, tmp_path):
 
 def test_matrix_as_json(records, capsys):
     """The same for programs."""
-    assert main(["matrix", *records, "--json"]) == 0
+    assert main(["report", *records, "--json"]) == 0
     bad, good = json.loads(capsys.readouterr().out)
     assert (bad["verdict"], bad["exit_code"], bad["suspects"][0]) == ("wrong", 1, "FWD-16")
     assert good["counts"] == GOOD.counts
     assert good["claims"] == {name: each.verdict for name, each in GOOD.claims.items()}
 
 
-def test_matrix_refuses_what_is_no_record(tmp_path, capsys):
+def test_one_record_again(records, capsys, tmp_path):
+    """One record is shown as its check showed it, in every form; the exit code is 0 whatever the verdict."""
+    files = [word for name in ("html", "junit", "badge") for word in (f"--{name}", str(tmp_path / name))]
+    assert main(["report", records[0], *files]) == 0
+    assert capsys.readouterr() == ("\n".join(terminal.lines(RUN)) + "\n", "")
+    page.write_html(RUN, tmp_path / "page")
+    assert (tmp_path / "html").read_text() == (tmp_path / "page").read_text()
+    assert (tmp_path / "junit").stat().st_size
+    assert (tmp_path / "badge").stat().st_size
+    assert main(["report", records[0], "--quiet"]) == 0
+    assert capsys.readouterr().out == RUN.overall.sentence + "\n"
+
+
+def test_several_records_are_a_table_only(records, capsys):
+    """What only one record has is refused for several."""
+    for flag in (["--quiet"], ["--junit", "x"], ["--badge", "x"]):
+        assert main(["report", *records, *flag]) == 2
+        assert capsys.readouterr().err == f"refgen: error: {flag[0]}: works with one record, and several are given.\n"
+
+
+def test_report_refuses_what_is_no_record(tmp_path, capsys):
     """One line on stderr."""
     (tmp_path / "x.jsonl").write_text("{}")
-    assert main(["matrix", str(tmp_path / "x.jsonl")]) == 1
+    assert main(["report", str(tmp_path / "x.jsonl")]) == 2
     assert capsys.readouterr().err.endswith("x.jsonl: is not a record of refgen check: it has no header.\n")
 
 
@@ -456,11 +486,11 @@ def test_every_report_of_a_real_run(tmp_path, monkeypatch, capsys, factory, code
     assert (suites.get("failures") == "0") == (code == 0)
     message = json.loads((tmp_path / "run.badge").read_text())["message"]
     assert message == ("float32: sampling wrong" if code else "float32: tokenizer, sampling right")
-    assert main(["replay", "run.traffic", "--record", "again.record"]) == code
+    assert main(["check", "run.traffic", "--record", "again.record"]) == code
     again = read_jsonl(tmp_path / "again.record")
     assert [(each.id, each.finding) for each in again.results] == [(each.id, each.finding) for each in run.results]
     assert again.declared == run.declared
-    assert main(["matrix", "run.record", "again.record", "--html", "matrix.html"]) == 0
+    assert main(["report", "run.record", "again.record", "--html", "matrix.html"]) == 0
     for repeat in [line.removeprefix("  $ refgen ") for line in out.splitlines() if line.startswith("  $ ")][:1]:
         assert "--claim sampling" in repeat
         assert main(shlex.split(repeat)) == 1

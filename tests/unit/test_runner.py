@@ -310,7 +310,7 @@ def test_a_fault_of_the_kit_has_a_code_of_its_own(broken_kit, capsys, tmp_path):
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert err.startswith("refgen: kit error: loop.breaks: KeyError at test_runner.py:")
-    assert main(["replay", str(traffic)]) == 3
+    assert main(["check", str(traffic)]) == 3
 
 
 def test_death_in_one_claim_leaves_the_others(monkeypatch):

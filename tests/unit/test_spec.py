@@ -149,8 +149,8 @@ def test_a_family(capsys):
     ("öäü", "öäü: is neither a rule nor a family of rules. `refgen spec` lists all rules."),
 ])  # fmt: skip
 def test_an_unknown_name(capsys, name, message):
-    """A name that is no rule's is one line on stderr with the nearest ones, and exit code 1."""
+    """A name that is no rule's is one line on stderr with the nearest ones, and exit code 2."""
     code, out, err = run(capsys, name)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert err.startswith("refgen: error: " + message)
     assert err.count("\n") == 1

@@ -173,5 +173,5 @@ def test_iterating_ends_when_generation_fails(shakespeare, settings):
 
 def test_iterating_can_run_out_of_time(tokenizer):
     """STREAM-05: waiting longer than the timeout is an error that says so."""
-    with pytest.raises(GenerationError, match=r"timeout=0\.01: no text came in so many seconds \[STREAM-05\]"):
+    with pytest.raises(GenerationError, match=r"timeout=0\.01: no text came within that many seconds \[STREAM-05\]"):
         list(TextIteratorStreamer(tokenizer, timeout=0.01))

@@ -65,7 +65,7 @@ def test_what_cannot_be_told_apart():
     a, b, c, d, e, f = FAULTS[:6]
     assert Suspects(((a, -3.0), (b, -5.0)), 3).named is a
     few = Suspects(((a, -3.0),), 2)
-    assert (few.named, few.sentence) == (None, "Too few tokens depart, 2, to tell which known fault it is.")
+    assert (few.named, few.sentence) == (None, "Too few tokens differ, 2, to tell which known fault it is.")
     near = Suspects(((a, -3.0), (b, -4.9)), 3)
     assert (near.named, near.sentence) == (None, f"It may be {a.name} or {b.name}: each explains every token.")
     many = Suspects(tuple((fault, -1.0) for fault in (a, b, c, d, e, f)), 3)

@@ -162,10 +162,10 @@ def run(capsys, *arguments):
 
 
 def test_the_command(capsys, shakespeare, tmp_path):
-    """`refgen trace` lists what it records and saves what it lists; --tokens goes on as `generate` does."""
+    """`refgen explain` lists what it records and saves what it lists; --max-new-tokens goes on as `generate` does."""
     model, tokenizer = shakespeare
     path = tmp_path / "t.safetensors"
-    code, out, err = run(capsys, "trace", "ROMEO:", "--tokens", "3", "--stages", "lm_head", "-o", str(path))
+    code, out, err = run(capsys, "explain", "ROMEO:", "--max-new-tokens", "3", "--stages", "lm_head", "-o", str(path))
     ids = model.generate([tokenizer.encode("ROMEO:")], max_new_tokens=3)
     loaded = trace.load(path, model.config)
     assert (code, err) == (0, "")
@@ -173,7 +173,7 @@ def test_the_command(capsys, shakespeare, tmp_path):
     assert loaded.prefill == ids.shape[1] - 3
     assert out.splitlines() == list(trace.listing(loaded))
     given = ",".join(map(str, ids[0]))
-    assert run(capsys, "trace", "--ids", given, "--dtype", "float64", "-o", str(path))[0] == 0
+    assert run(capsys, "explain", "--ids", given, "--dtype", "float64", "-fo", str(path))[0] == 0
     loaded = trace.load(path, model.config)
     assert loaded.dtype == "float64"
     assert tuple(loaded.stages) == trace.stage_names(model.config)
@@ -184,12 +184,12 @@ def test_the_command(capsys, shakespeare, tmp_path):
     (["A", "--ids", "3"], "PROMPT and --ids: give one of them"),
     (["--ids", "a"], "--ids a: must be whole numbers"),
     (["A", "--stages", "nope"], "stage 'nope': matches no stage"),
-    (["A", "-o", "nowhere/t.safetensors"], "nowhere/t.safetensors: lies in no folder that exists"),
+    (["A", "-o", "nowhere/t.safetensors"], "--output nowhere/t.safetensors: folder nowhere does not exist"),
 ])  # fmt: skip
 def test_the_command_refuses(capsys, arguments, message):
-    """What is wrong is one line on stderr, exit code 1."""
-    code, out, err = run(capsys, "trace", *arguments)
-    assert (code, out) == (1, "")
+    """What is wrong is one line on stderr, exit code 2."""
+    code, out, err = run(capsys, "explain", *arguments)
+    assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
 

@@ -127,7 +127,7 @@ def test_coins_are_fair():
     ([1], r"must be \{name: value\} \[WMARK-01\]"),
     ({"greenlist_ratio": 1.0}, r"holds greenlist_ratio=1\.0, which must be a number above 0, below 1"),
     ({"seeding_scheme": "x"}, r"holds seeding_scheme='x', which must be one of lefthash, selfhash"),
-    ({"biass": 1.0}, r"holds 'biass', which is none of greenlist_ratio, bias"),
+    ({"biass": 1.0}, r"holds 'biass', which is not one of greenlist_ratio, bias"),
     ({"keys": [1]}, r"must hold ngram_len"),
     ({"keys": [1], "ngram_len": 1}, r"holds ngram_len=1, which must be a whole number of at least 2"),
     ({"keys": [1], "ngram_len": 2, "debug_mode": True}, r"holds 'debug_mode'"),

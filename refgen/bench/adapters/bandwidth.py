@@ -22,7 +22,7 @@ def version() -> str:
 
 
 class Model:
-    """Every thread takes the dot product of an array of its own with itself: one read of every number."""
+    """Every thread multiplies its own array with itself as a dot product, which reads every number once."""
 
     def __init__(self, path: Path, threads: int, **arguments: Any) -> None:  # noqa: ARG002
         self._arrays = [np.full(SIZE // 4, 1.0, dtype=np.float32) for _ in range(threads)]

@@ -35,7 +35,7 @@ class Model:
         self._server: Any = None
 
     def _serve(self, rows: int, positions: int) -> None:
-        """A server with a slot for every row; a new one, the first time that so many come."""
+        """A server with a slot for every row. A larger batch than before starts a new server."""
         if rows <= self._room[0] and positions <= self._room[1]:
             return
         self._room = rows, max(positions, 256)

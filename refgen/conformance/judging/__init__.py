@@ -1,1 +1,3 @@
-"""Judging: answers to verdicts. lab.py has what a check may use; the other files compare, weigh evidence and sum up."""
+"""Judging turns answers into verdicts. lab.py holds everything a check may use. The other files compare, weigh evidence
+and sum up.
+"""

@@ -1,8 +1,8 @@
 """Choices: what a subject declares where implementations differ, and the right answer of one that has declared it.
 
-The table of names and options is SPEC.md's *Stacks*, read by spec.py. What an option changes is in planted/options.py: refgen
-with that option gives the right answer. So a subject is held to what it declares, and a wrong answer that would be right
-under some option says which.
+The table of names and options is SPEC.md's *Stacks*, read by spec.py. planted/options.py defines the effect of an
+option: refgen with that option gives the right answer. So a subject is judged by the options it declares. If a wrong
+answer would be right under another option, the message names that option.
 """
 
 import difflib
@@ -49,13 +49,13 @@ def taken(choices: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def advice(options: Iterable[str], after: str = "") -> str:
-    """What to do if an answer was meant so, to be put after a message; empty without options."""
+    """The remedy if an answer was intended, to be added to a message. Empty without options."""
     found = list(options)[:2]
     if not found:
         return ""
     flags = " or ".join(f"--choice {option}" for option in found)
-    start = " It" if after.endswith((".", ".)")) else "; it"
-    return f"{start} is {' or '.join(found)}: if that is meant, declare it with {flags}"
+    start = " This" if after.endswith((".", ".)")) else "; this"
+    return f"{start} is the option {' or '.join(found)}. If you intend it, declare it with {flags}"
 
 
 # --- Right answers ------------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def advice(options: Iterable[str], after: str = "") -> str:
 
 @dataclass(frozen=True)
 class Right:
-    """What must come back: an answer, or a refusal (None). `kind` is "exact", or that of an `AnyAnswerError`."""
+    """The expected answer, or None for a refusal. `kind` is "exact", or that of an `AnyAnswerError`."""
 
     answer: Mapping[str, Any] | None
     kind: str = "exact"
@@ -178,7 +178,7 @@ class Asked:
         ) from error
 
     def expected(self) -> tuple[Right, list[str]]:
-        """What is right under the declared options, and the options that matter here."""
+        """The right answer under the declared options, and the options that matter here."""
         declared = taken(self.lab.about.choices)
         own, base = self.own, [option for option in declared if option in self.stored]
         if self.stored:
@@ -233,7 +233,7 @@ class Asked:
         known, declared_options = spec.choices(), self.lab.about.choices
         own = [option for option in found if option.partition("=")[2] == known[option.partition("=")[0]].own]
         declares = (
-            f"; it is {own[0]}, declared is {declared_options[own[0].partition('=')[0]]}"
+            f"; this is {own[0]}, but the subject declares {declared_options[own[0].partition('=')[0]]}"
             if own
             else advice(found, finding.message)
         )

@@ -1,6 +1,7 @@
-"""Claims: what a subject says it can do. Each check belongs to one claim, and each claim has a verdict of its own.
+"""Claims: the abilities that a subject claims. Each check belongs to one claim, and each claim has its own verdict.
 
-Nobody has to declare anything: who answers the questions of a claim makes it, who refuses them does not. A claim is
+Nothing has to be declared. A subject that answers the questions of a claim makes it; one that refuses them does not. A
+claim is
 
     right          nothing that was answered is wrong, and at least half of what was asked was shown to be right
     wrong          something that was answered is wrong
@@ -45,19 +46,19 @@ CLAIMS: Mapping[str, Claim] = MappingProxyType(
     {
         each.name: each
         for each in (
-            Claim(SMOKE, "The adapter", "the adapter answers sanely; what fails here is the adapter, not the model"),
+            Claim(SMOKE, "The adapter", "the adapter gives sane answers; a failure here is the adapter's, not the model's"),
             Claim("tokenizer", "The tokenizer", "text to ids and back"),
             Claim("network", "The network", "the GPT-2 that OpenAI released, of any size: logits, and text that shows them"),
             Claim("greedy", "Greedy text", "the best token at every step", ("network",)),
-            Claim("cache", "The cache", "text and logits do not depend on what was computed before", ("network",)),
+            Claim("cache", "The cache", "text and logits do not depend on earlier computations", ("network",)),
             Claim("batch", "Batches", "a row does not depend on its neighbours", ("network",), is_plural=True),
-            Claim("padding", "Padding", "a prompt padded on the left has the answer it has alone", ("network", "batch")),
+            Claim("padding", "Padding", "a prompt padded on the left has the same answer as alone", ("network", "batch")),
             Claim("ending", "Endings", "end tokens, limits, the end of the context, stop strings", ("network", "greedy"), is_plural=True),
             Claim("configurations", "Other configurations", "other activations, switches and untied heads", ("network",), is_plural=True),
-            Claim("processors", "Processors", "penalties, bans, biases, and what all settings make of logits", ("network",), is_plural=True),
+            Claim("processors", "Processors", "penalties, bans, biases, and the effect of all settings on logits", ("network",), is_plural=True),
             Claim("sampling", "Sampling", "the law of sampled tokens, and seeds", ("network",)),
             Claim("beams", "Beam search", "the best of several continuations", ("network",)),
-            Claim("serving", "What the server says beside the text", "usage, finish reasons, streams, logprobs", ("network",)),
+            Claim("serving", "What the server returns besides the text", "usage, finish reasons, streams, logprobs", ("network",)),
             Claim("refusals", "Refusing wrong requests", "wrong ids and settings are errors, not answers", only_declared=True),
         )
     }

@@ -1,7 +1,8 @@
-"""What the answer of a server must say of a text, as functions of plain data. Rules SERVE-01 to SERVE-09 of SPEC.md.
+"""Checks of a server's answer, as functions of plain data. Rules SERVE-01 to SERVE-09 of SPEC.md.
 
-A server says more than a model: counts, why it stopped, a text without end tokens and stop strings, pieces of it as they come, and
-logprobs beside. Each function here gives what is right, or the first thing that is wrong as a sentence, "" if nothing is.
+A server returns more than a model: counts, the reason it stopped, and a text without end tokens and stop strings. It
+also streams pieces of that text, and sends logprobs with it. Each function here returns the right value, or the first
+fault as a sentence, "" if there is no fault.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,7 +50,7 @@ def releasable(text: str, stop_strings: Sequence[str]) -> int:
 
 
 def wrong_in_stream(deltas: Sequence[str], text: str) -> tuple[str, str]:
-    """SERVE-04, STREAM-03. What is wrong with the pieces of `text`, and the rule."""
+    """SERVE-04, STREAM-03. The first fault in the pieces of `text`, and the rule."""
     said = ""
     for number, delta in enumerate(deltas):
         before, said = said, said + delta
@@ -58,7 +59,7 @@ def wrong_in_stream(deltas: Sequence[str], text: str) -> tuple[str, str]:
         if "\ufffd" in delta and "\ufffd" not in text[len(before) : len(said)]:
             return f"piece {number} is {delta!r}, half a character", "STREAM-03"
         if said.startswith(text):
-            return f"piece {number} goes on with {said[len(text) :]!r} behind the end of the text", "SERVE-04"
+            return f"piece {number} goes on with {said[len(text) :]!r} after the end of the text", "SERVE-04"
         return f"piece {number} is {delta!r}, where the text goes on with {text[len(before) :][:20]!r}", "SERVE-04"
     if len(said) < len(text):
         rest = text[len(said) :]
@@ -67,7 +68,7 @@ def wrong_in_stream(deltas: Sequence[str], text: str) -> tuple[str, str]:
 
 
 def wrong_in_logprobs(choice: Mapping[str, Any], greedy: bool = False) -> tuple[str, str]:
-    """SERVE-05. What is wrong with the lists beside a text, whatever the numbers should be, and the rule.
+    """SERVE-05. The first fault in the lists beside a text, whatever the numbers should be, and the rule.
 
     The tokens, joined, begin with the text, of which a stop string may have cut some; of a greedy text each is the best.
     """
@@ -94,7 +95,7 @@ def wrong_in_logprobs(choice: Mapping[str, Any], greedy: bool = False) -> tuple[
 
 
 def wrong_in_tokens(tokenizer: Tokenizer, ids: Sequence[int] | None, text: str) -> str:
-    """SERVE-05. What is wrong with the ids beside a text."""
+    """SERVE-05. The first fault in the ids beside a text."""
     if ids is None:
         return ""
     try:
@@ -107,7 +108,7 @@ def wrong_in_tokens(tokenizer: Tokenizer, ids: Sequence[int] | None, text: str) 
 
 
 def wrong_in_echo(choice: Mapping[str, Any], prompt_text: str, prompt_count: int) -> tuple[str, str]:
-    """SERVE-06. What is wrong with an echoed prompt and the logprobs of it."""
+    """SERVE-06. The first fault in an echoed prompt and its logprobs."""
     if not choice["text"].startswith(prompt_text):
         return f"the text begins with {choice['text'][:40]!r}, not with the prompt", "SERVE-06"
     numbers = choice.get("logprobs")
@@ -118,12 +119,12 @@ def wrong_in_echo(choice: Mapping[str, Any], prompt_text: str, prompt_count: int
     if numbers[0] is not None:
         return f"the first token has logprob {numbers[0]}, and nothing stands before it", "SERVE-06"
     if any(number is None or not number <= 0 for number in numbers[1:]):
-        return "a logprob behind the first is null or positive", "SERVE-06"
+        return "a logprob after the first is null or positive", "SERVE-06"
     return "", ""
 
 
 def wrong_in_choices(choices: Sequence[Mapping[str, Any]], n: int) -> str:
-    """SERVE-07. What is wrong with the number of choices and their indices."""
+    """SERVE-07. The first fault in the number of choices and their indices."""
     indices = [choice["index"] for choice in choices]
     return (
         "" if sorted(indices, key=str) == list(range(n)) else f"choices with indices {indices}, expected 0 to {n - 1}"

@@ -1,18 +1,19 @@
 """Evidence against a sampler: a bet on every token, at odds that are fair if the sampler is right.
 
-Somebody begins with 1 and bets it on each token before it is drawn: a part by the law of every known fault, a part by what the
-tokens so far have taught. A token x multiplies what is staked by law q by q(x) / p(x), p being the right law, so that on
-average nothing is won from a right sampler, and the chance that the money E ever reaches 1 / alpha is at most alpha
-(Ville 1939). It may be looked at after every token, stopped at any time and taken up again; a fixed number of draws and its
-table of critical values are not needed. A token that the right law cannot give ends the matter at once.
+Imagine a gambler who starts with 1 and bets, token by token, that the sampler is wrong. Part of the money follows the
+law of each known fault, and part follows what the tokens so far have shown. Let p be the right law. A token x
+multiplies the money staked on a law q by q(x) / p(x). So against a right sampler the bet cannot win on average. The
+chance that the money E ever reaches 1 / alpha is at most alpha (Ville 1939). The bet may be read after every token,
+stopped at any time and continued later. It needs no fixed number of draws and no table of critical values. A token that
+the right law cannot give decides at once.
 
     E = 1/2 mean over faults m of  prod q_m(x) / p(x)   +   1/2 mean over learners of  prod l(x) / p(x)
 
-A learner knows no fault. It divides the tokens into cells, and stakes on a cell as Krichevsky and Trofimov (1981) estimate a
-frequency, with half a token more than it has seen and half a token more than it expected.
+A learner knows no fault. It divides the tokens into cells, and bets on each cell by the estimate of Krichevsky and
+Trofimov (1981). That estimate adds half a token to the count seen and half a token to the count expected.
 
-The money grows under fault m by the divergence of q_m from p a token, so the draws that are needed to see a fault are known
-before, and how sure it was to be seen is known after. That is the power a PASS has.
+Under fault m the money grows by the divergence of q_m from p, for each token. So the number of draws needed to see a
+fault is known in advance, and the chance that it was seen is known afterwards. That chance is the power of a PASS.
 
 Shafer and Vovk, Game-Theoretic Foundations for Probability and Finance (2019); Ramdas, Grünwald, Vovk and Shafer,
 Game-theoretic statistics and safe anytime-valid inference (Statistical Science 38, 2023).
@@ -134,14 +135,14 @@ def by_rank(tokens: ndarray, expected: ndarray) -> Learner:
 
 
 def by_copy(tokens: ndarray, expected: ndarray, copied: ndarray) -> Learner:
-    """How often a token is the one `copied` `[N]`, -1 where there is none."""
+    """How often a token is the one `copied` `[N]`, -1 if there is no such token."""
     chance = picked(expected, np.maximum(copied, 0))
     cells = np.where(copied >= 0, (tokens != copied).astype(int), -1)
     return [Cells(cells, np.stack([chance, 1 - chance], axis=1))]
 
 
 def by_follower(tokens: ndarray, expected: ndarray, before: ndarray, groups: int = 4) -> Learner:
-    """Which of a few groups of ids comes behind which, `before` `[N]` being the token before, or -1."""
+    """Which of a few groups of ids comes after which, `before` `[N]` being the token before, or -1."""
     group = np.arange(expected.shape[1]) * groups // expected.shape[1]
     chances = np.stack([expected[:, group == g].sum(axis=1) for g in range(groups)], axis=1)
     return [Cells(np.where((before >= 0) & (group[before] == g), group[tokens], -1), chances) for g in range(groups)]
@@ -164,7 +165,7 @@ def log_mean(logs: ndarray) -> ndarray:
 
 
 def threshold(faults: int, alpha: float) -> float:
-    """What the log bet on one fault must win for the whole to reach 1 / alpha, were all others lost."""
+    """The log gain that the bet on one fault needs for the whole to reach 1 / alpha, if all other bets are lost."""
     return math.log(2 * max(1, faults) / alpha)
 
 

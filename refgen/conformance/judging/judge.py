@@ -1,8 +1,8 @@
-"""Judging: an answer against what is right, and the reason in one line.
+"""Judging: compares an answer with the right one, and gives the reason in one line.
 
-Nothing here is a tolerance of taste. Ids and texts are equal or not. Logits may be off by what rounding explains (oracle/noise.py),
-and what they are off by is looked up among the known faults (oracle/diagnose.py). A greedy token other than the best is
-a tie only if rounding explains it behind the subject's own tokens (oracle/margins.py).
+No tolerance here is arbitrary. Ids and texts are equal or not. Logits may differ by as much as rounding explains
+(oracle/noise.py). A larger difference is compared with the known faults (oracle/diagnose.py). A greedy token other than
+the best is a tie only if rounding explains it after the subject's own tokens (oracle/margins.py).
 
 Axes    B rows, T positions, V tokens.
 """
@@ -95,7 +95,7 @@ def compared(
         return Finding(Verdict.FAIL, message, {"row": row, "position": position})
     if not (largest := float(np.abs(error).max(initial=0.0))) < HUGE:
         return Finding(
-            Verdict.FAIL, f"largest logit error {largest:.3g}, which is no rounding", {"largest_error": largest}
+            Verdict.FAIL, f"largest logit error {largest:.3g}, which is not rounding", {"largest_error": largest}
         )
     by_position = np.sqrt((ratio(error, scale[..., None]) ** 2).mean(axis=-1))
     overall, worst = math.sqrt(float((by_position[real] ** 2).mean())), float(by_position.max())
@@ -144,7 +144,7 @@ def looked_up(
         f"{diagnosis.sentence}"
     )
     if named is None and (coarser := rounded_like(lab, model, request, logits, facts["overall"])) is not None:
-        message += f" It is as large as rounding of {coarser}: the subject says {lab.about.dtype}."
+        message += f" It is as large as rounding of {coarser}: the subject declares {lab.about.dtype}."
         return Finding(Verdict.FAIL, message, facts | {"like": coarser}, ("FWD-21",))
     rules = () if named is None else named.rules
     return Finding(Verdict.FAIL, message, facts, rules, None if named is None else named.name)
@@ -184,7 +184,7 @@ def arrays_of(request: Mapping[str, Any]) -> tuple[ndarray, ndarray]:
 
 
 def noise_format(dtype: str) -> str:
-    """The format whose rounding a subject may show; one that computes in float64 is held to float32's."""
+    """The format whose rounding a subject may show. A subject in float64 is judged by float32's rounding."""
     return "float32" if dtype == "float64" else dtype
 
 
@@ -203,7 +203,7 @@ def judge_scores(observed: ndarray, expected: ndarray) -> Finding:
 
 
 def score_difference(mine: ndarray, right: ndarray) -> str | None:
-    """What is wrong with one row of scores `[V]`."""
+    """The first fault in one row of scores `[V]`."""
     if np.isnan(mine).any() or np.isposinf(mine).any():
         return "scores hold NaN or +inf"
     removed, must = np.isneginf(mine), np.isneginf(right)

@@ -1,7 +1,7 @@
 """The lab: what a check may use. The subject to ask, the reference to compare with, chance that can be repeated.
 
-The reference of a model is refgen's own: `exact` computes in float64 with weights rounded to what the subject stores them
-in, so that its logits are those a correct subject comes near (oracle/noise.py).
+The reference of a model is refgen's own. `exact` computes in float64, with weights rounded to the format in which the
+subject stores them. So a correct subject's logits are near these (oracle/noise.py).
 """
 
 import hashlib
@@ -96,7 +96,7 @@ class Reference:
 
     @property
     def noise_format(self) -> str:
-        """The format whose rounding the subject may show; one that computes in float64 is held to float32's."""
+        """The format whose rounding the subject may show. A subject in float64 is judged by float32's rounding."""
         return "float32" if self.dtype == "float64" else self.dtype
 
     @cached_property
@@ -126,7 +126,7 @@ class Reference:
         """LEN-04. Raises `GarbledError` for more new tokens than the context has room for: the last needs no position."""
         if len(prompt) + len(new_ids) > self.config.n_positions + 1:
             message = (
-                f"{len(new_ids)} new tokens behind {len(prompt)}; the model has {self.config.n_positions} positions"
+                f"{len(new_ids)} new tokens after {len(prompt)}; the model has {self.config.n_positions} positions"
             )
             raise GarbledError(message, ("LEN-04",))
 
@@ -135,7 +135,7 @@ class Reference:
         try:
             return self.tokenizer.encode(text)
         except TokenizerError as error:
-            raise GarbledError(f"the text {shown(text)} is none of this model's: {error}") from None
+            raise GarbledError(f"the text {shown(text)} is not a text of this model: {error}") from None
 
     def text_of(self, ids: Sequence[int]) -> str:
         """Ids of the subject's as a text, without special tokens. Raises `GarbledError` for tokens without one."""
@@ -197,12 +197,12 @@ class Lab:
 
     @property
     def one_model(self) -> bool:
-        """Whether the subject is examined on a model of its own: on a server's, or on the one that --model names."""
+        """Whether the subject is tested on its own model: a server's, or the one that --model names."""
         return not self.about.loads or len(self.models) == 1
 
     @property
     def about(self) -> About:
-        """What the subject says of itself."""
+        """What the subject declares of itself."""
         return self.subject.about
 
     def choice(self, name: str) -> str:
@@ -211,7 +211,9 @@ class Lab:
 
     @property
     def noise(self) -> str:
-        """The format whose rounding the subject's logits may show; one that computes in float64 is held to float32's."""
+        """The format whose rounding the subject's logits may show. A subject in float64 is judged by float32's
+        rounding.
+        """
         if self.about.choices.get("gelu") == "tanh_float16_table" and self.about.dtype in ("float64", "float32"):
             return "float16"
         return "float32" if self.about.dtype == "float64" else self.about.dtype
@@ -230,7 +232,7 @@ class Lab:
     def ask(self, op: str, model: str, **request: Any) -> dict[str, Any]:
         """The subject's answer, past the border; raises a `SubjectError`. Values must be what JSON can hold.
 
-        What the subject says that it does not take, or has refused in the simplest form there is, is not asked but skipped.
+        What the subject declares that it does not take, or has refused in the simplest form there is, is not asked but skipped.
         """
         request = self.meant(request)
         fitting = self._fitted(op, request)
@@ -271,9 +273,10 @@ class Lab:
                 yield what, error
 
     def _refusal(self, op: str, what: str) -> SubjectError | None:
-        """What the subject says to the simplest request with several rows or padding, if it does not answer it.
+        """What the subject declares to the simplest request with several rows or padding, if it does not answer it.
 
-        A death, a hang or an answer that is none says nothing yet: questions that have it are asked, and show that again.
+        A death, a hang or an invalid answer decides nothing yet: the questions with it are asked later, and show it
+        again.
         """
         simplest = SIMPLEST.get(op, {}).get(what)
         if simplest is None or not self.about.loads:
@@ -291,15 +294,19 @@ class Lab:
 
     @property
     def named_end(self) -> bool | None:
-        """Whether `generate` has an argument for end tokens, of a subject that says what it takes; None for one that takes anything.
+        """Whether `generate` has an argument for end tokens, for a subject that lists its arguments; None for one that
+        takes anything.
 
-        One that has it is told its end tokens where they matter. Of one that has not nobody knows whether its text ends at all.
+        A subject with this argument gets its end tokens where they matter. Without it, it is unknown whether the
+        subject's text ends at all.
         """
         taken = self.about.takes.get("generate")
         return None if taken is None else "eos_token_id" in taken
 
     def meant(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """A request in the subject's words: where a limit counts the prompt, as it declares, it is asked for so (LEN-01)."""
+        """A request in the subject's terms. If it declares that its limit counts the prompt, the limit does so
+        (LEN-01).
+        """
         if request.get("max_new_tokens") and self.about.choices.get("token_limit_counts") == "prompt_too":
             return {**request, "max_new_tokens": request["max_new_tokens"] + len(request["input_ids"][0])}
         return dict(request)

@@ -1,7 +1,7 @@
 """Where a wrong forward pass begins: the first stage that rounding does not explain, by the comparison that `refgen compare` makes.
 
-A subject that gives its stages is asked for them once for each known fault that findings name, and once for those that name none.
-For others there are the commands that make the same comparison by hand.
+A subject that provides its stages gives them once for each known fault that findings name, and once for findings that
+name no fault. For other subjects the report prints the commands that make the same comparison by hand.
 """
 
 import shlex
@@ -33,7 +33,9 @@ class Beginning:
 
 
 def located(lab: Lab, model: str, request: Mapping[str, Any], finding: Finding) -> Finding:
-    """A failed forward check that says where it begins, or which commands say it; one like an earlier one as it is."""
+    """A failed forward check, with the place where the error begins, or the commands that find it. A repeated failure
+    stays as it is.
+    """
     key = finding.fault or ""
     if not finding.verdict.bad or key in lab.located:
         return finding
@@ -59,7 +61,7 @@ def real_ids(request: Mapping[str, Any], row: int) -> list[int]:
 
 
 def left_over(request: Mapping[str, Any]) -> str:
-    """What may be wrong with an answer whose row is right by itself."""
+    """Possible causes of a wrong answer whose row is right by itself."""
     ways = {
         "padding": request.get("attention_mask"),
         "the cache": request.get("prefill"),
@@ -96,7 +98,18 @@ def commands(lab: Lab, model: str, ids: Sequence[int]) -> list[str]:
     elif model in BUILT_IN:
         folder = model
     else:
-        made.append(["refgen", "vectors", VECTORS, *([] if model in lab.models else ["--seed", str(lab.seed)])])
-    made.append(["refgen", "trace", "--ids", ",".join(map(str, ids)), "--model", folder, "--output", RIGHT])
+        made.append(
+            [
+                "refgen",
+                "export",
+                "vectors",
+                VECTORS,
+                "--force",
+                *([] if model in lab.models else ["--seed", str(lab.seed)]),
+            ]
+        )
+    made.append(
+        ["refgen", "explain", "--ids", ",".join(map(str, ids)), "--model", folder, "--output", RIGHT, "--force"]
+    )
     made.append(["refgen", "compare", MINE, "--model", folder, "--dtype", lab.reference(model).noise_format])
     return [shlex.join(each) for each in made]

@@ -7,7 +7,7 @@
     inconclusive     3  no claim is right, or one that was mostly answered, or declared, was not shown
     right            0  every claim that was made is right
 
-A kit that fails by itself exits with 4 (KitError), a wrong option or file with 2.
+`cli/exit_codes.py` has the codes of everything else.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -34,7 +34,6 @@ from refgen.conformance.subjects.protocol import About
 
 RIGHT, WRONG, BROKEN, INCONCLUSIVE = "right", "wrong", "adapter broken", "inconclusive"
 CODES = {RIGHT: 0, WRONG: 1, BROKEN: 2, INCONCLUSIVE: 3}
-KIT_FAILED = 4
 
 
 @dataclass(frozen=True)
@@ -106,8 +105,8 @@ def overall(run: Run) -> Overall:
         return Overall(
             BROKEN,
             (
-                f"The adapter does not work: {smoke[0].id}: {smoke[0].verdict}, {said}.",
-                "Nothing here is about the model yet.",
+                f"The adapter does not work: {smoke[0].id} is a {smoke[0].verdict} ({said}).",
+                "The model was not tested.",
             ),
         )
     claims = run.claims
@@ -128,7 +127,7 @@ def held_to(run: Run) -> frozenset[str]:
 
 
 def verdict_of(made: Sequence[ClaimVerdict], claims: Mapping[str, ClaimVerdict], declared: frozenset[str]) -> str:
-    """The verdict of a working adapter, held to the claims that are declared."""
+    """The verdict of a working adapter, including the claims that are declared."""
     if any(each.verdict == CLAIM_WRONG for each in made):
         return WRONG
     unclear = [each for each in made if each.verdict in (UNCLEAR, WAITING) and each.answered >= ENOUGH * each.asked]
@@ -139,12 +138,14 @@ def verdict_of(made: Sequence[ClaimVerdict], claims: Mapping[str, ClaimVerdict],
 
 
 def suspected(results: Sequence[Result], claims: Collection[str]) -> tuple[Suspect, ...]:
-    """Who is behind the failures of some claims; what went well counts against suspicion, whatever its claim."""
+    """The suspects for the failures of some claims. Checks that passed count against a suspect, whatever their
+    claim.
+    """
     return suspects([each for each in results if each.verdict.good or each.claim in claims])
 
 
 def sentence(each: ClaimVerdict, run: Run) -> str:
-    """What to say of a claim that was made."""
+    """The sentence about a claim that was made."""
     if each.verdict == CLAIM_RIGHT:
         return f"{each.claim.says('right')} ({each.count})."
     if each.verdict == WAITING:

@@ -75,12 +75,12 @@ def scores_of(chain: Chain, rows: Rows, logits: ndarray, by_text: bool) -> ndarr
 def law_of(chain: Chain, rows: Rows, by_text: bool, temperature: float = 1.0) -> Law:
     """The right law. Where logits may be off by `sigma`, a token near a cut may be in or out.
 
-    Shifts of the logits by REACH sigma find those: some tokens gain, the rest loses. What is ever kept loses, until nothing
-    new comes in, for behind a token that comes in may stand another; what is always kept loses, until nothing more falls
-    out; what is kept gains, and so the best token and the rest. A right sampler keeps what all of them keep and nothing that
-    none keeps, so a token has at most its weight by that of the tokens which are kept in any case. An error of a logit that
-    is normal, of mean 0, and not the bet's to know, raises the money by exp(sigma²) a token at most, so that is allowed for
-    too.
+    Shifts of the logits by REACH sigma find such tokens: some tokens gain, and the rest lose. First the tokens that are
+    ever kept lose, until no new token comes in, because one that comes in may bring in another. Then the tokens that
+    are always kept lose, until no more fall out. Then the kept tokens gain, then the best token, then the rest. A right
+    sampler keeps the tokens that all shifts keep, and none that every shift removes. So the chance of a token is at
+    most its weight over the weight of the tokens that are always kept. A normal error of a logit, with mean 0 and
+    independent of the bet, raises the money by at most exp(sigma²) a token. That is allowed for too.
     """
     scores = scores_of(chain, rows, rows.logits, by_text)
     kept = np.isfinite(scores)

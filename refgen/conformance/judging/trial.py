@@ -31,7 +31,7 @@ SHARED = ("one-number-for-all-steps", "one-number-for-all-rows", "seed-without-e
 
 @dataclass(frozen=True)
 class Terms:
-    """What a trial is told: the rules it is about, its tokens at most and at least, and its chance of a false alarm."""
+    """The plan of a trial: its rules, its highest and lowest number of tokens, and its chance of a false alarm."""
 
     rules: tuple[str, ...]
     draws: int
@@ -85,7 +85,7 @@ class Trial:
         ]
 
     def learners(self, law: Law, rows: Rows) -> list[Learner]:
-        """What else is learned."""
+        """The learners."""
         return [by_rank(rows.tokens, law.expected)]
 
     def needs(self) -> dict[str, float]:
@@ -105,20 +105,20 @@ class Trial:
         return {name: tokens for name, tokens in self.needs().items() if tokens <= self.terms.draws}
 
     def wanted(self) -> int:
-        """How many tokens are still to be asked for."""
+        """The number of tokens still to request."""
         enough = max(self.terms.least, math.ceil(max(self.aims().values(), default=0) * 1.05))
         if self.evidence is None or not self.evidence.count:
             return min(enough, self.terms.draws)
         return (self.terms.draws if self.evidence.seen_at else min(enough, self.terms.draws)) - self.evidence.count
 
     def over(self) -> bool:
-        """Whether more tokens would not change what is said: the fault has its name, or all faults would have been seen."""
+        """Whether more tokens would not change the verdict: the fault is named, or all faults would have been seen."""
         if self.evidence is not None and self.evidence.count and self.evidence.seen_at:
             return bool(self.evidence.suspects()) or self.evidence.count >= self.terms.draws
         return self.wanted() <= 0
 
     def finding(self) -> Finding:
-        """The verdict, in a line, and the figures behind it."""
+        """The verdict, in a line, and its figures."""
         evidence = self.evidence
         if evidence is None or not evidence.count:
             return Finding(Verdict.INCONCLUSIVE, "no token came")
@@ -146,7 +146,7 @@ class Trial:
         return Finding(Verdict.PASS, message, facts)
 
     def failure(self, evidence: Evidence, facts: dict[str, Any]) -> Finding:
-        """What was seen, and the fault it looks like."""
+        """The observation, and the fault it looks like."""
         known = {each.name: each for each in self.faults}
         alike = sorted(
             (known[name] for name in evidence.suspects()),
@@ -204,7 +204,7 @@ class CopyTrial(Trial):
         return [*super().suspicions(law, rows), *copiers]
 
     def learners(self, law: Law, rows: Rows) -> list[Learner]:
-        """How often tokens are equal, and which come behind which."""
+        """How often tokens are equal, and which tokens follow which."""
         places = self.copied(rows)
         self.last = rows.ids[:, rows.width :]
         followers = [by_follower(rows.tokens, law.expected, each) for each in places]

@@ -1,8 +1,9 @@
-"""Verdicts: what a check found, and what all checks together say of an implementation.
+"""Verdicts: the result of one check, and of all checks together.
 
 A check is one question to the subject, the implementation under test: a case with its stored answer, a law of sampling,
-a relation between two answers. All have a stable dotted id, the claim they belong to (claims.py), the rules of SPEC.md they are
-about and a sentence that says why they exist; `run(lab)` asks and answers with a Finding. A new kind of check is a class with these names, and nothing else changes.
+a relation between two answers. Each check has a stable dotted id, a claim (claims.py), the rules of SPEC.md it tests,
+and a sentence that explains why it exists. `run(lab)` asks the question and returns a Finding. A new kind of check is a
+class with these names, and nothing else changes.
 """
 
 import traceback
@@ -25,7 +26,7 @@ class Verdict(StrEnum):
     FAIL = "FAIL"
     CRASH = "CRASH"  # it died, or closed its end
     TIMEOUT = "TIMEOUT"
-    SKIP = "SKIP"  # the subject says that it cannot
+    SKIP = "SKIP"  # the subject declares that it cannot
     INCONCLUSIVE = "INCONCLUSIVE"  # nothing was shown either way; never a pass
 
     @property
@@ -129,7 +130,9 @@ class KitError(Exception):
 
 
 def together(findings: Iterable[Finding]) -> Finding:
-    """One of several: the first bad one, else the first tie, else the first; nothing found is INCONCLUSIVE."""
+    """One of several findings: the first bad one, else the first tie, else the first. Without findings the result is
+    INCONCLUSIVE.
+    """
     found = []
     for finding in findings:
         if finding.verdict.bad:

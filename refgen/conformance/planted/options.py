@@ -1,7 +1,7 @@
 """Options of SPEC.md's *Stacks*, each as what it changes about refgen: what a subject that declares them must answer.
 
-An option is data in CHANGES, by `name=option`: the request means something else, the answer is another, a step of the sampler's
-chain is done otherwise, or the network is. `Taken` is refgen with some of them. The kit asks it for the right answer to a question
+An option is data in CHANGES, by `name=option`: it changes the meaning of the request, the answer, a step of the
+sampler's chain, or the network. `Taken` is refgen with some of them. The kit asks it for the right answer to a question
 (judging/choices.py), and the tests of the kit use it as the subject that follows an option.
 
 An option after which there is no single right answer raises `AnyAnswerError`: the subject must answer, and that is all.
@@ -57,7 +57,9 @@ class AnyAnswerError(Exception):
 
 @dataclass(frozen=True)
 class Change:
-    """What an option changes; what is None stays. `settings`: without one of these in a request it changes nothing."""
+    """The changes that an option makes. A field that is None changes nothing. `settings`: without one of these in a
+    request it changes nothing.
+    """
 
     asked: Callable[[Request, "Taken"], Request] | None = None
     answered: Callable[[Rows, Request, "Taken"], Rows] | None = None
@@ -218,7 +220,7 @@ def forward_change(options: Iterable[str]) -> NetworkChange | None:
 
 
 def one_after_the_other(changes: Iterable[NetworkChange | None]) -> NetworkChange | None:
-    """Several changes as one; None if there is none."""
+    """Several changes as one, or None without changes."""
     found = [each for each in changes if each is not None]
 
     def change(p: Pass) -> Pass:
@@ -337,7 +339,7 @@ def pad_is_text(request: Request, subject: Taken) -> Request:
 
 
 def padded_right(request: Request, subject: Taken) -> Request:
-    """Padding behind the text: some tokens come."""
+    """Padding after the text: some tokens come."""
     mask = request.get("attention_mask")
     if mask is not None and any(row[-1] == 0 and any(row) for row in mask):
         raise AnyAnswerError
@@ -391,7 +393,7 @@ def clamped(request: Request, subject: Taken) -> Request:
 
 
 def odd_ends(request: Request, subject: Taken) -> Request:
-    """Negative ids are no ends, and what stands after the point is cut off."""
+    """Negative ids are ignored, and decimals are cut off."""
     ends = request.get("eos_token_id")
     several: list[Any] = ends if isinstance(ends, list) else [ends]
     if ends is None or not several:
@@ -565,7 +567,7 @@ def at_once(rows: Rows, request: Request, subject: Taken) -> Rows:
 
 
 def at_least_one(request: Request, subject: Taken) -> Request:
-    """Where nothing is asked for, one token is made; `none_given` drops it."""
+    """If no tokens are requested, one is made; `none_given` drops it."""
     return {**request, "max_new_tokens": 1} if request.get("max_new_tokens") == 0 else request
 
 
@@ -618,7 +620,7 @@ def runs_on(rows: Rows, request: Request, subject: Taken) -> Rows:
 
 
 def lost_bytes(rows: Rows, request: Request, subject: Taken) -> Rows:
-    """Tokens that are no whole character by themselves show nothing while streaming."""
+    """Tokens that are not a whole character by themselves show nothing while streaming."""
     for row in rows:
         if "chunks" in row:
             row["chunks"] = [text for token in row["new_ids"] if "\ufffd" not in (text := subject.decode([token]))]
@@ -626,7 +628,7 @@ def lost_bytes(rows: Rows, request: Request, subject: Taken) -> Rows:
 
 
 def fed_drafts(rows: Rows, request: Request, subject: Taken) -> Rows:
-    """A draft is fed behind the last position."""
+    """A draft is fed after the last position."""
     if "prompt_lookup_num_tokens" in request and any(row["finish"] == "context" for row in rows):
         raise refused("a draft at the end of the context")
     return rows

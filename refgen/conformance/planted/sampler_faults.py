@@ -1,9 +1,10 @@
-"""Known faults of samplers: what each real mistake makes of the law a token is drawn by. One list for verdicts and for tests.
+"""Known faults of samplers: how each real mistake changes the law that tokens are drawn by. Verdicts and tests share
+this list.
 
-A sampler is a chain of named processors, as refgen's own settings make it (PROC-01), and a fault is a function from the chain to
-the chain when the fault is there: a step left out, done otherwise, or in another place. So no processor is copied and a fault
-is a line or two. Where stacks differ on purpose the option is such a function too, and a fault that is somebody's option says which.
-Most were found in real implementations. Faults of the random numbers are at the end.
+A sampler is a chain of named processors, made by refgen's own settings (PROC-01). A fault is a function from that chain
+to the faulty chain: a step is missing, different, or in another place. So no processor is copied, and a fault takes a
+line or two. Where stacks differ on purpose, an option is such a function too. A fault that is somebody's option names
+it. Most were found in real implementations. Faults of the random numbers are at the end.
 
 Axes    B rows, S columns so far, V tokens, T steps.
 """
@@ -49,9 +50,10 @@ def run(chain: Chain, ids: ndarray, logits: ndarray) -> ndarray:
 
 @dataclass(frozen=True)
 class SamplerFault:
-    """`plant` puts it into a chain; `rules` are those of SPEC.md it breaks; without all of `settings` it changes nothing.
+    """`plant` puts it into a chain. `rules` are those of SPEC.md that it breaks. Without all of `settings` it changes
+    nothing.
 
-    `choice` is the option of SPEC.md's *Stacks* that the fault is, for whoever declares it: name=option.
+    `choice` is the option of SPEC.md's *Stacks* that makes the fault right, if a subject declares it: name=option.
     """
 
     name: str
@@ -76,7 +78,7 @@ def without(*names: str) -> Plant:
 
 
 def instead(name: str, function: Callable[..., ndarray], **fixed: Any) -> Plant:
-    """A step done otherwise, with the same keywords but for those that are `fixed`."""
+    """A changed step, with the same keywords except those that are `fixed`."""
 
     def plant(chain: Chain, settings: Settings) -> Chain:
         return [
@@ -172,7 +174,7 @@ def crossing_dropped(ids: ndarray, scores: ndarray, *, p: float, keep: int = 1) 
 
 
 def one_more(ids: ndarray, scores: ndarray, *, p: float, keep: int = 1) -> ndarray:
-    """The token behind the crossing one stays too."""
+    """The token after the crossing one stays too."""
     order, _ = mass_before(scores)
     return first_of(order, scores, np.isfinite(top_p(ids, scores, p=p, keep=keep)).sum(axis=1) + 1)
 
@@ -257,7 +259,7 @@ def best_only(ids: ndarray, scores: ndarray) -> ndarray:
 
 
 def all_alike(ids: ndarray, scores: ndarray) -> ndarray:
-    """What is left is equally likely."""
+    """The tokens that are left are equally likely."""
     return np.where(np.isneginf(scores), -np.inf, 0.0)
 
 
@@ -326,7 +328,7 @@ FAULTS = (
     SamplerFault("top-p-ignored", "top_p has no effect", ("TOPP-01",), without("top_p"), ("top_p",)),
     SamplerFault("top-p-crossing-dropped", "the token that crosses top_p is removed", ("TOPP-01",),
                  instead("top_p", crossing_dropped), ("top_p",), choice="top_p_boundary=exclude"),
-    SamplerFault("top-p-one-more", "the token behind the one that crosses top_p stays", ("TOPP-01",),
+    SamplerFault("top-p-one-more", "the token after the one that crosses top_p stays", ("TOPP-01",),
                  instead("top_p", one_more), ("top_p",)),
     SamplerFault("top-p-reached-is-not-enough", "mass that is exactly top_p asks for one token more", ("TOPP-01",),
                  instead("top_p", reached_is_not_enough), ("top_p",), choice="top_p_reached=one_more"),
@@ -334,7 +336,7 @@ FAULTS = (
                  instead("top_p", ties_stay), ("top_p",), choice="top_p_ties=all_stay"),
     SamplerFault("top-p-worst-first", "the mass is summed up from the least likely token", ("TOPP-01",),
                  instead("top_p", worst_first), ("top_p",)),
-    SamplerFault("top-p-not-scattered", "what to remove is found among sorted tokens and removed among unsorted ones",
+    SamplerFault("top-p-not-scattered", "the tokens to remove are found in sorted order and removed in unsorted order",
                  ("TOPP-01",), instead("top_p", not_scattered), ("top_p",)),
     SamplerFault("top-p-before-top-k", "top_p looks at the mass of all tokens, not of those that top_k left",
                  ("TOPP-05", "PROC-01"), ordered("top_p", "top_k"), ("top_k", "top_p"),
@@ -443,7 +445,7 @@ class NumbersFault:
 
 
 def independent(seed: int, request: int, B: int, T: int) -> ndarray:
-    """What is right: every token has a number of its own, and a seed always the same."""
+    """The right behaviour: every token has its own number, and a seed always gives the same numbers."""
     return np.random.default_rng(seed).random((B, T))
 
 

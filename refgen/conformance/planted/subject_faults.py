@@ -1,8 +1,8 @@
 """Planted faults: subjects with one real mistake each, which the kit must catch, and whose rule it must name.
 
-A fault makes a subject of a model folder: refgen's own with something changed. Those of forward passes are the ones that diagnosis
-knows (oracle/faults.py), planted in logits and in generation; those of samplers stand in sampler_faults.py; here are the
-others: what is asked is changed before refgen does it, or what is answered after. Most were found in real implementations.
+A fault turns a model folder into a subject: refgen's own with something changed. Faults of forward passes are those of
+oracle/faults.py, planted in logits and in generation. Faults of samplers are in sampler_faults.py. The others are here:
+they change the request before refgen answers it, or the answer afterwards. Most were found in real implementations.
 
 Axes    B rows, P prompt columns, S columns so far, V tokens.
 """
@@ -36,7 +36,9 @@ ARRAYS = {"input_ids", "attention_mask", "logits", "prompt_length", "stream"}  #
 
 @dataclass(frozen=True)
 class SubjectFault:
-    """`plant` is the factory of a subject that has it; `rules` are those of SPEC.md that it breaks; `family` the kind of program part it is in."""
+    """`plant` is the factory of a subject that has it, `rules` are those of SPEC.md that it breaks; `family` the kind
+    of program part it is in.
+    """
 
     name: str
     sentence: str
@@ -60,7 +62,7 @@ class Planted:
 
 
 def asking(change: Callable[[Request], Request], *ops: str) -> Factory:
-    """What is asked is changed; `ops` are generate and process if none are named."""
+    """The request is changed; `ops` are generate and process if none are named."""
 
     def plant(folder: Path) -> Planted:
         subject = ReferenceSubject(folder)
@@ -74,7 +76,7 @@ def asking(change: Callable[[Request], Request], *ops: str) -> Factory:
 
 
 def answering(change: Callable[[Rows, Request, ReferenceSubject], Rows]) -> Factory:
-    """What `generate` answers is changed."""
+    """What `generate` answers, changed."""
 
     def plant(folder: Path) -> Planted:
         subject = ReferenceSubject(folder)
@@ -136,7 +138,7 @@ class FaultyNetwork(ReferenceSubject):
         return self.change(Pass(self.model.gpt2, ids, mask, prefill=prefill)).run()
 
     def next_logits(self, P: int) -> NextLogits | None:
-        """The prompt at once, what comes behind it one by one."""
+        """The prompt in one pass, the tokens after it one by one."""
         return lambda ids, mask: self.change(Pass(self.model.gpt2, ids, mask, prefill=P)).run()[:, -1]
 
 
@@ -253,7 +255,7 @@ def stopped_by_prompt(rows: Rows, request: Request, subject: ReferenceSubject) -
 
 
 def past_context(rows: Rows, request: Request, subject: ReferenceSubject) -> Rows:
-    """Text goes on behind the context, at its last position."""
+    """Text continues after the context, at its last position."""
     limit = request.get("max_new_tokens", 0)
     filled = []
     for row in rows:
@@ -473,7 +475,7 @@ def loops() -> Iterator[tuple[str, str, tuple[str, ...], Factory]]:
         setting("stop_strings", lambda texts, r: texts[:1] if isinstance(texts, list) else texts),
     )
     yield "stop-in-prompt", "A stop string in the prompt ends the text.", ("SSTR-03",), answering(stopped_by_prompt)
-    yield "past-context", "Text goes on behind the context.", ("LEN-04",), answering(past_context)
+    yield "past-context", "Text continues after the context.", ("LEN-04",), answering(past_context)
     yield (
         "mask-ignored",
         "The attention mask is not looked at.",
@@ -512,7 +514,7 @@ def loops() -> Iterator[tuple[str, str, tuple[str, ...], Factory]]:
     )
     yield (
         "hidden-penalty",
-        "There is a repetition penalty of 1.1 that nobody asked for.",
+        "There is a repetition penalty of 1.1 that nobody requested.",
         ("PROC-05", "GREEDY-01", "REP-01"),
         asking(lambda r: {"repetition_penalty": 1.1, **r}),
     )
@@ -625,7 +627,7 @@ def tokenizers() -> Iterator[tuple[str, str, tuple[str, ...], Factory]]:
     yield "normal-form", "Text is normalised.", ("TOK-04",), text_of(lambda text: unicodedata.normalize("NFC", text))
     yield (
         "ascii-only",
-        "What is not ASCII becomes a question mark.",
+        "Characters outside ASCII become question marks.",
         ("TOK-04",),
         text_of(lambda text: text.encode("ascii", "replace").decode()),
     )
@@ -656,7 +658,7 @@ def tokenizers() -> Iterator[tuple[str, str, tuple[str, ...], Factory]]:
     )
     yield (
         "drops-invalid",
-        "Bytes that are no text are dropped.",
+        "Bytes that are not text are dropped.",
         ("TOK-13",),
         decoding(lambda s, ids, skip: s.decode(ids, skip).replace("\ufffd", "")),
     )

@@ -10,8 +10,8 @@ goes by the operation:
     generate  {rows: [{new_ids, finish, text?}]}
 
 With result `must_reject` there is nothing expected: the subject has to refuse. With `choice` there are several answers, by the
-names of the options of that choice in SPEC.md, its own first, null for a refusal. Whatever the result, a subject that declares an
-option is held to what refgen with that option answers (judging/choices.py).
+names of the options of that choice in SPEC.md, its own first, null for a refusal. Whatever the result, a subject that
+declares an option must give the answer of refgen with that option (judging/choices.py).
 """
 
 import hashlib
@@ -100,7 +100,7 @@ def as_dict(case: Case) -> dict[str, Any]:
 
 
 def write(path: Path, cases: Sequence[Case], tensors: Mapping[str, ndarray] | None = None) -> None:
-    """One case a line; tensors beside it, under the same name."""
+    """One case per line, with tensors in a file of the same name."""
     head: dict[str, Any] = {"schema": SCHEMA, "suite": path.stem}
     if tensors is not None:
         beside = path.with_suffix(".safetensors")
@@ -159,7 +159,7 @@ def claim_of(case: Case, config: GPT2Config) -> str:
 
 
 def ends_early(case: Case) -> bool:
-    """Whether a right answer ends otherwise than at the limit that is asked for."""
+    """Whether a right answer ends before the requested limit, or for another reason."""
     options = case.expected.values() if case.result == CHOICE else (case.expected,)
     return any(row.get("finish", "length") != "length" for right in options if right for row in right.get("rows", ()))
 
@@ -215,7 +215,8 @@ class CaseCheck:
         return Asked(lab, case.op, case.model, self.request(lab), own, judge, stored, case.rules).held()
 
     def request(self, lab: Lab) -> dict[str, Any]:
-        """What the subject is asked. If the answer meets the model's own end token, a subject with an argument for that is told it.
+        """The request to the subject. If the answer meets the model's own end token, a subject with an argument for
+        that gets it.
 
         Raises `SkippedError` for one without: nobody knows whether its text should end there.
         """
@@ -267,7 +268,7 @@ class RowCheck(CaseCheck):
 def checks(lab: Lab) -> list[CaseCheck]:
     """All cases that come with refgen, in the order of their files, and their rows; none for a server.
 
-    A subject with a model of its own is asked those that have the same answer there.
+    A subject with its own model is asked those that have the same answer there.
     """
     if not lab.about.loads:
         return []
@@ -323,7 +324,9 @@ def with_rows(case: Case, config: GPT2Config, tensors: Mapping[str, ndarray]) ->
 
 
 def rows_of(case: Case) -> list[Case]:
-    """Each row of a batch as a case of its own, without its padding: `loop.x.row0` and so on. None of what is no batch."""
+    """Each row of a batch as its own case, without its padding: `loop.x.row0` and so on. Nothing for a request that is
+    not a batch.
+    """
     prompts = case.request.get("input_ids", ())
     if case.result == MUST_REJECT or (len(prompts) < 2 and not padded(case.request)):
         return []
@@ -352,7 +355,7 @@ def padding(request: Mapping[str, Any], number: int) -> int:
 
 
 def row_request(request: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """What is asked of that row."""
+    """The request for that row."""
     gap = padding(request, number)
     own: dict[str, Any] = {
         name: value for name, value in request.items() if name not in ("attention_mask", "pad_token_id")
@@ -363,7 +366,7 @@ def row_request(request: Mapping[str, Any], number: int) -> dict[str, Any]:
 
 
 def row_expected(case: Case, number: int) -> dict[str, Any]:
-    """What must come back of it; of a choice, for every option."""
+    """The expected answer for that row; for a choice, one for each option."""
     B = len(case.request["input_ids"])
 
     def part(right: Mapping[str, Any]) -> dict[str, Any]:

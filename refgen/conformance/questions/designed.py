@@ -41,8 +41,8 @@ def designed_config(name: str) -> GPT2Config:
 def designed(name: str) -> GPT2:
     """The network of that name, in float32.
 
-    Element i of tensor k is floor(((7919 i + 104729 k + i²) mod 1009) 128 / 1009) / 64 - 1, between -1 and 1; matrices of
-    the blocks are divided by 2, vectors too, and gains moved by 1.
+    Element i of tensor k is floor(((7919 i + 104729 k + i²) mod 1009) 128 / 1009) / 64 - 1, between -1 and 1. Matrices
+    and vectors of the blocks are divided by 2, and gains are increased by 1.
     """
     config = designed_config(name)
     tensors: dict[str, ndarray] = {}

@@ -1,4 +1,5 @@
-"""Fresh questions: networks and prompts that nobody has seen, drawn when the check is made. Whoever knows the cases by heart fails here.
+"""Fresh questions: networks and prompts that nobody has seen, drawn when the check is made. An implementation fitted to
+the stored cases fails here.
 
 Some networks are configured as OpenAI's are, others have all switches of the configuration. Right answers are those of the float64
 forward pass.
@@ -131,7 +132,7 @@ def logits_of(lab: Lab, model: str, request: Mapping[str, Any]) -> dict[str, Any
 
 
 def judged_text(talk: ModelTalk, prompt: list[int], count: int) -> Finding:
-    """The subject's greedy text behind one prompt."""
+    """The subject's greedy text after one prompt."""
     request: dict[str, Any] = {"input_ids": [prompt], "max_new_tokens": count}
     request |= talk.endless()
     observed = tokens(talk.say(prompt, max_new_tokens=count))
@@ -151,14 +152,14 @@ def judged_text(talk: ModelTalk, prompt: list[int], count: int) -> Finding:
 
 
 def network(lab: Lab, number: int) -> str:
-    """The name of a fresh network, whose folder is written when it is first asked for."""
+    """The name of a fresh network, whose folder is written at its first use."""
     name, put = fresh(lab.seed, number)
     lab.add(name, put)
     return name
 
 
 def fresh(seed: int, number: int) -> tuple[str, Callable[[Path], None]]:
-    """The name of a network, and what writes it: the same for a seed, wherever it is asked for."""
+    """The name of a network, and the function that writes it: the same for a seed, wherever it is used."""
     name = f"fresh-{seed}-{number}"
     return name, partial(write, chance(seed, name), number < RELEASED)
 

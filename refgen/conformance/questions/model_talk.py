@@ -1,7 +1,7 @@
 """Asking any subject for rows and logits of one model, and whether two answers are the same but for rounding.
 
-Where refgen can compute the model, two different greedy answers are both judged by it, and may be a tie. Where it cannot, two
-answers that differ are counted, and only most of them together say anything.
+Where refgen can compute the model, two different greedy answers are both judged by it, and may be a tie. Where it
+cannot, answers that differ are counted, and only a majority of them counts as evidence.
 
 Axes    B rows, T positions, V tokens.
 """
@@ -71,9 +71,9 @@ class ModelTalk:
         return [self.prompt(words + number % 4) for number in range(count)]
 
     def rows(self, prompts: Sequence[Sequence[int]], **settings: Any) -> list[dict[str, Any]]:
-        """One row a prompt, the shorter ones padded on the left; greedy unless `settings` say otherwise.
+        """One row for each prompt, the shorter ones padded on the left. Greedy unless `settings` say otherwise.
 
-        Of a subject that loads models, without end token; many servers cannot be told to do without.
+        For a subject that loads models, without an end token. Many servers cannot switch theirs off.
         """
         width = max(map(len, prompts))
         padded = [[0] * (width - len(ids)) + list(ids) for ids in prompts]
@@ -94,9 +94,7 @@ class ModelTalk:
             if self.lab.named_end is False and {*self.reference.ends} & {*row.get("new_ids", ())}:
                 continue
             if (count := len(row.get("new_ids", ()))) not in (request["max_new_tokens"], 0 if "text" in row else -1):
-                message = (
-                    f"row {number} has {count} new tokens and no end token, asked were {request['max_new_tokens']}"
-                )
+                message = f"row {number} has {count} new tokens and no end token, expected {request['max_new_tokens']}"
                 raise GarbledError(message, ("LEN-01",))
         self.look_at(rows, request["max_new_tokens"], may_be_empty="eos_token_id" in settings)
         return rows
@@ -109,7 +107,7 @@ class ModelTalk:
                     f"row {number} has {'a text' if self.gives_ids else 'new_ids'} alone, unlike answers before"
                 )
             if row.get("new_ids") == [] and not may_be_empty:
-                raise GarbledError(f"row {number} has no new token, asked were {asked}", ("LEN-01",))
+                raise GarbledError(f"row {number} has no new token, expected {asked}", ("LEN-01",))
 
     def endless(self) -> dict[str, Any]:
         """What a request says of end tokens, as the subject understands it: none, or nothing of them, which means the model's own."""
@@ -129,7 +127,7 @@ class ModelTalk:
     # --- Comparing ----------------------------------------------------------------------------------------
 
     def same(self, prompt: Sequence[int], a: dict[str, Any], b: dict[str, Any], what: str) -> Finding:
-        """Two greedy answers to one prompt, `what` they are said in few words."""
+        """Two greedy answers to one prompt, `what` they are described in few words."""
         mine, other = tokens(a), tokens(b)
         if mine == other:
             return Finding(Verdict.PASS)

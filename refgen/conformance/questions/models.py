@@ -1,4 +1,6 @@
-"""The models of the kit, by name: the shipped one, the designed networks, the probes. Folders are written when they are asked for."""
+"""The models of the kit, by name: the shipped one, the designed networks, the probes. Folders are written at their
+first use.
+"""
 
 import shutil
 import tempfile

@@ -1,4 +1,4 @@
-"""Relations: answers of the subject against each other. Any model will do, and no right answer need be known.
+"""Relations compare answers of the subject with each other. They work with any model and need no right answer.
 
 A relation is a function of a ModelTalk that yields findings, one for each comparison; the first bad one counts. Two greedy answers that
 differ by a tie that rounding explains are the same.
@@ -141,12 +141,12 @@ def lookup(talk: ModelTalk) -> Iterator[Finding]:
     )
 
 
-@relation("room", "LEN-01", "CACHE-02", why="how much text is asked for does not change how it begins")
+@relation("room", "LEN-01", "CACHE-02", why="the requested length does not change the beginning of a text")
 def room(talk: ModelTalk) -> Iterator[Finding]:
     """A few tokens are the beginning of more."""
     for prompt in talk.prompts(2):
         few, many = talk.say(prompt, max_new_tokens=SHORT), talk.say(prompt, max_new_tokens=LONG)
-        yield must(len(tokens(few)) <= len(tokens(many)), "fewer new tokens were asked for, and more came")
+        yield must(len(tokens(few)) <= len(tokens(many)), "fewer new tokens were requested, and more came")
         if "new_ids" in few:
             whole = len(few["new_ids"]) == SHORT or few.get("finish") == "eos"
             yield must(whole, f"{len(few['new_ids'])} new tokens, asked were {SHORT}")
@@ -158,7 +158,7 @@ def room(talk: ModelTalk) -> Iterator[Finding]:
 
 @relation("one", "LEN-01", why="one token is one token")
 def one(talk: ModelTalk) -> Iterator[Finding]:
-    """The least that can be asked for."""
+    """The smallest possible request."""
     prompt = talk.prompt()
     row = talk.say(prompt, max_new_tokens=1)
     if "new_ids" in row:
@@ -168,7 +168,7 @@ def one(talk: ModelTalk) -> Iterator[Finding]:
 
 @relation("going-on", "LOOP-01", "CACHE-02", why="text that is continued goes on as if it had not stopped")
 def going_on(talk: ModelTalk) -> Iterator[Finding]:
-    """Some tokens, then more behind them, and all at once."""
+    """Some tokens, then more after them, and all in one request."""
     for prompt in talk.prompts(2):
         row = talk.say(prompt, max_new_tokens=SHORT)
         first = row.get("new_ids")
@@ -277,7 +277,7 @@ def neutral(talk: ModelTalk) -> Iterator[Finding]:
         yield must(tokens(say(**settings)) == plain, f"{name}={value} changes what a seed gives")
 
 
-@relation("several", "SAMP-07", why="as many answers as asked for, each its own")
+@relation("several", "SAMP-07", why="the requested number of answers, all different")
 def several(talk: ModelTalk) -> Iterator[Finding]:
     """Six texts of one prompt; the adapter has counted them."""
     rows = talk.rows(
@@ -385,7 +385,7 @@ def stop_string(talk: ModelTalk) -> Iterator[Finding]:
         if "new_ids" in row and "new_ids" in plain:
             ids = plain["new_ids"]
             count = next(n for n in range(1, len(ids) + 1) if string in decode(ids[:n]))
-            yield talk.same(prompt, row, {"new_ids": ids[:count]}, f"stopped by {string!r} and cut behind it")
+            yield talk.same(prompt, row, {"new_ids": ids[:count]}, f"stopped by {string!r} and cut after it")
 
 
 # --- What tokens may come -----------------------------------------------------------------------------------
@@ -499,7 +499,12 @@ def logprobs_forward(talk: ModelTalk) -> Iterator[Finding]:
         )
 
 
-@relation("greedy-is-best", "GREEDY-01", why="greedy takes the best token of its own logits", needs="generate forward")
+@relation(
+    "greedy-is-best",
+    "GREEDY-01",
+    why="greedy decoding takes the best token of the subject's logits",
+    needs="generate forward",
+)
 def greedy_is_best(talk: ModelTalk) -> Iterator[Finding]:
     """Greedy text against the subject's own forward pass over it."""
     for prompt in talk.prompts(2):
@@ -521,7 +526,7 @@ def causal(talk: ModelTalk) -> Iterator[Finding]:
     T = len(beginning)
     alone = talk.logits([beginning])
     for whole in (one_end, other_end):
-        yield talk.near(alone, talk.logits([whole])[:, :T], [beginning], "a text and the same with more behind it")
+        yield talk.near(alone, talk.logits([whole])[:, :T], [beginning], "a text and the same with more after it")
 
 
 @relation("forward-batch", "BATCH-01", why="a row's logits do not depend on its neighbours", needs="forward")

@@ -1,11 +1,14 @@
-"""Checks of sampled text: whether tokens are drawn by the law that the settings name, each by a number of its own. docs/sampling-law.md.
+"""Checks of sampled text: whether tokens follow the law of the settings, each drawn with its own number.
+docs/sampling-law.md.
 
-judging/ has the law of a token (token_law.py) and weighs the tokens (trial.py, evidence.py); planted/sampler_faults.py has the
-faults that are bet on. Dice (probes/) have the same logits at every step, so the law is known exactly and any number
-of tokens can be had; of other models each token is judged by the law of the text before it, with room for rounding.
+judging/ computes the law of a token (token_law.py) and weighs the tokens (trial.py, evidence.py).
+planted/sampler_faults.py has the faults that are bet on. Dice (probes/) have the same logits at every step, so the law
+is known exactly, for any number of tokens. With other models each token is judged by the law of the text before it,
+with room for rounding.
 
-All checks of a run share one chance of a false alarm, ALPHA. A check asks until every known fault that it can see within its
-`draws` would have been seen with 99 %; if the subject gives too few tokens for that, it is inconclusive.
+All checks of a run share one chance of a false alarm, ALPHA. A check asks until it would have seen, with 99 % chance,
+every known fault that is visible within its `draws`. If the subject gives too few tokens for that, the check is
+inconclusive.
 
 Axes    B rows, P prompt columns, T new tokens a row, S = P + T, N tokens, V vocabulary, n laws (N, or 1 for all).
 """
@@ -51,7 +54,7 @@ class Drawer:
 
     @property
     def several(self) -> bool:
-        """Whether it gets more than one row a request, for all it knows."""
+        """Whether it may get more than one row in a request."""
         return "num_return_sequences" in self.ways[0]
 
     def rows(self, prompt: Sequence[int], settings: Mapping[str, Any], n: int, steps: int) -> list[list[int]] | None:
@@ -71,7 +74,7 @@ class Drawer:
             several = self.read(answer["rows"])
             for number, row in enumerate(several or ()):
                 if len(row) > steps or len(row) < (steps if self.lab.about.loads else 1):
-                    message = f"row {number} has {len(row)} new tokens and no end token, asked were {steps}"
+                    message = f"row {number} has {len(row)} new tokens and no end token, expected {steps}"
                     raise GarbledError(message, ("LEN-01",))
             return several
 
@@ -144,7 +147,7 @@ class LawCheck:
                 verdict = Verdict.FAIL if option == "error" else Verdict.CHOICE
                 return Finding(verdict, f"temperature 0 is answered; declared is temperature_zero={option}")
             if several is None:
-                return Finding(Verdict.INCONCLUSIVE, "answers by text without ids, whose tokens cannot be told")
+                return Finding(Verdict.INCONCLUSIVE, "answers with text without ids, so its tokens are unknown")
             for row in several:
                 lab.reference(self.model).fits(prompt, row)
             for rows in self.grouped(lab, prompt, several):
@@ -155,11 +158,11 @@ class LawCheck:
 
     @property
     def terms(self) -> Terms:
-        """What its trial is told."""
+        """The plan of its trial."""
         return Terms(self.rules, self.draws, self.least, self.alpha, self.first)
 
     def trial(self, sampler: Sampler, lab: Lab) -> Trial:
-        """What weighs the tokens. What an unchanging law can show is known before the first of them."""
+        """What weighs the tokens. The power of an unchanging law is known before its first token."""
         trial = Trial(self.terms, sampler)
         if not sampler.by_text:
             (rows,) = self.grouped(lab, self.prompt, [[0]])
@@ -167,7 +170,7 @@ class LawCheck:
         return trial
 
     def ask_for(self, lab: Lab, chance: np.random.Generator) -> tuple[Sequence[int], int]:
-        """The prompt of the next request, and how many tokens fit behind it."""
+        """The prompt of the next request, and how many tokens fit after it."""
         return self.prompt, lab.reference(self.model).gpt2.config.n_positions - len(self.prompt)
 
     def grouped(self, lab: Lab, prompt: Sequence[int], several: Sequence[Sequence[int]]) -> Iterator[Rows]:
@@ -189,7 +192,7 @@ def by_length(prompt: Sequence[int], several: Sequence[Sequence[int]]) -> Iterat
 
 @dataclass(frozen=True)
 class IndependenceCheck(LawCheck):
-    """Whether each token has a random number of its own: not that of the step before, the row above, another request."""
+    """Whether each token has its own random number: not that of the step before, the row above or another request."""
 
     def trial(self, sampler: Sampler, lab: Lab) -> Trial:
         """One that looks at copies, whose pace the tokens tell."""
@@ -351,7 +354,7 @@ class UniformsCheck:
 
 
 def edges(chances: ndarray) -> ndarray:
-    """Numbers in every token's share: shortly behind its beginning, in the middle, shortly before its end."""
+    """Numbers in every token's share: shortly after its beginning, in the middle, shortly before its end."""
     ends = chances.cumsum()
     wide = chances > 8 * EDGE
     begin, end = (ends - chances)[wide], ends[wide]
@@ -380,7 +383,7 @@ LAWS = (
     IndependenceCheck("sampling.numbers", ("SAMP-04", "SAMP-07", "SAMP-05"),
                       "tokens share random numbers, with the step before, another row or another request", LOADED, {},
                       draws=4096, least=4096, fewest=16, steps=16),
-    law("plain", ["SAMP-01"], "tokens come more or less often than the model says", LOADED, {}),
+    law("plain", ["SAMP-01"], "tokens come more or less often than the model's probabilities", LOADED, {}),
     law("settings", ["PROC-01"], "settings are taken and do nothing: each of these alone leaves one token", LOADED,
         {"temperature": 1e-4, "top_p": 1e-9}, least=64),
     law("temperature.low", ["TEMP-01"], "temperature does not make text surer as it should", LOADED, {"temperature": 0.5}),
@@ -432,7 +435,7 @@ OTHERS: tuple[Check, ...] = (
 
 
 def texts(model: str) -> list[LawCheck]:
-    """The checks of a model that is no dice."""
+    """The checks of a model that is not dice."""
     why = "sampled text follows another law than the model's"
     plain = TextCheck(f"sampling.text.{model}.plain", ("SAMP-01",), why, model, {"top_k": 0, "temperature": 1.4},
                       draws=512, least=512, fewest=16, steps=16)  # fmt: skip

@@ -1,1 +1,1 @@
-"""Reports: a run for people and programs, one file a format. contents.py has what all of them say."""
+"""Reports: a run for people and programs, one file for each format. contents.py has the contents of all."""

@@ -1,8 +1,9 @@
-"""What there is to say of a run, in whatever format: failures with their rules, what was not tested, the rules that were checked.
+"""The contents of every report of a run: failures with their rules, checks that were not made, and the rules that were
+checked.
 
-A check puts the numbers behind its verdict into the facts of its finding. Reports know these, whatever check has them:
+A check puts the numbers for its verdict into the facts of its finding. Reports know these facts, from any check:
 
-    margins   of each greedy step, how far the token lies behind the best, in sigmas of rounding: 0 for the best; a list
+    margins   of each greedy step, how far the token is below the best, in sigmas of rounding: 0 for the best; a list
     stages    of each stage of a forward pass, its error in units of the expected one: {name, overall, worst, passes}; a list
     overall, worst
               the same of the logits alone: two numbers
@@ -60,7 +61,7 @@ class Untested:
 
 
 def failures(run: Run) -> list[Failure]:
-    """Everything that went bad in claims that are wrong; what waits for another claim is not told yet."""
+    """All failures in claims that are wrong. Failures of a claim that waits for another are left out."""
     claims = run.claims
     return [
         failure(run, each)
@@ -81,7 +82,7 @@ def grouped(several: Iterable[Failure]) -> list[list[Failure]]:
 
 
 def failure(run: Run, result: Result) -> Failure:
-    """What there is to say about one."""
+    """Everything to report about one failure."""
     finding = result.finding
     known = FAULT_SENTENCES.get(finding.fault or "", "")
     looks = f"{finding.fault}: {known}".rstrip(": ") if finding.fault and finding.fault not in finding.message else ""
@@ -131,7 +132,7 @@ def line(text: str) -> str:
 
 
 def head(run: Run) -> str:
-    """Who was checked, and by what."""
+    """The subject that was checked, and the version that checked it."""
     parts = [f"{who(run)} in {run.about.dtype}", f"refgen {run.version}", f"seed {run.seed}"]
     parts += [f"choices {', '.join(f'{name}={option}' for name, option in run.about.choices.items())}"] * bool(
         run.about.choices

@@ -1,8 +1,8 @@
 """JUnit's XML, which CI servers show: a suite is a claim, a test case a check.
 
-A check that failed is a `failure`, one that crashed or hung an `error`, one that was skipped or inconclusive `skipped`: it
-shows nothing, and JUnit has no other word for that. What goes wrong in a claim that the subject does not make is `skipped` too.
-TIE and CHOICE are passes that say so in `system-out`.
+A failed check is a `failure`, and one that crashed or hung is an `error`. A check that was skipped or inconclusive is
+`skipped`: it shows nothing, and JUnit has no other word for that. A failure in a claim that the subject does not make
+is `skipped` too. TIE and CHOICE are passes that say so in `system-out`.
 """
 
 from collections.abc import Collection, Iterable, Sequence

@@ -95,7 +95,7 @@ def as_json(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def write_html(runs: Sequence[Run], path: Path) -> None:
-    """The table as a page of its own. Raises `ConformanceError` without jinja2."""
+    """The table as an HTML page. Raises `ConformanceError` without jinja2."""
     claims = claims_of(runs)
     rows = [(run, who(run), cells(run, claims), suspected(run).removeprefix(": ")) for run in runs]
     path.write_text(

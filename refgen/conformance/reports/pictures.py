@@ -27,7 +27,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Timeline:
-    """How far each greedy token lies behind the best."""
+    """How far each greedy token is below the best."""
 
     result: Result
     bars: tuple[Bar, ...]
@@ -141,7 +141,7 @@ def powers(results: Sequence[Result]) -> list[Power]:
 
 
 def number(value: Any) -> float:
-    """A fact; what is no number is NaN."""
+    """A fact as a number, or NaN."""
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -1,7 +1,7 @@
 """The record of a run, for programs: a file of JSON lines, from which `read_jsonl` makes the same run again.
 
-It has one header, one line a result and one footer, told apart by `kind`. A record without a footer comes from an interrupted
-run, and is not read.
+It has one header, one line for each result and one footer, distinguished by `kind`. A record without a footer comes
+from an interrupted run, and is not read.
 """
 
 import json
@@ -82,10 +82,10 @@ def plain(value: Any) -> Any:
 
 
 def read_jsonl(path: Path) -> Run:
-    """The run of a record. Raises `ConformanceError` for a file that is none, or was cut or changed."""
+    """The run of a record. Raises `ConformanceError` for a file that is not a record, or was cut or changed."""
     header, *lines = read_lines(path, "a record of refgen check", FORMAT)
     if not lines or lines[-1].get("kind") != "footer":
-        raise ConformanceError(str(path), "has no footer", remedy="The run did not end, so it says nothing.")
+        raise ConformanceError(str(path), "has no footer", remedy="The run did not end, so there is no verdict.")
     footer = lines.pop()
     try:
         run = Run(
@@ -100,7 +100,7 @@ def read_jsonl(path: Path) -> Run:
             version=header["refgen"],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConformanceError(str(path), f"is no record of refgen check: {error!r}") from None
+        raise ConformanceError(str(path), f"is not a record of refgen check: {error!r}") from None
     if footer.get("counts") != run.counts:
         raise ConformanceError(str(path), "has other results than its footer counts", remedy="It was cut or changed.")
     return run

@@ -2,42 +2,48 @@
 
 import textwrap
 from collections.abc import Sequence
+from functools import partial
 
 from refgen.conformance.judging.claims import CLAIMS, NOT_ASKED, NOT_CLAIMED, SMOKE
 from refgen.conformance.judging.run import BROKEN, Run
 from refgen.conformance.judging.verdicts import Verdict
 from refgen.conformance.reports.contents import SUSPECTS, Failure, failures, grouped, head, line, title, untested
 
-WIDTH = 110
+WIDTH, NARROWEST, ENDLESS = 110, 20, 10_000
 SHOWN, ALIKE = 20, 6  # failures, and ids of failures like one that is shown, at most
 
 
-def lines(run: Run, shown: int = SHOWN) -> list[str]:
-    """The whole report: the answer in words, then a line a claim, then failures that differ, at most `shown`."""
-    told = [head(run), ""]
+def lines(run: Run, shown: int = SHOWN, width: int = ENDLESS) -> list[str]:
+    """The whole report: the answer in words, then one line for each claim, then different failures, at most `shown`.
+
+    `width` is the terminal's: sentences are wrapped there, or at WIDTH, and the table is cut there.
+    """
+    wrapped = partial(wrap, width)
+    about = head(run)
+    told = [*([about] if len(about) <= width else wrapped(about, "", "  ")), ""]
     for sentence in run.overall.sentences:
         told += wrapped(line(sentence), "", "  ")
     if run.overall.verdict != BROKEN:
-        told += ["", *table(run)]
+        told += ["", *(cut(each, width) for each in table(run))]
     groups = grouped(failures(run))
     for first, *others in groups[:shown]:
-        told += ["", *paragraph(first, others)]
+        told += ["", *paragraph(first, others, width)]
     if left := [each.result.id for group in groups[shown:] for each in group]:
         told += ["", *wrapped(f"… and {len(left)} more failures: {listed(left)}", "", "  ")]
     if run.suspects:
-        told += ["", "Likely causes, the likeliest first:"]
+        told += ["", *wrapped("Likely causes, the likeliest first:", "", "  ")]
         for number, suspect in enumerate(run.suspects[:SUSPECTS], start=1):
             name = f"{suspect.rule} {title(suspect.rule)}".strip()
             told += wrapped(line(f"{name}: {suspect.sentence}"), f"  {number}. ", "     ")
     if run.overall.verdict != BROKEN and (refused := untested(run)):
-        told += ["", "Refused or not shown, by claim:"]
+        told += ["", *wrapped("Refused or not shown, by claim:", "", "  ")]
         for each in refused:
             told += wrapped(line(each.sentence), "  ", "    ")
     return told
 
 
 def table(run: Run) -> list[str]:
-    """A line a claim: its verdict, how many checks had which, and what the claim is."""
+    """One line for each claim: its verdict, the number of checks with each result, and its meaning."""
     verdicts = [each for each in Verdict if any(str(each) in own for own in run.counts.values())]
     rows = [["claim", *map(str, verdicts), "verdict", ""]]
     for name, own in run.counts.items():
@@ -64,8 +70,9 @@ def aligned(rows: list[list[str]]) -> list[str]:
     ]
 
 
-def paragraph(bad: Failure, others: Sequence[Failure] = ()) -> list[str]:
+def paragraph(bad: Failure, others: Sequence[Failure] = (), width: int = ENDLESS) -> list[str]:
     """One failure: what was seen, the rule, what it looks like, why it matters, which are like it, how to see it again."""
+    wrapped = partial(wrap, width)
     told = [f"{bad.result.verdict} {line(bad.result.id)}", *wrapped(bad.message)]
     names = [line(f"{rule} {name}".strip()) for rule, name in bad.rules]
     if names:
@@ -89,6 +96,13 @@ def listed(ids: Sequence[str]) -> str:
     return line(", ".join(ids[:ALIKE]) + (", …" if len(ids) > ALIKE else ""))
 
 
-def wrapped(text: str, first: str = "  ", others: str = "    ") -> list[str]:
+def cut(text: str, width: int) -> str:
+    """A line of a table as far as a terminal has room for it."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def wrap(width: int, text: str, first: str = "  ", others: str = "    ") -> list[str]:
     """Lines that a terminal has room for."""
-    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=others, break_on_hyphens=False)
+    return textwrap.wrap(
+        text, max(min(width, WIDTH), NARROWEST), initial_indent=first, subsequent_indent=others, break_on_hyphens=False
+    )

@@ -1,1 +1,3 @@
-"""Subjects: the implementations under test, as the kit sees them. protocol.py says what can be asked of one; the other files reach them."""
+"""Subjects are the implementations under test, as the kit sees them. protocol.py lists the questions; the other files
+connect to subjects.
+"""

@@ -1,7 +1,7 @@
-"""What a request becomes for a subject that says which arguments it takes: less, or nothing at all.
+"""Adapts a request to a subject that lists its arguments: the request shrinks, or is skipped.
 
 An entry that changes nothing is left out for a subject that has no such argument. One that changes the answer cannot be left
-out, so the request is skipped: whoever does not take `temperature` claims no temperature.
+out, so the request is skipped: a subject that does not take `temperature` does not claim it.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping

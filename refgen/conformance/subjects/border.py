@@ -1,8 +1,8 @@
 """The border: whatever a subject sends becomes a typed, bounded answer here, or a `GarbledError` that says what was expected.
 
-Behind it there are only: int within 64 bits, float, str of valid Unicode, float64 arrays of class ndarray that nobody else
-holds, and lists and objects of these. Bytes become values in `read_json` and `read_events`, values become answers in `checked`;
-what an answer may be is in docs/subjects.md.
+Past the border there are only these types: int within 64 bits, float, str of valid Unicode, float64 arrays of class
+ndarray, and lists and objects of them. Nobody else holds the arrays. Bytes become values in `read_json` and
+`read_events`, values become answers in `checked`; what an answer may be is in docs/subjects.md.
 
 Values that are Python objects are read by values.py. How much is read is bounded by what was asked.
 """
@@ -35,7 +35,7 @@ SCALARS = frozenset({int, float, *(np.dtype(code).type for code in "bhilqBHILQef
 
 
 def read_json(raw: bytes, what: str) -> Any:
-    """The value of a JSON text; `what` it is, for the message: "the answer to encode"."""
+    """The value of a JSON text. `what` it is, for the message: "the answer to encode"."""
     if len(raw) > BODY:
         raise GarbledError(f"{what} is longer than {BODY} bytes")
     try:
@@ -53,7 +53,7 @@ def read_json(raw: bytes, what: str) -> Any:
 
 
 def short_int(digits: str) -> int:
-    """An integer of JSON. Python refuses thousands of digits with an error of its own, and takes hundreds."""
+    """An integer of JSON. Python refuses thousands of digits with its own error, and accepts hundreds."""
     if len(digits) > DIGITS:
         raise GarbledError(f"an integer of {len(digits.lstrip('-'))} digits")
     return int(digits)
@@ -126,7 +126,7 @@ def stages(value: Any) -> dict[str, np.ndarray]:
 
 
 def in_vocabulary(tokens: Sequence[int] | None, vocabulary: int | None, where: str = "") -> None:
-    """TOK-14. Refuses ids that are no tokens of the model."""
+    """TOK-14. Refuses ids that are not tokens of the model."""
     if vocabulary is not None and tokens and not (min(tokens) >= 0 and max(tokens) < vocabulary):
         token = next(each for each in tokens if not 0 <= each < vocabulary)
         raise GarbledError(f"{where}token {token} is not one of the model's {vocabulary}", ("TOK-14",))
@@ -213,7 +213,7 @@ def choice_of(value: Any, vocabulary: int | None) -> dict[str, Any]:
 
 
 def logprobs(value: Any, name: str) -> list[float | None]:
-    """Numbers, None where there is none. NaN compares with nothing, so it is refused."""
+    """Numbers, None where one is missing. NaN compares with nothing, so it is refused."""
     several = listed(value, name, "numbers and nulls")
     found = numbers(several, name, (-1,), nothing=math.inf)
     if np.isnan(found).any() or any(

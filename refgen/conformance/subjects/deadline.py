@@ -11,7 +11,7 @@ T = TypeVar("T")
 def within(seconds: float, call: Callable[[], T]) -> tuple[T | None, BaseException | None]:
     """What `call()` returns, and the exception that it raises. Raises `TimeoutError` if it takes longer than `seconds`.
 
-    The call runs in a thread of its own, which cannot be stopped: after the deadline it goes on, and nobody waits for it.
+    The call runs in its own thread, which cannot be stopped. After the deadline it continues, and nothing waits for it.
     """
     outcomes: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
 

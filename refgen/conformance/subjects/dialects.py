@@ -1,13 +1,13 @@
-"""What OpenAI-compatible servers call things, and how they answer: requests and answers of `/v1/completions` as plain data.
+"""The dialects of OpenAI-compatible servers: requests and answers of `/v1/completions` as plain data.
 
 A completion, as the rest of the kit sees it, whatever the dialect:
 
     {choices: [{text, finish_reason, ids?, ids_from?, tokens?, logprobs?, top_logprobs?, deltas?}], usage?}
 
-`ids` are the tokens of the choice, those of the prompt too under echo, and `ids_from` says where they come from: the server's
-`token_ids`, its `logprobs`, the `token strings` in them, or the `text`, encoded again, which need not be what the model said.
-`logprobs` has a number or None a token, `top_logprobs` a list of `[id, logprob]` a token, None for an id that cannot be told. `deltas`
-are the texts of a streamed choice as they came.
+`ids` are the tokens of the choice, and under echo those of the prompt too. `ids_from` names their origin: the server's
+`token_ids`, its `logprobs`, the `token strings` in them, or the `text`. A text is encoded again, which may give other
+tokens than the model produced. `logprobs` has a number or None for each token, `top_logprobs` a list of
+`[id, logprob]`, with None for an unknown id. `deltas` are the texts of a streamed choice in order of arrival.
 """
 
 import re
@@ -110,7 +110,7 @@ class Vocabulary:
         return {spelled: token for spelled, token in seen.items() if token is not None}
 
     def id_of(self, token: Any) -> int | None:
-        r"""Of `token_id:5`, `bytes:\xe4`, or a token's text; None if it cannot be told."""
+        r"""Of `token_id:5`, `bytes:\xe4`, or a token's text; None if it is unknown."""
         if not isinstance(token, str):
             return None
         if match := re.fullmatch(r"token_id:([0-9]{1,18})", token):
@@ -129,7 +129,7 @@ class Vocabulary:
         return ids if "\ufffd" not in text and self.tokenizer.decode(ids) == text else None
 
     def spell(self, ids: Sequence[int]) -> str | None:
-        """The text of a prompt from which a server makes the same ids again; None if there is none."""
+        """The text of a prompt from which a server makes the same ids again, or None."""
         text = self.tokenizer.decode(list(ids))
         return text if self.tokenizer.encode(text) == list(ids) else None
 
@@ -263,7 +263,7 @@ def join_stream(events: Iterable[str], vocabulary: Vocabulary) -> dict[str, Any]
 
 
 def add_chunk(so_far: dict[str, Any], chunk: Mapping[str, Any]) -> None:
-    """A chunk of a choice, behind those before. A chunk may be without text: the last one often is."""
+    """A chunk of a choice, after the earlier ones. A chunk may be without text: the last one often is."""
     piece = text(chunk.get("text") or "", "a streamed text")
     so_far["text"] += piece
     so_far["deltas"].append(piece)

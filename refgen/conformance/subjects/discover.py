@@ -1,7 +1,8 @@
-"""Finding out what a server can: some thirty small requests, none of which says anything of right or wrong.
+"""Finds out what a server supports, with about thirty small requests. None of them judges right or wrong.
 
-A field that is refused is never sent again, and what needs it is skipped by name. A field of OpenAI's that is accepted counts as
-there, even if it does nothing: that is for the checks to say. Fields that others have added are also tried for an effect.
+A field that is refused is never sent again, and questions that need it are skipped by name. A field of OpenAI's that is
+accepted counts as supported, even if it does nothing; the checks find that out. Fields that others have added are also
+tried for an effect.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -83,7 +84,7 @@ class Profile:
 
     @property
     def missing(self) -> list[str]:
-        """What cannot be tested, as sentences."""
+        """Sentences about everything that cannot be tested."""
         without = {
             "logprobs": "no logprobs: numbers are not checked",
             "n": "no n: one choice a request",

@@ -1,12 +1,13 @@
 """A subject that is a server with OpenAI's `/v1/completions`: `connect(url, folder)` finds out what it can, then asks.
 
-Beside `generate`, mapped to one request a row, it takes two operations of its own, of which `can` has the parts by name:
+Besides `generate`, mapped to one request a row, it has two operations that only servers have. `can` lists their parts
+by name:
 
     complete           {body, ids?} -> {choices, usage, done?}: one request, as dialects.py says; `ids` asks for tokens if they cost a field
     complete_together  {bodies} -> {answers}: all at the same time, for what depends on neighbours
 
-A body's `prompt` is a list of ids; a server that wants text gets theirs. What a server has no field for is skipped by name, and
-what it refuses is never sent.
+A body's `prompt` is a list of ids; a server that wants text gets their text. Questions that need a field which the
+server lacks are skipped by name. A field that it refuses is never sent.
 """
 
 import time
@@ -165,7 +166,7 @@ class HttpSubject:
         stops = asked.get("stop_strings") or []
         asked["stop_strings"] = stops = [stops] if isinstance(stops, str) else list(stops)
         if stops and self.profile.ids_from != "token_ids":
-            raise SkippedError("stop_strings cut the text, and the server does not tell the ids behind the cut")
+            raise SkippedError("stop_strings cut the text, and the server does not send the ids after the cut")
         for name, value in asked.items():
             if name not in ELSEWHERE and value not in (None, NEUTRAL.get(name)):
                 body[self.field(name)] = value

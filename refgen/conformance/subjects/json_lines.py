@@ -15,7 +15,7 @@ class CutOffError(ConformanceError):
     """A file that ends before the run did."""
 
 
-NOTHING = "The run did not end, so it says nothing of the subject."
+NOTHING = "The run did not end, so there is no verdict on the subject."
 
 
 def read_lines(path: Path, what: str, version: int) -> list[dict[str, Any]]:
@@ -27,7 +27,7 @@ def read_lines(path: Path, what: str, version: int) -> list[dict[str, Any]]:
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeError:
-        raise ConformanceError(str(path), f"is not {what}: it is no UTF-8") from None
+        raise ConformanceError(str(path), f"is not {what}: it is not UTF-8") from None
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue

@@ -1,6 +1,7 @@
 """A subject that is any program: a JSON object a line on its stdin, an answer a line on its stdout. docs/subjects.md has the protocol.
 
-The program is started with the first question and again after it died, hung or said what is no answer. Its stderr is its own.
+The program is started with the first question, and again after it died, hung or sent something that is not an answer.
+Its stderr is its own.
 """
 
 import contextlib
@@ -78,7 +79,7 @@ class Program:
         number = answer.pop("id", None)
         if type(number) is not int or number != self._number:
             raise GarbledError(
-                f"{what} has not the request's id {self._number}: {shown(line[:NAME].decode('utf-8', 'replace').strip())}"
+                f"{what} does not have the request's id {self._number}: {shown(line[:NAME].decode('utf-8', 'replace').strip())}"
             )
         if "skipped" in answer:
             raise SkippedError(words(answer["skipped"]))

@@ -7,11 +7,12 @@ A subject is asked by operation, with the name of a model folder, and answers wi
     forward   {input_ids [B T], attention_mask?, prefill?} -> {logits [B T V]}
     process   {input_ids [B S], logits [B V], settings…} -> {scores [B V]}, -inf for what is removed
     generate  {input_ids [B P], attention_mask?, seed?, uniforms?, settings…} -> {rows: [{new_ids, finish?, logprobs?, text?, chunks?}]}
-    stages    {input_ids [B T]} -> {stages: {name: array}}, any of those that `refgen trace` lists; asked only after a wrong forward pass
+    stages    {input_ids [B T]} -> {stages: {name: array}}, any of those that `refgen explain` lists; asked only after a wrong forward pass
 
 `prefill` = n asks for the first n positions in one pass and the others one by one through a cache. `settings` are
-the fields of GenerationConfig. Ids, masks and numbers of a request are nested lists. A row has the new tokens up to and with its end token, no filling. Whatever else happens
-is an exception of this file: the subject refuses, says it cannot, dies, hangs, or answers what is no answer.
+the fields of GenerationConfig. Ids, masks and numbers of a request are nested lists. A row has the new tokens up to and
+with its end token, no filling. Everything else is an exception of this file: the subject refuses, does not support the
+request, dies, hangs, or sends something that is not an answer.
 """
 
 from collections.abc import Mapping

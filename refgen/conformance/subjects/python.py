@@ -80,7 +80,7 @@ class PythonSubject:
 def call(thing: Any, op: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
     """The answer of the object's method `op`. Raises `SkippedError` for a method or an argument that it does not have.
 
-    The method gets lists of its own: whatever it does to them, the question stays what it was.
+    The method gets its own lists, so it cannot change the question.
     """
     method = getattr(thing, op, None)
     if method is None:

@@ -1,9 +1,9 @@
 """Traffic: what a subject was asked and what it answered, to be judged again without it.
 
 `Recorded` writes it beside another subject, `Replayed` answers from it. A recording is a file of JSON lines: a header with
-what the subject says of itself, a line an exchange, and a footer with their number. One without its footer was cut off, and
-nothing is said of the subject from what is left: `CutOffError`. In it an array is {dtype, shape, b64} with its bytes in C order,
-and a number that is not finite is {float: "nan"}, "inf" or "-inf".
+what the subject declares of itself, a line an exchange, and a footer with their number. One without its footer was cut
+off, and gives no verdict on the subject: `CutOffError`. In it an array is {dtype, shape, b64} with its bytes in C
+order, and a number that is not finite is {float: "nan"}, "inf" or "-inf".
 """
 
 import base64
@@ -105,7 +105,7 @@ class Replayed:
                 check(each)
                 self._outcomes[self._key(each["op"], each["model"], each["request"])].append(each)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-            raise ConformanceError(str(path), f"is no recording of refgen check: {error!r}") from None
+            raise ConformanceError(str(path), f"is not a recording of refgen check: {error!r}") from None
 
     def ask(self, op: str, model: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         """The next outcome of that question."""
@@ -130,7 +130,9 @@ class Replayed:
 
 
 def whole_recording(path: Path) -> list[dict[str, Any]]:
-    """The header and the exchanges. Raises `CutOffError` if the end is missing, another `ConformanceError` for what is no recording."""
+    """The header and the exchanges. Raises `CutOffError` if the end is missing, another `ConformanceError` for a file
+    that is not a recording.
+    """
     header, *exchanges = read_lines(path, "a recording of refgen check", FORMAT)
     if not exchanges or exchanges[-1].get("kind") != "footer":
         raise CutOffError(str(path), f"is cut off after {counted(len(exchanges), 'exchange')}", remedy=NOTHING)
@@ -151,7 +153,7 @@ def check(exchange: Mapping[str, Any]) -> None:
     if "error" in exchange:
         ERRORS[exchange["error"]](exchange["message"])
     elif not isinstance(decoded(exchange["answer"]), dict):
-        raise TypeError(f"an answer to {exchange['op']} is no object")
+        raise TypeError(f"an answer to {exchange['op']} is not an object")
 
 
 # --- Values -----------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ class ReferenceSubject:
         return record(self.model.engine, ids, mask, stages=("lm_head",), prefill=prefill).stages["lm_head"]
 
     def process(self, input_ids: Any, logits: Any, prompt_length: int | None = None, **settings: Any) -> ndarray:
-        """Scores `[B V]` of the step behind `input_ids` `[B S]`, of which the first `prompt_length` are the prompt."""
+        """Scores `[B V]` of the step after `input_ids` `[B S]`, of which the first `prompt_length` are the prompt."""
         ids, scores = np.asarray(input_ids), np.asarray(logits, dtype=np.float32)
         prompt = Prompt(ids[:, :prompt_length], np.ones_like(ids[:, :prompt_length]))
         with unwarned():
@@ -114,7 +114,7 @@ class ReferenceSubject:
         return result
 
     def next_logits(self, P: int) -> NextLogits | None:  # noqa: ARG002 - planted/subject_faults.py has another
-        """The model as the loop sees it, behind a prompt of `P` columns; None for the network itself."""
+        """The model as the loop sees it, after a prompt of `P` columns; None for the network itself."""
         return None
 
     def streamed(self, new: list[int]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Values of any kind, read one level at a time, and shown in a message. What the border (border.py) is built of.
 
-A value may be an object of a Python subject with methods of its own. Builtin types are read by the methods of the builtin type,
-whatever a subclass does; only `__array__`, `tolist` and the methods of a Mapping are called, all in `foreign`. What takes for
-ever there is the caller's to time (python.py).
+A value may be an object of a Python subject with its own methods. Builtin types are read by the methods of the builtin
+type, whatever a subclass does; only `__array__`, `tolist` and the methods of a Mapping are called, all in `foreign`.
+The caller limits their time (python.py).
 """
 
 import math
@@ -28,7 +28,7 @@ PLAIN = (int, float, str, bytes, bytearray, complex, type(None), range, set, fro
 def unwrapped(value: Any, must: str, room: int) -> Any:  # noqa: C901, PLR0911 - one line for each kind of value
     """One level of a value as a plain one: ndarray, list, dict with keys of str, str, int, float, bool or None.
 
-    Lists and arrays of more than `room` elements are refused, as is what is none of these.
+    Lists and arrays of more than `room` elements are refused, and so is a value of any other type.
     """
     kind = type(value)
     if value is None or any(kind is each for each in (bool, int, float, str)):
@@ -93,7 +93,7 @@ def is_scalar(value: Any) -> bool:
 
 
 def foreign(must: str, call: Callable[[], T]) -> T:
-    """What code of the subject's own gives. Whatever it raises, SystemExit too, is no answer."""
+    """What code of the subject's own gives. Anything that it raises, even SystemExit, is not an answer."""
     try:
         return call()
     except GarbledError:

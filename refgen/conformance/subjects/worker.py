@@ -1,8 +1,8 @@
 """The other end of process.py for a Python factory: `python -m refgen.conformance.subjects.worker pkg.module:factory [DIR]`.
 
-DIR is the only model that it will be asked about, if it is not to load those of the kit. So a Python subject runs in a process of its own,
-and may crash or hang. What it prints goes to stderr. Its answers pass the border (border.py) here already, where they are still Python
-values: one that does not is sent as {"garbled": why}.
+With DIR the questions are about that model only, instead of the kit's models. A Python subject runs in its own process,
+so it may crash or hang. Its prints go to stderr. Its answers pass the border (border.py) here, where they are still
+Python values. An answer that does not pass is sent as {"garbled": why}.
 """
 
 import base64
@@ -19,7 +19,7 @@ from refgen.conformance.subjects.border import checked
 from refgen.conformance.subjects.process import PROTOCOL
 from refgen.conformance.subjects.protocol import GarbledError, SkippedError
 from refgen.conformance.subjects.python import Factory, call, describe
-from refgen.errors import ConformanceError
+from refgen.errors import ConformanceError, did_you_mean
 from refgen.shipped import BUILT_IN, find_model
 
 
@@ -30,7 +30,12 @@ def find_factory(name: str) -> Factory:
     try:
         factory: Factory = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ConformanceError(name, f"cannot be found: {error}", remedy="Write pkg.module:factory.") from None
+        beside = [each.stem for each in Path().glob("*.py")]
+        known = dir(sys.modules[module]) if module in sys.modules else beside
+        nearest = did_you_mean(attribute if module in sys.modules else module, known)
+        raise ConformanceError(
+            name, f"cannot be found: {error}", remedy=nearest or "Write pkg.module:factory."
+        ) from None
     return factory
 
 
@@ -62,7 +67,7 @@ def serve(name: str, requests: TextIO, answers: TextIO, folder: Path) -> None:
 
 
 def hello(factory: Factory, folder: Path) -> dict[str, Any]:
-    """What the object for that model says of itself."""
+    """The object's description of itself, for that model."""
     try:
         about = describe(factory, folder)
     except Exception as error:

@@ -1,11 +1,12 @@
 """float32 numbers on which every operation is rounded once. Rules CANON-01 to CANON-08 of SPEC.md.
 
-A `Canonical` array is a NumPy array with another arithmetic: what NumPy computes from it is the exact value of each single
-operation, rounded to the nearest float32, and Canonical too. So model.py and activations.py need no second version: with
-Canonical weights all of a forward pass is canonical, and its formulas say in which order operations are done.
+A `Canonical` array is a NumPy array with another arithmetic. Each single operation of NumPy on it gives the exact
+value, rounded to the nearest float32, as another Canonical array. So model.py and activations.py need no second
+version: with Canonical weights all of a forward pass is canonical, and its formulas say in which order operations are
+done.
 
 + - * / and the square root are rounded once by every float32; sums, dot products and exp, tanh, log1p and erf come from
-rounding.py. Constants are rounded to float32. What nobody has said how to round is refused.
+rounding.py. Constants are rounded to float32. An operation without a rule for rounding is refused.
 
 Axes    M rows, K terms of a sum, N columns.
 """

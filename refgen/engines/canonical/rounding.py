@@ -1,25 +1,22 @@
 """Dot products, sums and functions of float32 numbers: the exact value, rounded once. Rules CANON-02, CANON-03.
 
-An answer that is rounded once from the exact value is the only right answer, so it does not depend on who computes
-it, in which order, on how many threads. How it is found quickly:
+An answer that is rounded once from the exact value is the only right answer. So it does not depend on the program, the
+order of operations or the number of threads. This is how to find it quickly:
 
 1. Compute in float64, with a bound on the error.
 2. If all numbers within the bound round to the same float32, the exact value rounds to it too, because rounding
    never changes the order of two numbers.
-3. Compute the few others more exactly: sums in pieces, which errs less, and where that leaves a doubt with
-   `math.fsum`; functions to 60 digits with `decimal`.
+3. Compute the few others more exactly. Sums are added in pieces, which errs less, and with `math.fsum` where a doubt
+  remains. Functions are computed to 60 digits with `decimal`.
 
 The bound of a sum. Let u = 2**-53. The product of two float32 numbers has at most 48 significant bits and lies
-between 2**-298 and 2**256 in size, so it is exact in float64. Adding K terms t in any order, with or without fused
-multiply-add, takes K - 1 rounded additions and errs by at most g * sum(abs(t)), g = (K-1) u / (1 - (K-1) u) (Higham,
-Accuracy and Stability of Numerical Algorithms, section 4.2; nothing underflows, since all terms are multiples of
-2**-298). For a dot product Cauchy and Schwarz give sum(abs(a * b)) <= norm(a) * norm(b). Adding and subtracting the
+between 2**-298 and 2**256 in size, so it is exact in float64. Adding K terms t in any order, with or without fused multiply-add, takes K - 1 rounded additions. It errs by at most g * sum(abs(t)), with g = (K-1) u / (1 - (K-1) u). See Higham, Accuracy and Stability of Numerical Algorithms, section 4.2. Nothing underflows, since all terms are multiples of 2**-298. For a dot product Cauchy and Schwarz give sum(abs(a * b)) <= norm(a) * norm(b). Adding and subtracting the
 bound rounds once more, by u times as much. `slack` is therefore K + 2 times u, and 0.1 % more, which is far more
 than the rounding of the norms and of g takes away while K < 2**40.
 
-What must hold: float64 and float32 addition, multiplication and conversion as IEEE 754 has them, subnormal numbers
-included; a BLAS that multiplies and adds (Strassen's method would need another bound); and exp, tanh, erf and log1p
-of the float64 library right to 2**-41, a thousandth of what any of them claims.
+There are three assumptions. Addition, multiplication and conversion of float64 and float32 follow IEEE 754, subnormal
+numbers included. The BLAS multiplies and adds (Strassen's method would need another bound). In the float64 library exp,
+tanh, erf and log1p are right to 2**-41, a thousand times less than any of them promises.
 
 Axes    M rows, K terms of a sum, N columns.
 """
@@ -62,11 +59,11 @@ def settle(value: ndarray, error: ndarray, exactly: Callable[[Index], Sequence[n
 
 
 def round_once(nearest: float, rest: Callable[[], float | Decimal]) -> np.float32:
-    """CANON-02. The float32 nearest to an exact value, given the float64 nearest to it and, if asked, what is left.
+    """CANON-02. The float32 nearest to an exact value, given the float64 nearest to it and, optionally, the rest.
 
-    Rounding first to float64 and then to float32 could round twice in one direction. The exact value lies between
-    the two neighbours of `nearest`; if these round differently, an inexact `nearest` is replaced by the one of the
-    two float64 around the exact value whose last bit is odd: no float32 and no middle between two is odd.
+    Rounding first to float64 and then to float32 could round twice in one direction. The exact value lies between the
+    two neighbours of `nearest`. If these round differently, an inexact `nearest` is replaced. Of the two float64 around
+    the exact value, the one whose last bit is odd takes its place: no float32 and no middle between two is odd.
     """
     below, above = math.nextafter(nearest, -math.inf), math.nextafter(nearest, math.inf)
     if np.float32(below) == np.float32(above):

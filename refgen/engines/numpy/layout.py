@@ -1,8 +1,8 @@
 """Weights in the memory order in which one row's product reads them fastest. The same numbers: FWD-06 of SPEC.md.
 
 A BLAS multiplies one row by reading each weight once, which is as fast as memory allows, and does so best along the longer side
-of a weight. So a weight with more outputs than inputs stays as files have it, an input's numbers one after the other, and
-the others are turned, an output's numbers one after the other.
+of a weight. So a weight with more outputs than inputs keeps the order of the file, in which an input's numbers are
+neighbours. The others are transposed, so that an output's numbers are neighbours.
 
 Axes    I in, O out.
 """

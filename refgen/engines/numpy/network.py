@@ -1,8 +1,8 @@
 """The network of model.py in fast NumPy: the same steps under the same names, in fewer passes over memory.
 
-What differs from the definition, function by function: a batch is one matrix product per weight; arrays are changed in place;
-layer norms and activations are shared among threads, some rows at a time; the last layer leaves out the queries whose logits
-nobody asks for (FWD-20). Sums are done in another order at most, so results differ by rounding only.
+It differs from the definition in four ways. A batch is one matrix product per weight. Arrays are changed in place.
+Threads share layer norms and activations, some rows at a time. The last layer leaves out the queries whose logits are
+not needed (FWD-20). At most the order of sums changes, so results differ by rounding only.
 
 Axes    B rows, T new positions, S cached and new positions, Q queries that go on (T, or those asked for), K logits asked for,
         C = n_embd, I in, O out, H heads, D = C / H, V tokens.

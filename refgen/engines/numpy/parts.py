@@ -1,9 +1,9 @@
 """A long prompt, read in parts by several threads. Changes where numbers are computed, and no rule.
 
 A position needs of those before it only their keys and values, layer by layer. So a prompt is cut into parts of
-neighbouring positions; each thread takes the next part, carries it through all layers, and waits in a layer only until
-the part before has left its keys and values there. That keeps every core busy with everything, not only with the matrix
-products that a BLAS can share, and no table of attention is ever longer than a part.
+neighbouring positions. Each thread takes the next part and carries it through all layers. In each layer it waits only
+until the part before has stored its keys and values. That keeps every core busy with everything, not only with the
+matrix products that a BLAS can share, and no table of attention is ever longer than a part.
 
 Axes    B rows, T new positions.
 """

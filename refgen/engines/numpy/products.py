@@ -63,7 +63,7 @@ def tile(M: int, *, by_outputs: bool) -> tuple[int, int]:
 
 
 def by_tiles(x: ndarray, weight: ndarray, out: ndarray, deep: int, wide: int) -> None:
-    """Fills `out` `[M O]`: all tiles in one call, then their sums; what is left at the right edge by narrower ones."""
+    """Fills `out` `[M O]`: all tiles in one call, then their sums. Narrower tiles cover the rest at the right edge."""
     (M, I), O = x.shape, weight.shape[1]  # noqa: E741
     n = O // wide * wide
     rows = x.reshape(M, I // deep, deep).swapaxes(0, 1)[:, None]  # [I/d 1 M d]

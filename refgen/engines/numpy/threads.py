@@ -1,7 +1,8 @@
 """Threads: as many as NumPy's BLAS has, and work shared among them row by row. Changes no result.
 
-There is one number, the BLAS's own: `set_num_threads`, OPENBLAS_NUM_THREADS or OMP_NUM_THREADS before Python starts, and tools
-such as threadpoolctl all change it, and refgen shares its work among as many, so that there are never more at work.
+There is one number of threads, the BLAS's own. `set_num_threads` and tools such as threadpoolctl change it, and so do
+OPENBLAS_NUM_THREADS or OMP_NUM_THREADS before Python starts. The work of refgen is shared among the same number, so
+there are never more.
 """
 
 import ctypes
@@ -36,14 +37,14 @@ def get_num_threads() -> int:
 def set_num_threads(count: int) -> None:
     """Makes refgen, and NumPy's BLAS in the whole process, use `count` threads from now on.
 
-    Raises `InputError` for less than one, or if the BLAS is none that can be told.
+    Raises `InputError` for less than one, or if the BLAS does not let refgen set the number.
     """
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise InputError(f"count={count!r}", "must be a whole number of threads, at least 1")
     if (tell := openblas("set_num_threads")) is None:
         raise InputError(
             f"count={count}",
-            "this NumPy's BLAS cannot be told how many threads to use",
+            "refgen cannot set the number of threads of this NumPy's BLAS",
             remedy="Set OMP_NUM_THREADS before Python starts.",
         )
     tell(count)
@@ -60,7 +61,7 @@ class Claims:
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """NumPy's BLAS uses one thread until the last who asked for it is done, so that threads of ours do not have threads."""
+    """NumPy's BLAS uses one thread until the last caller is done, so that refgen's threads do not start threads."""
     if openblas("set_num_threads") is None:
         yield
         return
@@ -131,7 +132,7 @@ def share(task: Callable[[int], None], parts: int) -> None:
 def by_rows(function: Callable[[ndarray], ndarray], x: ndarray) -> ndarray:
     """`function(x)`, which looks at each row `[..., C]` by itself and keeps the shape: some rows at a time.
 
-    An array of a class of its own is left whole, because its arithmetic may not be that of each row by itself.
+    An array of a subclass is not split, because its arithmetic may not work row by row.
     """
     rows = x.reshape(-1, x.shape[-1])
     step = max(1, BLOCK // rows.shape[1])

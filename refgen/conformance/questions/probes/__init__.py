@@ -59,7 +59,7 @@ def find(name: str) -> Probe:
     if name in PROBES:
         return PROBES[name]()
     close = difflib.get_close_matches(name, PROBES, n=1)
-    remedy = f"Did you mean {close[0]}?" if close else "See refgen probes list."
+    remedy = f"Did you mean {close[0]}?" if close else "See refgen export probes --list."
     raise ConformanceError(f"probe {name!r}", "does not exist", remedy=remedy)
 
 

@@ -50,15 +50,15 @@ def dice_dyadic() -> Probe:
     probe = dice([*z, -16.0], "dice-dyadic", "Probabilities near 1/2, 1/4, 1/8 and so on.", end=False)
     best = ids("BDFAHCGE")  # in order of probability
     return probe.asked(
-        says("greedy", ["GREEDY-01"], "another token than the likeliest is said", [ids("A")], [best[:1] * 4]),
+        says("greedy", ["GREEDY-01"], "the token is not the likeliest", [ids("A")], [best[:1] * 4]),
         says("no-repeat-1", ["NGRAM-01"], "a token comes twice although no_repeat_ngram_size is 1", [ids("A")],
              [ids("BDFHCGE")], no_repeat_ngram_size=1),
         says("no-repeat-2", ["NGRAM-01"], "a pair of tokens comes twice", [ids("B")],
              [ids("BDBFBABH")], no_repeat_ngram_size=2, bug="EDGE_CASE"),
-        says("bad-word", ["BAD-01"], "a forbidden token is said", [ids("A")], [ids("DDD")], bad_words_ids=[[1]]),
+        says("bad-word", ["BAD-01"], "a forbidden token comes", [ids("A")], [ids("DDD")], bad_words_ids=[[1]]),
         says("bad-pair", ["BAD-01"], "the last token of a forbidden sequence is forbidden without the first", [ids("A")],
              [ids("BDBD")], bad_words_ids=[ids("BB")], bug="EDGE_CASE"),
-        says("suppressed", ["SUP-01"], "a suppressed token is said", [ids("A")], [ids("FFF")], suppress_tokens=ids("BD")),
+        says("suppressed", ["SUP-01"], "a suppressed token comes", [ids("A")], [ids("FFF")], suppress_tokens=ids("BD")),
         says("suppressed-first", ["SUP-02"], "a token is suppressed at another step than the first", [ids("A")],
              [ids("DBB")], begin_suppress_tokens=ids("B")),
         says("bias", ["BIAS-01"], "a bias changes nothing", [ids("A")], [ids("EEE")], sequence_bias=[[ids("E"), 8.0]]),
@@ -77,7 +77,7 @@ def dice_ties() -> Probe:
     """Two groups of four equal logits."""
     probe = dice([1, 1, 2, 2, 1, 2, 2, 1, -16], "dice-ties", "Four tokens equally likely, then four others.", end=False)
     return probe.asked(
-        says("lowest-id", ["GREEDY-01"], "among equal tokens another than the first is said", [ids("A")], [ids("CCC")],
+        says("lowest-id", ["GREEDY-01"], "among equal tokens another than the first comes", [ids("A")], [ids("CCC")],
              bug="CONVENTION"),
         says("one-after-the-other", ["NGRAM-01", "GREEDY-01"], "among equal tokens the order is not that of the ids",
              [ids("H")], [ids("CDFGABE")], no_repeat_ngram_size=1, bug="CONVENTION"),
@@ -137,7 +137,7 @@ def dice_end() -> Probe:
 def drawn(name: str, rules: Sequence[str], answer: str, uniforms: Sequence[float], **settings: Any) -> Case:
     """Letters that follow from the caller's own random numbers and the probabilities that settings leave."""
     chance: dict[str, Any] = {"do_sample": True, "top_k": 0, "uniforms": [list(uniforms)]}
-    why = "random numbers choose another token than the law says"
+    why = "random numbers choose another token than the law requires"
     return says(name, [*rules, "SAMP-10"], why, [ids("A")], [ids(answer)], **chance | settings)
 
 
@@ -153,7 +153,7 @@ def clock(
 ) -> Probe:
     """After position i comes the token `script[i]`, whatever was fed. There are as many positions as the script is long.
 
-    One field. A token puts 1 into its own place, a position `LOUD` into the place of what comes next; the loudest is said.
+    One field. A token puts 1 into its own place, a position `LOUD` into the place of the next token. The largest wins.
     An implementation whose positions are off reads the wrong line, one without positions repeats the token, and one that
     multiplies embeddings by the root of C (here 5.7) does too. The last token is `<|endoftext|>`.
     """
@@ -193,7 +193,7 @@ def clock_plain() -> Probe:
         says("padded", ["PAD-04", "PAD-05", "BATCH-01"], "padding moves the positions of a row",
              [ids("AAAA"), ids("A"), ids("AA")], [line(3, 8), line(0, 5), line(1, 6)],
              kills=(*MOVED, *CACHED, "position-counts-padding")),
-        says("end", ["STOP-02"], "text goes on behind the end token", [ids("ABC")], [line(2, 10)], "eos", max_new_tokens=20),
+        says("end", ["STOP-02"], "text goes on after the end token", [ids("ABC")], [line(2, 10)], "eos", max_new_tokens=20),
         says("end-at-the-limit", ["STOP-01"], "an end token that comes with the last allowed token is reported as length",
              [ids("ABC")], [line(2, 10)], "eos", bug="EDGE_CASE"),
         says("end-behind-the-limit", ["STOP-01", "LEN-01"], "one token too many or too few", [ids("ABC")], [line(2, 9)],
@@ -212,13 +212,13 @@ def clock_plain() -> Probe:
              [ids("ABCDEFGH"), ids("A"), ids("ABCD")], [line(7, 10), line(0, 6), line(3, 9)], ["eos", "length", "length"]),
         says("minimum", ["LEN-07"], "min_new_tokens counts the prompt, or one too many", [ids("ABCDEFGH")],
              [[*line(7, 9), LETTERS.index("J"), *line(10, 12)]], min_new_tokens=4),
-        says("first-step-only", ["LEN-01"], "one new token is none or two", [ids("ABCDE")], [line(4, 5)], bug="EDGE_CASE"),
+        says("first-step-only", ["LEN-01"], "one new token gives no token or two", [ids("ABCDE")], [line(4, 5)], bug="EDGE_CASE"),
         context(script),
     )  # fmt: skip
 
 
 def context(script: Sequence[int]) -> Case:
-    """28 tokens of 32 are there, and more than fit are asked for."""
+    """The prompt has 28 of 32 tokens, and the request is for more than fit."""
     case = says("context", ["LEN-04"], "the limit of the context is passed, or missed by one", [[0] * 28], [script[27:32]],
                 "context", max_new_tokens=12, bug="EDGE_CASE")  # fmt: skip
     (row,) = case.expected["rows"]
@@ -251,7 +251,7 @@ def clock_stop() -> Probe:
     probe = clock(script, pieces, merges, "clock-stop", "A script of tokens that overlap stop strings.")
 
     def stops(name: str, why: str, prompt: list[int], text: str | list[str], until: int, **more: Any) -> Case:
-        """Ends behind the script's entry `until`."""
+        """Ends after the script's entry `until`."""
         said = script[len(prompt) - 1 : until + 1]
         return says(name, ["SSTR-01", "SSTR-02"], why, [prompt], [said], "stop_string", stop_strings=text,
                     max_new_tokens=12, **more)  # fmt: skip
@@ -287,7 +287,7 @@ def clock_utf8() -> Probe:
     first = pieces.index(b" ")
 
     def reads(name: str, start: int, stop: int, why: str, **more: Any) -> Case:
-        """`script[start:stop]` is said, and `text` is its text."""
+        """`script[start:stop]` comes out, and `text` is its text."""
         said = script[start:stop]
         case = says(name, ["TOK-11", "TOK-13"], why, [[first] * (start + 1)], [said], **more)
         (row,) = case.expected["rows"]

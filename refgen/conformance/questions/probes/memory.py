@@ -79,7 +79,7 @@ def copy(back: int) -> Probe:
 
 
 def copies(back: int, N: int) -> list[Case]:
-    """What a probe that copies from `back` before is asked."""
+    """The questions to a probe that copies from `back` before."""
 
     def again(prompt: str, count: int) -> list[int]:
         """The last `back` letters over and over."""
@@ -173,7 +173,7 @@ def induction() -> Probe:
     probe = Probe("induction", "What followed the last occurrence.", ("FWD-03", "FWD-09", "CACHE-02"), config, tensors,
                   letters, special(config))  # fmt: skip
     return probe.asked(
-        says("repeat", ["FWD-09", "CACHE-02"], "what was read before is not found again", [ids("LABCDEA")], [ids("BCDEAB")],
+        says("repeat", ["FWD-09", "CACHE-02"], "earlier text is not found again", [ids("LABCDEA")], [ids("BCDEAB")],
              kills=("cached-mask-top-left",)),
         says("last-of-two", ["FWD-08"], "not the last occurrence is found", [ids("LABGAEFA")], [ids("EFAEF")]),
         says("padded", ["PAD-05", "BATCH-01"], "padding is seen", [ids("LABCDEFGHC"), ids("LAKBA")],
@@ -184,9 +184,9 @@ def induction() -> Probe:
 def leak(name: str, H: int, strong: float, sentence: str) -> Probe:
     """Says o as long as nobody sees the X it must not see, and ! from then on.
 
-    Layer 0: every query looks for X, with a score of `strong`; a place that sees one is marked. Layer 1: the query looks for marked
-    places of ordinary letters. X comes last in a text, or is what padding consists of, so no ordinary letter may ever see it;
-    o, ! and X itself are no ordinary letters.
+    In layer 0 every query looks for X, with a score of `strong`, and a place that sees one is marked. In layer 1 the
+    query looks for marked places of ordinary letters. X comes last in a text, or fills the padding, so no ordinary
+    letter may ever see it. o, ! and X itself are not ordinary letters.
     """
     V, N, C = 16, 32, 32
     config = configured(V, N, C, n_layer=2, n_head=H)
@@ -226,7 +226,7 @@ def leak(name: str, H: int, strong: float, sentence: str) -> Probe:
         return replace(case, request={**case.request, "input_ids": filled})
 
     return probe.asked(
-        says("future", ["FWD-09"], "a token sees the one behind it", [ids("ABCDEX", letters)], [[fine] * 6], kills=FUTURE),
+        says("future", ["FWD-09"], "a token sees the one after it", [ids("ABCDEX", letters)], [[fine] * 6], kills=FUTURE),
         says("nothing-to-see", ["FWD-09"], "the probe is not computed rightly", [ids("ABCDE", letters)], [[fine] * 3]),
         says("something-to-see", ["FWD-09"], "the probe is not computed rightly", [ids("AXCDE", letters)], [[seen] * 3]),
         padded(["ABCDEFG", "ABC", "D"]),
@@ -235,7 +235,7 @@ def leak(name: str, H: int, strong: float, sentence: str) -> Probe:
 
 def leak_plain() -> Probe:
     """With ordinary scores."""
-    return leak("leak", 1, 16.0, "o, or ! if a letter sees an X behind it or in the padding.")
+    return leak("leak", 1, 16.0, "o, or ! if a letter sees an X after it or in the padding.")
 
 
 def leak_large() -> Probe:

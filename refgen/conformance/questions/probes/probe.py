@@ -4,12 +4,12 @@ A probe is plain data; a builder (known.py, memory.py and others) returns one. A
 machine writes the same bits. What the parts have in common:
 
 - A *field* is a range of the stream's C dimensions in which 1 at the n-th place means n, a token or a position.
-- The embedding has each token's 1 in the first field, and the head is the embedding: to say a token is to put more into its
-  place than is anywhere else in that field.
+- The embedding has each token's 1 in the first field, and the head is the embedding. To produce a token, put more into
+  its place than into any other place of that field.
 - Positions also carry *ballast*, numbers that are the same everywhere and make the stream's mean 0 and its variance a power
   of 1/4. Then LayerNorm only multiplies, by 2, 4 or 8, and a 0 stays 0.
-- A score 40 above all others is all that a softmax sees, and GELU is exactly 0 at -12 and its argument at 12: so attention
-  copies and an MLP looks up, in any precision.
+- A softmax gives all its weight to a score 40 above the others. GELU is exactly 0 at -12 and equals its argument at 12.
+  So attention copies and an MLP looks up, in any precision.
 
 Axes    V tokens, N positions, C = n_embd.
 """

@@ -1,12 +1,13 @@
-"""Probes that measure: a number that the arithmetic makes, said as a letter. What a wrong formula would make is another letter.
+"""Probes that measure: a number from the arithmetic shows as a letter. A wrong formula gives another letter.
 
 The *ruler* turns a number v of the stream into a token. Letter i, counted from the right one, has the logit
-`STRETCH * (i v - the marks between)`; where v passes a mark the next letter takes over. Its rows of the embedding are small, and
-ln_f's gain is large, so a letter that is fed back leaves the stream as it was; nothing else is in the row, so int8 holds it too.
+`STRETCH * (i v - the marks between)`; where v passes a mark the next letter takes over. The letters' rows of the
+embedding are small and ln_f's gain is large, so a letter that is fed back does not change the stream. Nothing else is
+in the row, so int8 holds it too.
 
-Marks stand half-way between what is right and the nearest fault, so what a precision may lose is known: every probe
-here keeps at least 3 % on both sides, and 16 bits lose 0.4 % (bfloat16) or 0.05 % (float16) at a rounding. Where a function
-inside needs more, the probe says so in its `dtypes`.
+Marks stand half-way between the right value and the nearest fault, so the precision that is needed is known. Every
+probe here keeps at least 3 % on both sides, and one rounding to 16 bits loses 0.4 % (bfloat16) or 0.05 % (float16).
+Where a function inside needs more precision, the probe leaves the format out of its `dtypes`.
 
 Axes    V tokens, N positions, C = n_embd.
 """
@@ -109,7 +110,7 @@ def scaled(name: str, score: float, sentence: str, scale: str, marks: Sequence[f
     probe = bench.probe(name, sentence, ["FWD-08", "FWD-13"], marks)
     kills = () if entries else ("scale-missing", "scale-by-layer", "scale-by-width", "scale-twice", "softmax-base-2")
     return probe.asked(
-        bench.says("one-of-nine", "attention scores are scaled otherwise", ["FWD-08"], ["ABBBBBBBB"], 6, kills=kills),
+        bench.says("one-of-nine", "attention scores have another scale", ["FWD-08"], ["ABBBBBBBB"], 6, kills=kills),
         bench.says("padded", "padding is seen", ["FWD-08", "PAD-05"], ["BBBABBBBB", "ABBBBBBBB"], 3),
     )  # fmt: skip
 
@@ -123,13 +124,15 @@ def scale() -> Probe:
 
 def scale_off() -> Probe:
     """`scale_attn_weights` is false: the score is 3 already, a quarter of it would be t."""
-    return scaled("scale-off", 3.0, "A model without a scale of attention: t says it is scaled nevertheless.", "to",
+    return scaled("scale-off", 3.0, "A model without a scale of attention: t means that it is scaled nevertheless.", "to",
                   (0.46,), scale_attn_weights=False)  # fmt: skip
 
 
 def scale_by_layer() -> Probe:
-    """`scale_attn_by_inverse_layer_idx` is true: halved in the second layer; without, the score is 6, and that is m."""
-    return scaled("scale-by-layer", 24.0, "A model whose scores are divided by the layer's number: m says they are not.",
+    """`scale_attn_by_inverse_layer_idx` is true: the score is halved in the second layer. Without that it is 6, which
+    gives m.
+    """
+    return scaled("scale-by-layer", 24.0, "A model whose scores are divided by the layer's number: m means that they are not.",
                   "om", (0.85,), scale_attn_by_inverse_layer_idx=True)  # fmt: skip
 
 
@@ -212,8 +215,9 @@ def gelu() -> Probe:
 def tail(name: str, scale: str, function: str, sentence: str, kills: Sequence[str]) -> Probe:
     """The activation at -3.5, times -1024: 0.62 is GELU's tanh form, 0.83 its exact form, 0 ReLU, 9 and more others.
 
-    The forms never differ by more than 0.0005, but out there that is a third of their value. It needs the function to be computed
-    in float32: with 1 + tanh rounded to 16 bits, as transformers does it for gelu_new in bfloat16, the tail is 0 or twice too long.
+    The forms never differ by more than 0.0005, but out there that is a third of their value. The function must be
+    computed in float32. With 1 + tanh rounded to 16 bits, as in transformers' gelu_new in bfloat16, the tail is 0 or
+    twice too long.
     """
     bench = Bench("A", scale, activation_function=function)
     bench.tensors["h.0.mlp.c_fc.bias"][0] = -3.5
@@ -263,26 +267,24 @@ def normed(
     probe = Probe(name, sentence, ("FWD-05",), config, tensors, words(letters), special(config))
     right = ids("o", letters) * count
     prompts = [ids(each, letters) for each in ("A", "AAAA")]
-    return probe.asked(
-        says("both", ["FWD-05"], "layer norms are computed otherwise", prompts, [right] * 2, kills=kills)
-    )
+    return probe.asked(says("both", ["FWD-05"], "layer norms have another formula", prompts, [right] * 2, kills=kills))
 
 
 def variance() -> Probe:
     """Eight numbers, so that dividing by 7 instead makes 0.935 of 1; and a mean of 8, without which it would be 1.1."""
-    return normed("variance", "The variance: u divided by C - 1, r nothing subtracted; o is right.", "uor",
+    return normed("variance", "The variance: o is right, u is divided by C - 1, and r subtracts nothing.", "uor",
                   (0.96875, 1.0625), 1.0, 8.0, 6, ("unbiased-variance", "no-mean", "no-norm-gain", "no-norm-bias",
                   "no-final-norm", "no-final-norm-bias", "final-norm-twice"))  # fmt: skip
 
 
 def epsilon() -> Probe:
     """Deviations of 0.001, whose square is a tenth of epsilon: 0.30 is right, 0.70 is 1e-6, 1 is less or outside of the root."""
-    return normed("epsilon", "The epsilon of layer norms: l more than 1e-5, s 1e-6, z less or outside of the root; o is right.",
+    return normed("epsilon", "The epsilon of layer norms: o is right, l is more than 1e-5, s is 1e-6, and z is less or outside the root.",
                   "losz", (0.2, 0.45, 0.85), 2.0**-10, 0.0, 1, ("epsilon-1e-6", "epsilon-1e-12", "epsilon-outside"))  # fmt: skip
 
 
 def epsilon_large() -> Probe:
     """An epsilon of 1 makes 0.71 of 1; who does not read the configuration says x."""
-    return normed("epsilon-large", "A model with an epsilon of 1: h it was outside of the root, x it was not read; o is right.",
+    return normed("epsilon-large", "A model with an epsilon of 1: o is right, h puts it outside the root, and x does not read it.",
                   "hox", (0.6, 0.85), 1.0, 0.0, 6, ("epsilon-1e-5", "epsilon-1e-6", "epsilon-1e-12", "epsilon-outside"),
                   layer_norm_epsilon=1.0)  # fmt: skip

@@ -36,7 +36,7 @@ def about(probe: Probe) -> list[str]:
 
 
 def asked(probe: Probe, case: Case) -> list[str]:
-    """One line a row, and the settings that are not the usual ones."""
+    """One line for each row, and the settings that are not the defaults."""
     request = dict(case.request)
     ids = request.pop("input_ids")
     masks = request.pop("attention_mask", [[1] * len(row) for row in ids])
@@ -67,7 +67,7 @@ def tensor(probe: Probe, name: str) -> ndarray:
 
 
 def matrix(numbers: ndarray) -> list[str]:
-    """The part that is not 0 everywhere, a line a row, dots for zeros; above it where that part lies."""
+    """The part that is not 0 everywhere, one line for each row, with dots for zeros. The heading gives its place."""
     table = np.atleast_2d(numbers)
     rows, columns = np.nonzero(table)
     shape = " x ".join(map(str, numbers.shape))

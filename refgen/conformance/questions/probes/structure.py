@@ -56,7 +56,7 @@ def successor() -> Probe:
 def layers() -> Probe:
     """M after any letter: layer i turns the i-th letter into the next one, so twelve layers in their order reach M.
 
-    Whoever sorts them as text (0, 1, 10, 11, 2 and so on) gets to K, and one who leaves the last out to L.
+    A program that sorts them as text (0, 1, 10, 11, 2 and so on) gets to K. One that leaves the last out gets to L.
     """
     V, N, C, L = 14, 32, 16, 12
     config = configured(V, N, C, n_layer=L)
@@ -75,7 +75,7 @@ def layers() -> Probe:
 
 
 def untied() -> Probe:
-    """The next letter of the alphabet, by an output matrix of its own; tied to the embedding it repeats the letter."""
+    """The next letter of the alphabet, by its own output matrix. Tied to the embedding, it repeats the letter."""
     V, N, C = 12, 32, 32
     config = configured(V, N, C, tie_word_embeddings=False)
     tensors = blank(config)

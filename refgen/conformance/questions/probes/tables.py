@@ -1,8 +1,9 @@
-"""Probes that look up: an MLP as a table from what was said to what comes next. For sampling with memory, penalties and beams.
+"""Probes that look up: an MLP as a table from the last token to the next. For sampling with memory, penalties and
+beams.
 
-One hidden unit a token. With ballast, LayerNorm multiplies by 2 or 4, so a unit gets 8 for its own token and -8 for every other;
-GELU leaves 8 and makes the -8 zero, and c_proj has the wanted logits, divided by 8, in the unit's row. What the token itself
-put into its field is taken out by the same row.
+There is one hidden unit for each token. With ballast, LayerNorm multiplies by 2 or 4, so a unit gets 8 for its own
+token and -8 for every other. GELU keeps the 8 and turns -8 into zero. The unit's row of c_proj holds the wanted logits,
+divided by 8. The same row also removes the token's own entry from its field.
 """
 
 from collections.abc import Mapping
@@ -77,7 +78,7 @@ def table() -> Probe:
     """The next token's logits are a row of a table: 4, 2, 1, five times 0, twice -1, twice -2."""
     probe = rows_of("table", "A letter by the letter before it.")
     return probe.asked(
-        says("greedy", ["FWD-14"], "the MLP is not computed rightly", [ids("A")], [ids("BCABCAB")],
+        says("greedy", ["FWD-14"], "the MLP is wrong", [ids("A")], [ids("BCABCAB")],
              kills=("last-layer-missing",)),
         says("padded", ["PAD-05", "BATCH-01"], "rows meet", [ids("A"), ids("DIJ"), ids("CE")],
              [ids("BCABC"), ids("KABCA"), ids("FGHAB")]),
@@ -88,8 +89,8 @@ def table() -> Probe:
         says("only-the-row", ["NGRAM-02", "BATCH-01"], "another row's pairs, or padding, are forbidden",
              [ids("ABCA"), ids("A"), ids("CA")], [ids("DAKA"), ids("BCAD"), ids("BCFG")], no_repeat_ngram_size=2,
              bug="EDGE_CASE"),
-        says("penalty", ["REP-01"], "what was said is said again", [ids("A")], [ids("BCFGHD")], repetition_penalty=4.0),
-        says("bad-word", ["BAD-01"], "a forbidden pair is said", [ids("A")], [ids("BEFGHA")], bad_words_ids=[ids("BC")]),
+        says("penalty", ["REP-01"], "earlier tokens are produced again", [ids("A")], [ids("BCFGHD")], repetition_penalty=4.0),
+        says("bad-word", ["BAD-01"], "a forbidden pair comes", [ids("A")], [ids("BEFGHA")], bad_words_ids=[ids("BC")]),
     )  # fmt: skip
 
 
@@ -122,11 +123,12 @@ AFTER: Mapping[str, Mapping[str, float]] = {
 
 
 def beam() -> Probe:
-    """The best text is SBDb, though A is likelier after S: whoever keeps two beams finds it, if the cache follows its beam.
+    """The best text is SBDb, though A is likelier after S. A search with two beams finds it, if the cache follows its
+    beam.
 
-    An MLP holds the table AFTER; attention looks at place 1, the first new token, and remembers whether it was A or B: then a
-    or b is 4 more likely from there on. After two steps the better beam has come from the worse one, so the beams
-    have swapped places: who does not swap their caches remembers A, and says a.
+    An MLP holds the table AFTER. Attention looks at place 1, the first new token, and remembers whether it was A or B.
+    From there on the logit of a or b is 4 higher. After two steps the better beam has come from the worse one, so the
+    beams have swapped places: who does not swap their caches remembers A, and says a.
     """
     V, N, C = len(WORDS) + 1, 16, 32
     config = configured(V, N, C)
@@ -164,7 +166,7 @@ def beam() -> Probe:
                     **{"num_beams": 2, "max_new_tokens": 6} | more)  # fmt: skip
 
     return probe.asked(
-        says("greedy", ["FWD-09", "FWD-14"], "the probe is not computed rightly", [ids("S", letters)], [greedy[:-1]],
+        says("greedy", ["FWD-09", "FWD-14"], "the forward pass is wrong", [ids("S", letters)], [greedy[:-1]],
              kills=("cached-mask-top-left",)),
         beams("two", "the cache does not follow its beam, or the better text is not found", [best]),
         beams("three", "the cache does not follow its beam", [best], num_beams=3),

@@ -1,8 +1,9 @@
-"""The claim "serving": what a server says beside the text, and whether requests leave each other alone.
+"""The claim "serving": the answers of a server besides the tokens, and whether requests leave each other alone.
 
 Questions are functions of a ServerTalk, each with its id, rules and reason; `checks(lab)` binds them to a subject that is a server.
-They ask for greedy text unless chance is the question, at prompts where rounding cannot change it, and compare a server with
-itself where that is enough. A fault shows in the first question that fails: what spoils others is asked before them.
+They request greedy text, except in questions about chance, at prompts where rounding cannot change it. Where that is
+enough, they compare a server with itself. A fault shows in the first question that fails, because the questions that
+spoil others come first.
 """
 
 from dataclasses import replace
@@ -17,7 +18,9 @@ ORDER = [module.__name__ for module in (state, length, chance, text, numbers, li
 
 
 def checks(lab: Lab, material: Material | None = None) -> list[ServingCheck]:
-    """All questions, sharing one talk; none if the subject is no server. Material may be shared by servers of one model."""
+    """All questions, sharing one talk. Empty if the subject is not a server. Material may be shared by servers of one
+    model.
+    """
     if "complete" not in lab.about.can:
         return []
     talk = ServerTalk(lab, material)

@@ -24,7 +24,7 @@ def biased_up(talk: ServerTalk) -> Finding:
     return compared(text, talk.tokenizer.decode([token] * 3), "text with logit_bias 100")
 
 
-@asks("bias.down", "BIAS-01", why="forbidden words are said", needs=["logit_bias"])
+@asks("bias.down", "BIAS-01", why="forbidden words come", needs=["logit_bias"])
 def biased_down(talk: ServerTalk) -> Finding:
     """100 less makes the second best the best."""
     for walk in talk.known.walks:
@@ -48,7 +48,7 @@ def biased_a_little(talk: ServerTalk) -> Finding:
             text = talk.choice(walk.prompt, max_tokens=1, logit_bias={str(other.ids[0]): bias})["text"]
             if text != talk.known.text_of(expected, 1):
                 return failed(
-                    f"logit_bias {bias:.4g} for a token {gap:.4g} behind: observed {text!r}, "
+                    f"logit_bias {bias:.4g} for a token {gap:.4g} after it: observed {text!r}, "
                     f"expected {talk.known.text_of(expected, 1)!r}"
                 )
         return passed()
@@ -62,7 +62,7 @@ def same_seed(talk: ServerTalk) -> Finding:
     return compared(texts[1], texts[0], "the second answer with a seed")
 
 
-@asks("seed.other", "SAMP-05", "TEMP-01", why="chance that never changes is none", needs=["seed"])
+@asks("seed.other", "SAMP-05", "TEMP-01", why="chance that never changes is not chance", needs=["seed"])
 def other_seeds(talk: ServerTalk) -> Finding:
     """Other seeds, other texts, unless that is likely not to happen."""
     choices = [
@@ -104,7 +104,7 @@ def several_greedy_choices(talk: ServerTalk) -> Finding:
     return passed() if len(texts) == 1 else failed(f"choices at temperature 0 differ: {sorted(texts)}", "TEMP-02")
 
 
-@asks("n.sampled", "SERVE-07", "SAMP-07", why="three times the same answer is no choice", needs=["n"])
+@asks("n.sampled", "SERVE-07", "SAMP-07", why="three times the same answer is not a choice", needs=["n"])
 def several_sampled_choices(talk: ServerTalk) -> Finding:
     """With chance they differ, unless that is likely not to happen."""
     answer = talk.ask(talk.known.best.prompt, ids=True, max_tokens=COUNT, n=3, **drawn(talk, 1))

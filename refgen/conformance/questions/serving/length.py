@@ -39,7 +39,7 @@ def greedy(talk: ServerTalk) -> Finding:
     return Finding(Verdict.TIE, f"{flips} near ties") if flips else passed()
 
 
-@asks("max_tokens", "LEN-01", why="an answer of another length than asked for is cut, or costs what nobody wanted")
+@asks("max_tokens", "LEN-01", why="an answer of the wrong length is cut, or costs more than wanted")
 def max_tokens(talk: ServerTalk) -> Finding:
     """1, 2 and 5 tokens, no more and no less."""
     walk = talk.known.best
@@ -77,7 +77,7 @@ def finish_eos(talk: ServerTalk) -> Finding:
         hidden = talk.tokenizer.decode(walk.ids[-1:])
         if rest == hidden:
             return compared(choice["finish_reason"], "stop", "finish_reason after the end token")
-        return failed(f"text goes on behind the end token with {rest[:40]!r}", "STOP-02")
+        return failed(f"text goes on after the end token with {rest[:40]!r}", "STOP-02")
     if choice["text"] != text:
         return failed(f"observed {choice['text']!r}, expected {text!r}", "STOP-02")
     return compared(choice["finish_reason"], finish_reason("eos"), "finish_reason after the end token")

@@ -1,4 +1,4 @@
-"""Requests that cannot be served as asked. Rules SERVE-10, LEN-04 and FWD-23."""
+"""Requests that cannot be served as sent. Rules SERVE-10, LEN-04 and FWD-23."""
 
 from refgen.conformance.judging.verdicts import Finding
 from refgen.conformance.questions.serving.question import asks, chosen, failed, held_to, passed
@@ -38,16 +38,16 @@ def end_of_the_context(talk: ServerTalk) -> Finding:
     if choice["finish_reason"] == "stop" and found <= 3:
         return passed("ended by itself before")
     if found > 3:
-        wrong = failed(f"{found} tokens behind {n - 2}; the model has {n} positions")
+        wrong = failed(f"{found} tokens after {n - 2}; the model has {n} positions")
         return held_to(talk, "context_end", "slide" if found == 8 else None, wrong)
     if choice["finish_reason"] != "length":
         return failed(f"finish_reason at the end of the context: observed {choice['finish_reason']!r}", "SERVE-02")
     return chosen(talk, "context_end", "n_plus_1" if found == 3 else "n")
 
 
-@asks("request.unknown", "SERVE-10", why="whoever misspells a field should hear of it")
+@asks("request.unknown", "SERVE-10", why="a user who misspells a field should get an error")
 def unknown_field(talk: ServerTalk) -> Finding:
-    """A field nobody knows is refused or ignored; only told."""
+    """An unknown field is refused or ignored, and the report only notes which."""
     try:
         talk.choice(talk.known.best.prompt, max_tokens=1, refgen_unknown_field=1)
     except RefusedError:
@@ -91,7 +91,7 @@ def too_many_logprobs(talk: ServerTalk) -> Finding:
 
 
 def long_prompt(talk: ServerTalk, length: int) -> list[int]:
-    """A prompt of exactly so many tokens, which a text gives back."""
+    """A prompt of exactly this many tokens, whose text encodes to the same tokens."""
     word = talk.known.best.prompt
     repeated = (word * (length // len(word) + 1))[:length]
     text = talk.tokenizer.decode(repeated)

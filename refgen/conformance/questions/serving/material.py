@@ -1,7 +1,7 @@
-"""What the reference of a server's model knows: prompts with their right answers, and judgement of what comes back.
+"""Prompts with their right answers, computed by the reference of a server's model, and the judgement of the answers.
 
-The reference says which token is best at every step and by how much, so that prompts can be chosen at which rounding cannot change
-the text, and texts be steered by `logit_bias` to where a character is split over two tokens.
+The reference computes which token is best at every step and by how much. So prompts can be chosen at which rounding
+cannot change the text. `logit_bias` steers a text to a character that is split over two tokens.
 
 Axes    V tokens, T new tokens.
 """
@@ -50,7 +50,9 @@ LETTERS = "éüñçøåßæêöäàèìòùâîôûабвгдежзийклмн�
 
 @dataclass(frozen=True)
 class Walk:
-    """What the reference says greedily behind a prompt, up to its end token or FAR tokens. `margins` to the second best."""
+    """The greedy tokens of the reference after a prompt, up to its end token or FAR tokens. `margins` to the second
+    best.
+    """
 
     prompt: list[int]
     ids: list[int]
@@ -58,7 +60,7 @@ class Walk:
     ended: bool
 
     def clear(self, least: float) -> int:
-        """How many tokens come before the first that is no clear best."""
+        """The number of tokens before the first without a clear best."""
         return next((t for t, margin in enumerate(self.margins) if margin < least), len(self.margins))
 
 
@@ -88,7 +90,7 @@ class Material:
         return sorted(walked, key=lambda path: -min(path.clear(self.least), 24))
 
     def walk(self, prompt: Sequence[int], count: int = FAR, biases: Mapping[int, float] | None = None) -> Walk:
-        """What the reference says behind it, with numbers added to the logits of some tokens."""
+        """The tokens of the reference after a prompt, with numbers added to the logits of some tokens."""
         cache, ids, margins = Cache(), [], []
         new = list(prompt)
         for _ in range(min(count, self.config.n_positions - len(prompt))):
@@ -121,10 +123,10 @@ class Material:
 
     @functools.cached_property
     def split_character(self) -> tuple[Walk, dict[str, float], str] | None:
-        """A character of two tokens that the model says if two biases are set just so: its walk, the biases, the character.
+        """A character of two tokens that the model produces with two biases: its walk, the biases, the character.
 
-        Behind the prompt the first token has to lead the second, behind the first the second: their biases differ by the
-        middle of what the two steps leave room for, and both lead all others.
+        After the prompt the first token must lead the second, and after the first token the second must lead. Their
+        biases differ by the middle of the range that the two steps allow, and both lead all others.
         """
         found: list[tuple[float, Walk, dict[str, float], str]] = []
         pairs = [(letter, ids) for letter in LETTERS if len(ids := self.tokenizer.encode(letter)) == 2]
@@ -170,7 +172,7 @@ class Material:
             z = self.reference.model([new], past_key_values=cache, logits_to_keep=1).logits[0, -1]
             fitting = [token for token, each in enumerate(spelled) if each and rest.startswith(each)]
             if not fitting:
-                raise GarbledError(f"the text {shown(text)} is none of this model's: no token gives {shown(rest)}")
+                raise GarbledError(f"the text {shown(text)} is not a text of this model: no token gives {shown(rest)}")
             self.reference.fits(prompt, [*ids, 0])
             new = [max(fitting, key=lambda token: z[token])]
             ids += new
@@ -195,7 +197,7 @@ class Material:
         return Flip(step, token, int(z.argmax()), int((z > z[token]).sum()) + 1, margin, self.least / CLEAR)
 
     def chosen_logprobs(self, ids: Sequence[int], temperature: float = 1.0) -> tuple[ndarray, ndarray]:
-        """The logprob of each of `ids` but the first behind those before it, and its expected error. T long."""
+        """The logprob of each of `ids` but the first given those before it, and its expected error. T long."""
         self.reference.fits([], ids)
         noise = self.noise(tuple(ids[:-1]))
         z = noise.exact["lm_head"][0]

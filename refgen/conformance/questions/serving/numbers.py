@@ -25,7 +25,7 @@ from refgen.conformance.questions.serving.text import across, inside, plain_text
 from refgen.oracle.noise import LOGIT
 
 
-@asks("logprobs.lists", "SERVE-05", why="numbers beside the wrong token mislead whoever uses them", needs=["logprobs"])
+@asks("logprobs.lists", "SERVE-05", why="numbers beside the wrong token mislead their users", needs=["logprobs"])
 def logprobs_are_aligned(talk: ServerTalk) -> Finding:
     """One logprob a token, none positive, the best one for each token of greedy text."""
     walk = talk.known.best
@@ -39,7 +39,7 @@ def logprobs_are_aligned(talk: ServerTalk) -> Finding:
 
 
 @asks(
-    "logprobs.stop", "SERVE-05", why="behind a stop string the lists no longer fit the text", needs=["logprobs", "stop"]
+    "logprobs.stop", "SERVE-05", why="after a stop string the lists no longer fit the text", needs=["logprobs", "stop"]
 )
 def logprobs_to_a_stop(talk: ServerTalk) -> Finding:
     """The lists are as long as each other, and their tokens hold the text, where a stop string cuts it."""
@@ -96,7 +96,9 @@ def wrong_numbers(numbers: list[float], exact: np.ndarray, sigma: np.ndarray, di
     needs=["logprobs"],
 )
 def logprobs_are_raw_or_processed(talk: ServerTalk) -> Finding:
-    """At a temperature of 0.5 they are the model's own, or those it drew from: a choice, which a server is held to."""
+    """At a temperature of 0.5 they are the model's own, or those that it drew from. This is a choice, which a server
+    declares.
+    """
     walk = talk.known.best
     choice = talk.choice(walk.prompt, max_tokens=8, logprobs=2, **drawn(talk, 3, 0.5))
     numbers = choice.get("logprobs")

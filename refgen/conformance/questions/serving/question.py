@@ -79,7 +79,7 @@ def held_to(talk: ServerTalk, name: str, observed: str | None, wrong: Finding) -
 
 
 def chosen(talk: ServerTalk, name: str, option: str) -> Finding:
-    """CHOICE: one of several right answers, whether declared or not; FAIL if the subject has declared another."""
+    """CHOICE if this is one of several right answers, declared or not. FAIL if the subject declared another."""
     declared = talk.lab.about.choices.get(name)
     if declared is not None and declared != option:
         return failed(f"{name}: observed {option}, declared {declared}")

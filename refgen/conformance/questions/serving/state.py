@@ -24,7 +24,7 @@ def the_same_twice(talk: ServerTalk) -> Finding:
     return passed()
 
 
-@asks("state.prefix", "SERVE-08", "CACHE-02", why="what one user asked changes what another is told")
+@asks("state.prefix", "SERVE-08", "CACHE-02", why="one user's request changes another user's answer")
 def prefixes_of_each_other(talk: ServerTalk) -> Finding:
     """A, AB, A, AC, AB, A: prompts that begin alike, one after the other."""
     walks = talk.known.walks

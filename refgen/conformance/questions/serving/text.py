@@ -32,9 +32,9 @@ def stop_across_tokens(talk: ServerTalk) -> Finding:
     return stopped(talk, walk, text, [place])
 
 
-@asks("stop.inside", "SERVE-03", why="what follows the stop string in its token is shown", needs=["stop"])
+@asks("stop.inside", "SERVE-03", why="the rest of the token after the stop string is shown", needs=["stop"])
 def stop_inside_a_token(talk: ServerTalk) -> Finding:
-    """A stop string in the middle of a token, with letters before and behind it."""
+    """A stop string in the middle of a token, with letters before and after it."""
     walk, text = plain_text(talk)
     for stop in inside(talk, walk, text):
         return stopped(talk, walk, text, [stop])
@@ -88,7 +88,7 @@ def stop_of_a_split_character(talk: ServerTalk) -> Finding:
     return judged_stop(talk, choice, letter, [letter])
 
 
-@asks("stream.same", "SERVE-04", why="what is streamed is what users see", needs=["stream"])
+@asks("stream.same", "SERVE-04", why="users see the streamed text", needs=["stream"])
 def stream_is_the_text(talk: ServerTalk) -> Finding:
     """Four answers, one of them beginning with a space, streamed and not streamed."""
     for walk in [*talk.known.walks[:3], beginning_with_a_space(talk)]:
@@ -127,7 +127,12 @@ def stream_of_split_characters(talk: ServerTalk) -> Finding:
     return passed()
 
 
-@asks("stream.tail", "STREAM-03", why="what the decoder still holds at the end is lost", needs=["stream", "logit_bias"])
+@asks(
+    "stream.tail",
+    "STREAM-03",
+    why="text that the decoder still holds at the end is lost",
+    needs=["stream", "logit_bias"],
+)
 def stream_of_half_a_character(talk: ServerTalk) -> Finding:
     """An answer cut within a character ends in a stream as it does without."""
     split = talk.known.split_character
@@ -152,7 +157,7 @@ def stream_of_half_a_character(talk: ServerTalk) -> Finding:
     needs=["stream", "stop"],
 )
 def stream_to_a_stop(talk: ServerTalk) -> Finding:
-    """Nothing of the stop string is streamed, nor anything behind it."""
+    """Neither the stop string nor anything after it is streamed."""
     walk, text = plain_text(talk)
     stops = [*list(across(talk, walk, text))[:2], *list(inside(talk, walk, text))[:1]]
     for stop in stops:
@@ -169,7 +174,7 @@ def stream_to_a_stop(talk: ServerTalk) -> Finding:
 @asks(
     "stream.held",
     "SERVE-04",
-    why="what looked like a stop string and was none is never shown",
+    why="text that only looked like a stop string is never shown",
     needs=["stream", "stop"],
 )
 def stream_of_what_was_held_back(talk: ServerTalk) -> Finding:
@@ -206,7 +211,7 @@ def beginning_with_a_space(talk: ServerTalk) -> Walk | None:
 
 
 def plain_text(talk: ServerTalk) -> tuple[Walk, str]:
-    """The prompt with the longest clear text, and what the server itself says behind it without stop strings."""
+    """The prompt with the longest clear text, and the server's own answer to it without stop strings."""
     walk = talk.known.best
     text = talk.choice(walk.prompt, max_tokens=COUNT)["text"]
     if len(text) < ENOUGH:
@@ -231,7 +236,7 @@ def across(talk: ServerTalk, walk: Walk, text: str) -> Iterator[str]:
 
 
 def inside(talk: ServerTalk, walk: Walk, text: str) -> Iterator[str]:
-    """Strings inside a token, with characters before and behind them, that stand nowhere before."""
+    """Strings inside a token, with characters before and after them, that do not occur earlier."""
     ends = borders(talk, walk, text)
     for start, end in pairwise(ends[1:]):
         stop = text[start + 1 : end - 1]

@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from refgen.cli.options import check_output, check_picture
+from refgen.cli.options import check_picture
+from refgen.cli.parser import whole
 from refgen.errors import BenchError
 
 
@@ -28,34 +29,33 @@ def add(commands: Any) -> None:
     )
     shapes = "of the random weights: 124M (default), 355M, small, tiny, or layers,heads,width,vocabulary,positions"
     command.add_argument("--shape", default="124M", metavar="S", help=shapes)
-    command.add_argument("--rounds", type=int, metavar="N", help="turns of each (default: 5, quick 2)")
-    command.add_argument("--prompts", type=int, default=200, metavar="N", help="of the lookup (default: 200)")
-    command.add_argument("--threads", type=int, metavar="N", help="of every subject (default: all cores)")
+    command.add_argument("--rounds", type=whole, metavar="N", help="turns of each (default: 5, quick 2)")
+    command.add_argument("--prompts", type=whole, default=200, metavar="N", help="of the lookup (default: 200)")
+    command.add_argument("--threads", type=whole, metavar="N", help="of every subject (default: all cores)")
     command.add_argument("--quick", action="store_true", help="less work, fewer rounds")
     command.add_argument("--weights", type=Path, metavar="DIR", help="keep weights and conversions there for next time")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write everything there, every single timing too")
-    command.add_argument("--plot", type=Path, metavar="FILE", help="draw it there (needs matplotlib)")
+    command.add_output("--json", help="write everything there, every single timing too")
+    command.add_output("--plot", help="draw it there (needs matplotlib)")
     command.add_argument("--show", type=Path, metavar="FILE", help="measure nothing: show what --json wrote")
 
 
 def run(options: argparse.Namespace) -> None:
     """A report out."""
-    from refgen.bench import plot, report  # noqa: PLC0415 - only for this command
-    from refgen.bench.run import Options  # noqa: PLC0415
-    from refgen.bench.run import run as measure  # noqa: PLC0415
-    from refgen.json_files import read_object  # noqa: PLC0415
+    from refgen.bench import plot, report
+    from refgen.bench.run import Options
+    from refgen.bench.run import run as measure
+    from refgen.json_files import read_object
 
     check_picture(options.plot, BenchError)
-    check_output(options.json, BenchError)
     if options.show is not None:
         found = read_object(options.show, BenchError, "")
         if "tables" not in found:
-            raise BenchError(str(options.show), "is no report of refgen bench")
+            raise BenchError(str(options.show), "is not a report of refgen bench")
         print(report.render(found))
     else:
 
         def done(found: dict[str, Any], new: list[Any]) -> None:
-            """Told and kept as it comes: the whole takes long, and what is measured is measured."""
+            """Prints and saves each section at once, because the whole run takes long."""
             if options.json is not None:
                 options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
             for table in new:

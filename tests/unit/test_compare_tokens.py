@@ -1,4 +1,4 @@
-"""`refgen judge` as a shell sees it."""
+"""`refgen compare` as a shell sees it."""
 
 import json
 
@@ -14,7 +14,7 @@ def judge(tmp_path, capsys):
     def run(entries, *arguments):
         file = tmp_path / "tokens.json"
         file.write_text(json.dumps(entries))
-        code = main(["judge", str(file), *arguments])
+        code = main(["compare", str(file), *arguments])
         printed = capsys.readouterr()
         return code, printed.out, printed.err.replace(str(file), "FILE")
 
@@ -59,19 +59,19 @@ def test_rows_and_json(judge):
     ({"prompt_ids": [1], "new_ids": []}, "FILE: new_ids: must be a list of token ids"),
     ({"prompt_ids": [1], "new_ids": [True]}, "FILE: new_ids: must be a list of token ids"),
     ({"prompt_ids": [[1], [2]], "new_ids": [3]}, "FILE: 2 prompt_ids: must be as many as new_ids, 1."),
-    ({"prompt_ids": [1], "new_ids": [3], "eos": 1}, "FILE: eos: is no entry. There are prompt_ids, new_ids and eos_token_id."),
+    ({"prompt_ids": [1], "new_ids": [3], "eos": 1}, "FILE: eos: is not an entry. There are prompt_ids, new_ids and eos_token_id."),
     ({"prompt_ids": [1], "new_ids": [3], "eos_token_id": "x"}, "FILE: eos_token_id: must be a list"),
     ({"prompt_ids": [1], "new_ids": [2000]}, "token ids of this model run from 0 to 1023"),
 ])  # fmt: skip
 def test_what_is_refused(judge, entries, message):
     """One line with the file, the entry and what it must be."""
     code, out, err = judge(entries)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
 
 
 def test_a_file_that_is_not_there(capsys):
     """The remedy says what the file holds."""
-    assert main(["judge", "nowhere.json"]) == 1
+    assert main(["compare", "nowhere.json"]) == 2
     assert "nowhere.json: does not exist. It names prompt_ids and new_ids" in capsys.readouterr().err

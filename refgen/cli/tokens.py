@@ -1,75 +1,57 @@
-"""`refgen judge TOKENS.json`: is a greedy continuation that differs a bug or a tie?"""
+"""Files of greedily chosen tokens, as `refgen compare` reads them: is each that differs a bug or a tie?
 
-import argparse
+{"prompt_ids": [813, 25], "new_ids": [198, 40, 457], "eos_token_id": 1023}
+"""
+
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from refgen import checkpoints
-from refgen.cli.options import add_model
+from refgen.cli import color
+from refgen.cli.width import fitted
 from refgen.errors import OracleError
-from refgen.json_files import read_object
-from refgen.oracle.formats import FORMATS
+from refgen.json_files import object_of, read_object
+from refgen.model import GPT2
 from refgen.oracle.margins import Judgement, judge_tokens, together
 from refgen.oracle.suspects import suspects
 from refgen.progress import tell
-from refgen.shipped import find_model
 
 ENOUGH = 8  # rows to tell a fault by
 
 
-def add(commands: Any) -> None:
-    """Declares the command."""
-    command = commands.add_parser(
-        "judge",
-        help="tell a bug from a tie in greedily chosen tokens",
-        description="Judge tokens that an implementation chose greedily: does rounding explain each that is not the best? "
-        "The exit code is 1 if it does not.",
-        epilog='TOKENS.json: {"prompt_ids": [813, 25], "new_ids": [198, 40, 457], "eos_token_id": 1023}. '
-        "Both lists may hold lists, one a row; eos_token_id is one id, several or null, and may be left out.",
-    )
-    command.set_defaults(run=run)
-    command.add_argument("tokens", metavar="TOKENS.json", type=Path, help="the tokens, or rows of them")
-    add_model(command)
-    command.add_argument(
-        "--dtype",
-        default="float32",
-        choices=tuple(FORMATS),
-        help="what the implementation computes in (default: %(default)s)",
-    )
-    command.add_argument("--json", action="store_true", help="one JSON object")
+STDIN = Path("-")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Tokens in, verdict out; the exit code is the verdict."""
-    rows, end_ids = read_tokens(options.tokens)
-    gpt2 = checkpoints.load(find_model(options.model))
+def judge(gpt2: GPT2, path: Path, dtype: str, as_json: bool) -> bool:
+    """Prints the verdict on the tokens of a file; whether rounding explains each that is not the best."""
+    rows, end_ids = read_tokens(path)
     judgements = []
     for number, (prompt, new) in enumerate(rows, start=1):
         tell(f"row {number} of {len(rows)}")
-        judgements.append(judge_tokens(gpt2, prompt, new, options.dtype, end_ids))
+        judgements.append(judge_tokens(gpt2, prompt, new, dtype, end_ids))
     whole = together(judgements)
     found = None
     if not whole.explained:
         shown = [row for row, each in zip(rows, judgements, strict=True) if not each.explained] or rows
-        found = suspects(gpt2, shown[:ENOUGH], options.dtype, end_ids, progress=tell)
+        found = suspects(gpt2, shown[:ENOUGH], dtype, end_ids, progress=tell)
     tell("")
     sentence = whole.sentence if found is None else f"{whole.sentence} {found.sentence}"
-    if options.json:
+    if as_json:
         known = [] if found is None else [fault.name for fault, _ in found.faults]
         about = {"sentence": sentence, "suspects": known, "rows": [told(each) for each in judgements]}
         print(json.dumps(told(whole) | about))
-    elif len(judgements) == 1:
-        print("\n".join([sentence, *map(str, whole.flips)]))
     else:
-        print("\n".join([sentence, *(f"row {row}: {each.sentence}" for row, each in enumerate(judgements))]))
-    return int(whole.verdict == "FAIL")
+        rows_told = [f"row {row}: {each.sentence}" for row, each in enumerate(judgements)]
+        lines = [sentence, *(map(str, whole.flips) if len(judgements) == 1 else rows_told)]
+        print("\n".join(color.verdicts(fitted(each), sys.stdout) for each in lines))
+    return whole.verdict != "FAIL"
 
 
 def told(judgement: Judgement) -> dict[str, Any]:
-    """What there is to say about it."""
+    """The judgement as an object for JSON."""
     return {
         "verdict": judgement.verdict,
         "sentence": judgement.sentence,
@@ -83,11 +65,15 @@ def told(judgement: Judgement) -> dict[str, Any]:
 
 def read_tokens(path: Path) -> tuple[list[tuple[list[int], list[int]]], Sequence[int]]:
     """Pairs of prompt and new ids, and the end ids. Raises `OracleError`."""
-    entries = read_object(path, OracleError, "", "It names prompt_ids and new_ids; see refgen judge --help.")
+    if path == STDIN:
+        path = Path("standard input")
+        entries = object_of(sys.stdin.read(), str(path), OracleError)
+    else:
+        entries = read_object(path, OracleError, "", "It names prompt_ids and new_ids; see refgen compare --help.")
     unknown = sorted(entries.keys() - {"prompt_ids", "new_ids", "eos_token_id"})
     if unknown:
         raise OracleError(
-            f"{path}: {unknown[0]}", "is no entry", remedy="There are prompt_ids, new_ids and eos_token_id."
+            f"{path}: {unknown[0]}", "is not an entry", remedy="There are prompt_ids, new_ids and eos_token_id."
         )
     prompts, news = (as_rows(path, name, entries.get(name)) for name in ("prompt_ids", "new_ids"))
     if len(prompts) != len(news):
