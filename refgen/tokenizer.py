@@ -98,7 +98,7 @@ class Tokenizer:
         if name in SETTINGS:
             check_setting(name, value)
         if name in named:
-            named[name] = value
+            super().__setattr__("_named", named | {name: value})
         else:
             super().__setattr__(name, value)
 
