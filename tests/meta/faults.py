@@ -522,7 +522,7 @@ FAULTS = [
           "if not 0 <= token_id < 1024:", TOKENIZER + "::test_unknown_ids"),
     Fault("TOK-14", "generation/stopping.py", "if len(text) >= count:", "if len(ids) - len(text) >= count:",
           STOPPING + "test_ids_without_a_token_are_no_text_for_stop_strings"),
-    Fault("TOK-16", "tokenizer.py", 'ids[:room] if self.truncation_side == "right" else', 'ids[-room:] if True else',
+    Fault("TOK-16", "tokenizer.py", 'ids[:room] if self.truncation_side == "right" else', "ids[-room:] if True else",
           TOKENIZER + "::test_truncation"),
     Fault("TOK-16", "tokenizer.py", "room = limit - len(first) - len(last)", "room = limit",
           TOKENIZER + "::test_add_bos_token"),

@@ -49,7 +49,7 @@ def test_a_model_with_more_rows_than_tokens(capsys, tmp_path, shakespeare):
     """TOK-14: a padded vocabulary runs, streamed, in JSON and with stop strings; ids without a token are no text."""
     tokenizer = shakespeare[1]
     sizes = {"vocab_size": 1088, "n_positions": 64, "n_embd": 8, "n_layer": 1, "n_head": 2}
-    model = random_model(GPT2Config(**sizes, bos_token_id=None, eos_token_id=None), 1)
+    model = random_model(GPT2Config(**sizes, bos_token_id=None, eos_token_id=None), 1, "float32")
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     arguments = [
@@ -66,8 +66,8 @@ def test_a_model_with_more_rows_than_tokens(capsys, tmp_path, shakespeare):
         "0",
     ]
     code, out, err = run(capsys, *arguments, "--json", "--stop-string", "no such text")
-    ids = json.loads(out)["ids"]
     assert (code, err) == (0, "")
+    ids = json.loads(out)["ids"]
     assert max(ids) >= len(tokenizer)
     known = [token for token in ids if token < len(tokenizer)]
     text = tokenizer.decode(known, skip_special_tokens=True)

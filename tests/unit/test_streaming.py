@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refgen import GenerationError, InputError, TextIteratorStreamer, TextStreamer, Tokenizer, TokenizerError
+from refgen import GenerationError, InputError, TextIteratorStreamer, TextStreamer, Tokenizer
 from refgen.bpe import END
 from refgen.generation.streaming import TextDecoder
 

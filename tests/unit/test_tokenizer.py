@@ -394,7 +394,7 @@ def test_settings_with_one_value(tmp_path, settings):
 def test_two_prefix_spaces(tmp_path):
     """TOK-18: `add_prefix_space` of tokenizer.json, which transformers' GPT2Tokenizer passes over, must be the settings'."""
     entries = json.loads(backend(pre_tokenizer=pre_tokenizers.ByteLevel(add_prefix_space=True)).to_str())
-    with pytest.raises(TokenizerError, match="add_prefix_space=false: the pre_tokenizer of tokenizer.json says true"):
+    with pytest.raises(TokenizerError, match=r"add_prefix_space=false: the pre_tokenizer of tokenizer\.json says true"):
         Tokenizer.from_pretrained(write(tmp_path, tokenizer_json=entries))
     write(tmp_path, tokenizer_config_json={"add_prefix_space": False})
     assert Tokenizer.from_pretrained(tmp_path).add_prefix_space is False
