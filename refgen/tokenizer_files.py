@@ -100,12 +100,16 @@ def read_as_gpt2(folder: Path, config: Mapping[str, Any]) -> bool:
 def parts_of(path: Path, entries: Mapping[str, Any]) -> tokenizers.Tokenizer:
     """TOK-01. What `tokenizer.json` says beside the vocabulary, read by the library, if it is GPT-2's kind."""
     for part, entry, kind in GPT2_PARTS:
-        found = (entries.get(part) or {}).get(entry)
-        unsaid = found is None and (entry in UNSAID or (part == "model" and "merges" in entries[part]))
+        described = entries.get(part) or {}
+        if not isinstance(described, dict):
+            raise TokenizerError(str(path), f"its {part} must be an object", "TOK-01")
+        found = described.get(entry)
+        unsaid = found is None and (entry in UNSAID or (part == "model" and "merges" in described))
         if found != kind and not unsaid:  # a tokenizer.json of 2020, GPT-2's among them, does not say the model's type
             name = part if entry == "type" else f"{part}'s {entry}"
             raise TokenizerError(
                 str(path), f"its {name} is {found}, GPT-2's is {'empty' if kind == '' else kind}", "TOK-01"
             )
-    model = {**entries["model"], "vocab": {}, "merges": []}
-    return tokenizers.Tokenizer.from_str(json.dumps({**entries, "model": model, "added_tokens": []}))
+    return tokenizers.Tokenizer.from_str(
+        json.dumps({**entries, "model": {**entries["model"], "vocab": {}, "merges": []}})
+    )

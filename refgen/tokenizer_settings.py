@@ -12,6 +12,7 @@ import numpy as np
 from refgen.errors import TokenizerError
 from refgen.tokenizer_files import TokenizerFiles
 
+CONFIG = "tokenizer_config.json: "
 LONGEST = 10**9  # a greater model_max_length means that it is not known; transformers writes 10**30
 
 
@@ -53,18 +54,20 @@ FIXED: Mapping[str, Any] = {  # settings of transformers that have one value her
 }
 
 
-def check_setting(name: str, value: Any) -> None:
-    """TOK-18. Raises `TokenizerError` for a value that the setting of this name cannot have."""
+def check_setting(name: str, value: Any, where: str = "") -> None:
+    """TOK-18. Raises `TokenizerError` for a value that the setting of this name cannot have; `where` names its file."""
     setting = SETTINGS[name]
     if not setting.fits(value):
-        raise TokenizerError(f"{name}={value!r}", setting.must, setting.rule)
+        raise TokenizerError(f"{where}{name}={value!r}", setting.must, setting.rule)
 
 
 def read_settings(files: TokenizerFiles) -> dict[str, Any]:
     """TOK-18. The settings that the files hold, checked: `tokenizer_config.json`, then the sides of `tokenizer.json`."""
     for name, only in FIXED.items():
         if files.config.get(name, only) != only:
-            raise TokenizerError(f"{name}={files.config[name]!r}", f"must be {only!r}; refgen has no other", "TOK-18")
+            raise TokenizerError(
+                f"{CONFIG}{name}={files.config[name]!r}", f"must be {only!r}; refgen has no other", "TOK-18"
+            )
     settings = {name: files.config[name] for name in SETTINGS if name in files.config}
     settings["model_max_length"] = known_length(files.config.get("model_max_length", files.config.get("max_len")))
     if files.parts is not None:
@@ -76,7 +79,7 @@ def read_settings(files: TokenizerFiles) -> dict[str, Any]:
         if files.parts is not None or settings.get(name) is None:
             settings.pop(name, None)  # the template of tokenizer.json says so, and the settings do not count
     for name, value in settings.items():
-        check_setting(name, value)
+        check_setting(name, value, CONFIG)
     return settings
 
 
@@ -94,7 +97,7 @@ def prefix_space(files: TokenizerFiles, in_tokenizer: bool) -> Any:
     explicit = files.is_gpt2 and "add_prefix_space" in files.config
     if isinstance(said, bool) and said != in_tokenizer and not explicit:
         raise TokenizerError(
-            f"add_prefix_space={str(said).lower()}",
+            f"{CONFIG}add_prefix_space={str(said).lower()}",
             f"the pre_tokenizer of tokenizer.json says {str(in_tokenizer).lower()}",
             "TOK-18",
             "Say one thing in tokenizer_config.json and in tokenizer.json.",

@@ -32,9 +32,10 @@ def read_vocabulary(files: TokenizerFiles) -> tuple[dict[str, int], list[Pair]]:
     if files.parts is not None:
         model = files.tokenizer["model"]
         pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
-        return model["vocab"], [(left, right) for left, right in pairs]
+        return ids_of(model["vocab"], folder / "tokenizer.json"), [(left, right) for left, right in pairs]
     if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-        return read_object(folder / "vocab.json", TokenizerError, "TOK-01"), read_merges(folder / "merges.txt")
+        vocab = read_object(folder / "vocab.json", TokenizerError, "TOK-01")
+        return ids_of(vocab, folder / "vocab.json"), read_merges(folder / "merges.txt")
     if (folder / "vocab.bpe").exists():
         merges = read_merges(folder / "vocab.bpe")
         return vocabulary(merges), merges
@@ -44,6 +45,18 @@ def read_vocabulary(files: TokenizerFiles) -> tuple[dict[str, int], list[Pair]]:
         "TOK-01",
         "It needs tokenizer.json, or vocab.json and merges.txt, or GPT-2's vocab.bpe.",
     )
+
+
+def ids_of(vocab: Any, path: Path) -> dict[str, int]:
+    """TOK-01. A vocabulary whose ids are ids. Raises `TokenizerError` for any other."""
+    if not isinstance(vocab, dict):
+        raise TokenizerError(str(path), "its vocabulary must be an object of tokens and their ids", "TOK-01")
+    for token, token_id in vocab.items():
+        if type(token_id) is not int or not 0 <= token_id < 2**32:
+            raise TokenizerError(
+                str(path), f"token {token!r} has id {token_id!r}, must be a whole number below 2**32", "TOK-01"
+            )
+    return vocab
 
 
 def read_merges(path: Path) -> list[Pair]:

@@ -6,6 +6,7 @@ two compare. `DIFFERENCES` are the folders where they may differ, known from the
 docs/differences.md tells the reader.
 """
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -220,6 +221,21 @@ def folders(draw: Any) -> Folder:
         files["special_tokens_map.json"] = draw(special_tokens_maps())
     if draw(st.booleans()):
         files["added_tokens.json"] = draw(shares(ids))
+    return files
+
+
+@st.composite
+def damaged_folders(draw: Any) -> Folder:
+    """A folder in which one place of one file holds something else, or nothing."""
+    files = copy.deepcopy(draw(folders()))
+    held = files[draw(st.sampled_from(sorted(name for name, said in files.items() if isinstance(said, dict) and said)))]
+    while True:
+        place = draw(st.sampled_from(sorted(held) if isinstance(held, dict) else range(len(held))))
+        if not (isinstance(held[place], dict | list) and held[place] and draw(st.booleans())):
+            break
+        held = held[place]
+    odd = st.sampled_from([None, 0, -1, 5, 2**70, 1.5, True, "", "hello", "\ud800", [None], ["a"], {"content": "x"}])
+    held[place] = copy.deepcopy(draw(odd))
     return files
 
 

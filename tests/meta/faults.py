@@ -482,7 +482,7 @@ FAULTS = [
           CHECKPOINTS + "test_what_is_copied_is_let_go"),
     # The tokenizer
     Fault("TOK-01", "bpe.py", "enumerate([*BYTE_OF,", "enumerate([*reversed(BYTE_OF),", BPE + "test_vocabulary"),
-    Fault("TOK-01", "tokenizer_files.py", 'or (part == "model" and "merges" in entries[part])', "",
+    Fault("TOK-01", "tokenizer_files.py", 'or (part == "model" and "merges" in described)', "",
           TOKENIZER + "::test_tokenizer_json_of_2020"),
     Fault("TOK-02", "tokenizer.py", "self._backend.encode_special_tokens = split\n",
           "self._backend.encode_special_tokens = True\n", TOKENIZER + "::test_special_in_text"),
