@@ -202,13 +202,12 @@ def extra_tokens(settings: Mapping[str, Any]) -> list[Token]:
 
 def add_tokens(backend: tokenizers.Tokenizer, tokens: SpecialTokens, files: TokenizerFiles) -> None:
     """TOK-17. Gives the library the tokens in transformers' order, and refuses ids other than those of the files."""
-    claimed = dict(tokens.added)
-    if not files.is_gpt2:  # there the added tokens of tokenizer.json come first, whatever else is read
-        own = by_id(from_tokenizer(files))
-        backend.add_tokens(list(own.values()))
-        claimed = {**own, **claimed}
+    own = (
+        {} if files.is_gpt2 else by_id(from_tokenizer(files))
+    )  # the other class has those first, whatever else is read
+    backend.add_tokens(list(own.values()))
     pending: list[Token] = [tokens.added[token_id] for token_id in sorted(tokens.added)]
-    known = {content(token) for token in [*backend.get_added_tokens_decoder().values(), *pending]}
+    known = {content(token) for token in [*own.values(), *pending]}
     for token in [*tokens.named.values(), *tokens.extra]:
         if content(token) not in known and token not in pending:
             pending.append(token)
@@ -216,8 +215,23 @@ def add_tokens(backend: tokenizers.Tokenizer, tokens: SpecialTokens, files: Toke
     for token in pending:
         if isinstance(token, AddedToken) and token.content in names:
             token.special = True
-    backend.add_tokens([AddedToken(token, special=True) if isinstance(token, str) else token for token in pending])
-    vocab = backend.get_vocab()
+    ready = special_for_good(pending, {token.content for token in own.values() if token.special})
+    backend.add_tokens(list(ready))
+    refuse_wrong_ids(backend.get_vocab(), own | dict(tokens.added))
+
+
+def special_for_good(tokens: Iterable[Token], special: set[str]) -> Iterator[AddedToken]:
+    """Tokens as the library takes them: a text that was special once stays so for it, and so it is when saved, too."""
+    for token in tokens:
+        one = AddedToken(token, special=True) if isinstance(token, str) else token
+        if one.content in special and not one.special:
+            one = AddedToken(one.content, **{flag: getattr(one, flag) for flag in FLAGS} | {"special": True})
+        special = special | {one.content} if one.special else special
+        yield one
+
+
+def refuse_wrong_ids(vocab: Mapping[str, int], claimed: Mapping[int, AddedToken]) -> None:
+    """TOK-01, TOK-17. Raises `TokenizerError` where an added token has another id than its file says, or two have one."""
     for token_id, token in claimed.items():
         if vocab.get(token.content) != token_id:
             raise TokenizerError(

@@ -24,7 +24,7 @@ from tests.cross.tokenizer_folders import (
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=150)
 @given(
     files=folders(),
     some_texts=st.lists(texts, min_size=3, max_size=3),

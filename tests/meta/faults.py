@@ -536,6 +536,8 @@ FAULTS = [
           TOKENIZER + "::test_special_wherever_named"),
     Fault("TOK-17", "special_tokens.py", "*from_added_tokens(files.added_tokens, special), ", "", TOKENIZER + "::test_added_tokens"),
     Fault("TOK-17", "special_tokens.py", "if vocab.get(token.content) != token_id:", "if False:", TOKENIZER + "::test_broken_files"),
+    Fault("TOK-17", "special_tokens.py", "if one.content in special and not one.special:", "if False:",
+          TOKENIZER + "::test_special_for_good"),
     Fault("TOK-17", "tokenizer_files.py", '    "PreTrainedTokenizerFast": False,', '    "PreTrainedTokenizerFast": True,',
           TOKENIZER + "::test_other_class"),
     Fault("TOK-18", "tokenizer_settings.py", "if not setting.fits(value):", "if False:", TOKENIZER + "::test_wrong_settings"),

@@ -242,6 +242,17 @@ def test_other_class(tmp_path, kind):
     assert Tokenizer.from_pretrained(tmp_path).eos_token is None
 
 
+def test_special_for_good(tmp_path):
+    """TOK-17: what one file calls special and the next does not stays special, after saving too."""
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "added_tokens_decoder": {END_ID: {"content": END}}}
+    write(tmp_path, tokenizer_json=json.loads(backend().to_str()), tokenizer_config_json=config)
+    loaded = Tokenizer.from_pretrained(tmp_path)
+    loaded.save_pretrained(tmp_path / "saved")
+    for each in (loaded, Tokenizer.from_pretrained(tmp_path / "saved")):
+        assert each.decode([HELLO, END_ID], skip_special_tokens=True) == "hello"
+        assert END_ID not in each.encode(END, split_special_tokens=True)
+
+
 def test_sides_in_the_file(tmp_path):
     """TOK-18: the sides that `tokenizer.json` was saved with hold where the settings have none."""
     saved = backend()
