@@ -147,7 +147,10 @@ class Tokenizer:
             raise TokenizerError(str(folder), f"its tokenizer files cannot be read: {error}", "TOK-01") from None
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes `tokenizer.json` and `tokenizer_config.json`, which transformers reads too."""
+        """Writes `tokenizer.json` and `tokenizer_config.json`, which transformers reads too.
+
+        A token that was given a name after loading is special when it is read again.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         first, last = self._around()
@@ -167,6 +170,8 @@ class Tokenizer:
         if specific := {name: token for name, token in self._named.items() if name not in NAMED}:
             settings[SPECIFIC] = specific
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        if (folder / "special_tokens_map.json").exists():  # whose names would count before those just written
+            (folder / "special_tokens_map.json").write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")
 
     # --- Text to ids ---
 
@@ -255,6 +260,7 @@ class Tokenizer:
         except UnicodeEncodeError as error:
             raise TokenizerError("a text", f"cannot be written in UTF-8: {error}", "TOK-08") from None
         split = self.split_special_tokens if split_special_tokens is None else split_special_tokens
+        check_setting("split_special_tokens", split)
         self._backend.encode_special_tokens = split
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         self._check_nothing_lost(text, ids)

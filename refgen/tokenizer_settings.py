@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from refgen.errors import TokenizerError
 from refgen.tokenizer_files import TokenizerFiles
 
@@ -28,7 +26,7 @@ class Setting:
 
 def whole(value: Any) -> bool:
     """Whether a value is a whole number from 0 on."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= 0
+    return type(value) is int and value >= 0
 
 
 SIDE: Callable[[Any], bool] = lambda value: isinstance(value, str) and value in ("left", "right")  # noqa: E731

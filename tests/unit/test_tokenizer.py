@@ -99,6 +99,15 @@ def test_save_and_load(tmp_path, tokenizer):
     assert loaded.encode("hello world é" + END) == tokenizer.encode("hello world é" + END)
 
 
+def test_save_in_place(tmp_path):
+    """TOK-17: names that were saved are those read again, also where an older special_tokens_map.json had others."""
+    bare(tmp_path, special_tokens_map_json={"pad_token": "h", "eos_token": "l"})
+    loaded = Tokenizer.from_pretrained(tmp_path)
+    loaded.pad_token, loaded.eos_token = END, None
+    loaded.save_pretrained(tmp_path)
+    assert Tokenizer.from_pretrained(tmp_path).special_tokens_map == loaded.special_tokens_map
+
+
 @pytest.mark.parametrize("adds_bos", [False, True])
 def test_save_bos(tmp_path, tokenizer, adds_bos):
     """`add_bos_token` survives saving, in the template of `tokenizer.json`, and saving changes nothing here."""
@@ -635,6 +644,8 @@ def test_split_special_tokens(tokenizer):
     tokenizer.split_special_tokens = True
     assert END_ID not in tokenizer.encode(END) + tokenizer(END)["input_ids"]
     assert tokenizer.encode(END, split_special_tokens=False) == [END_ID]
+    with pytest.raises(TokenizerError, match=r"split_special_tokens='no': must be true or false \[TOK-02\]"):
+        tokenizer.encode(END, split_special_tokens="no")
 
 
 def test_special_in_text(tokenizer):
