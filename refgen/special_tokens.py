@@ -181,15 +181,18 @@ def named_tokens(
     elif files.parts is not None and files.parts.padding is not None:
         defaults = {"pad_token": files.parts.padding["pad_token"]}
     same_text = {token.content: token for token in added.values()}
-    named = defaults | {name: settings[name] for name in NAMED if name in settings}
+    named = {name: settings.get(name, defaults.get(name)) for name in NAMED}
     named = {name: same_text.get(content(token), token) for name, token in named.items() if token is not None}
-    named |= {name: token for name, token in settings.items() if is_specific(name) and isinstance(token, Token)}
-    named |= settings.get(SPECIFIC) or {}
-    named = {name: named[name] for name in dict.fromkeys([*NAMED, *named]) if name in named}  # ids follow this order
-    for name, token in named.items():
-        if not is_token(token):
+    specific = {name: token for name, token in settings.items() if is_specific(name) and isinstance(token, Token)}
+    specific |= settings.get(SPECIFIC) or {}
+    together = {name: (named | specific)[name] for name in [*NAMED, *specific] if name in named | specific}
+    for name, token in [
+        *named.items(),
+        *together.items(),
+    ]:  # one that is no token counts even where another replaces it
+        if not isinstance(token, Token) or (name in together and content(together[name]) == ""):
             raise TokenizerError(f"{name}={token!r}", "must be a text, or an object marked as AddedToken", "TOK-17")
-    return named
+    return together  # in the order in which they get ids
 
 
 def extra_tokens(settings: Mapping[str, Any]) -> list[Token]:
