@@ -1,7 +1,6 @@
-"""The files a vocabulary comes in, read into a `tokenizers.Tokenizer`. Rules TOK-01, TOK-05 and TOK-07.
+"""A vocabulary and its merges from the files they come in, made a `tokenizers.Tokenizer`. Rules TOK-01, TOK-05 and TOK-07.
 
-`tokenizer.json`, or `vocab.json` and `merges.txt`, or GPT-2's `vocab.bpe` alone, with the settings beside them. Any
-tokenizer that differs from GPT-2's, as `bpe.py` defines it, is refused, not approximated.
+`tokenizer.json`, or `vocab.json` and `merges.txt`, or GPT-2's `vocab.bpe` alone.
 """
 
 from collections.abc import Mapping
@@ -9,89 +8,59 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
+from tokenizers import decoders, models, pre_tokenizers, processors
 
-from refgen.bpe import END, vocabulary
+from refgen.bpe import Pair, vocabulary
 from refgen.errors import TokenizerError
 from refgen.json_files import read_object
-
-GPT2_PARTS = (  # of a tokenizer.json: part, entry, and what it is in GPT-2's
-    ("model", "type", "BPE"),
-    ("model", "dropout", None),
-    ("normalizer", "type", None),
-    ("pre_tokenizer", "type", "ByteLevel"),
-    ("pre_tokenizer", "use_regex", True),
-    ("decoder", "type", "ByteLevel"),
-)
+from refgen.tokenizer_files import TokenizerFiles
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
-    """The special tokens and settings beside the vocabulary, if any."""
-    settings: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).exists():
-            settings |= read_object(folder / name, TokenizerError, "TOK-01")
-    limit = settings.get("model_max_length")
-    settings["model_max_length"] = limit if isinstance(limit, int) and limit <= 10**9 else None  # 1e30: unknown
-    if (folder / "tokenizer.json").exists():
-        settings["add_bos_token"] = template_adds_bos(folder / "tokenizer.json", settings)
-    return settings
-
-
-def template_adds_bos(path: Path, settings: Mapping[str, Any]) -> bool:
-    """TOK-07. Whether `tokenizer.json` puts the bos token first: transformers 5 reads and writes it only there."""
-    template = read_object(path, TokenizerError, "TOK-01").get("post_processor") or {}
-    pieces = [(kind, piece["id"]) for part in template.get("single", []) for kind, piece in part.items()]
-    bos = settings.get("bos_token", END)
-    first = ("SpecialToken", bos["content"] if isinstance(bos, dict) else bos)
-    if template.get("type") not in (None, "ByteLevel", "TemplateProcessing") or (
-        pieces and pieces not in ([("Sequence", "A")], [first, ("Sequence", "A")])
-    ):
-        raise TokenizerError(str(path), "adds more to a text than a bos_token at its start", "TOK-07")
-    return first in pieces
-
-
-def read_backend(folder: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    """The library's tokenizer from whichever files are there."""
-    if (folder / "tokenizer.json").exists():
-        entries = read_object(folder / "tokenizer.json", TokenizerError, "TOK-01")
-        for part, entry, kind in GPT2_PARTS:
-            found = (entries.get(part) or {}).get(entry)
-            if found != kind and not (found is None and entry != "type"):
-                name = part if entry == "type" else f"{part}'s {entry}"
-                raise TokenizerError(
-                    str(folder / "tokenizer.json"), f"its {name} is {found}, GPT-2's is {kind}", "TOK-01"
-                )
-        backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-        backend.no_truncation()
-        backend.no_padding()
-        if "add_prefix_space" in settings:
-            backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(settings["add_prefix_space"]))
-        backend.post_processor = processors.ByteLevel()  # what it adds is `add_bos_token` now
-        return backend
-    if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-        vocab, merges = read_object(folder / "vocab.json", TokenizerError, "TOK-01"), read_merges(folder / "merges.txt")
-    elif (folder / "vocab.bpe").exists():
-        merges = read_merges(folder / "vocab.bpe")
-        vocab = vocabulary(merges)
-    else:
-        raise TokenizerError(
-            str(folder),
-            "holds no tokenizer",
-            "TOK-01",
-            "It needs tokenizer.json, or vocab.json and merges.txt, or GPT-2's vocab.bpe.",
-        )
+def read_backend(files: TokenizerFiles, add_prefix_space: bool) -> tokenizers.Tokenizer:
+    """TOK-01. The library's tokenizer of a folder, without any added token."""
+    vocab, merges = read_vocabulary(files)
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(settings.get("add_prefix_space", False)))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
     backend.decoder = decoders.ByteLevel()
-    if END in vocab:
-        backend.add_special_tokens([AddedToken(END, normalized=False, special=True)])
-    add_tokens(backend, folder, settings)
+    backend.post_processor = processors.ByteLevel()  # what a template adds is `add_bos_token` and `add_eos_token`
     return backend
 
 
-def read_merges(path: Path) -> list[tuple[str, str]]:
-    """The merges of `merges.txt` or `vocab.bpe`, most urgent first."""
+def read_vocabulary(files: TokenizerFiles) -> tuple[dict[str, int], list[Pair]]:
+    """TOK-01. The id of each token, and the merges, from whichever files are there."""
+    folder = files.folder
+    if files.parts is not None:
+        model = files.tokenizer["model"]
+        pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+        return ids_of(model["vocab"], folder / "tokenizer.json"), [(left, right) for left, right in pairs]
+    if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+        vocab = read_object(folder / "vocab.json", TokenizerError, "TOK-01")
+        return ids_of(vocab, folder / "vocab.json"), read_merges(folder / "merges.txt")
+    if (folder / "vocab.bpe").exists():
+        merges = read_merges(folder / "vocab.bpe")
+        return vocabulary(merges), merges
+    raise TokenizerError(
+        str(folder),
+        "holds no tokenizer",
+        "TOK-01",
+        "It needs tokenizer.json, or vocab.json and merges.txt, or GPT-2's vocab.bpe.",
+    )
+
+
+def ids_of(vocab: Any, path: Path) -> dict[str, int]:
+    """TOK-01. A vocabulary whose ids are ids. Raises `TokenizerError` for any other."""
+    if not isinstance(vocab, dict):
+        raise TokenizerError(str(path), "its vocabulary must be an object of tokens and their ids", "TOK-01")
+    for token, token_id in vocab.items():
+        if type(token_id) is not int or not 0 <= token_id < 2**32:
+            raise TokenizerError(
+                str(path), f"token {token!r} has id {token_id!r}, must be a whole number below 2**32", "TOK-01"
+            )
+    return vocab
+
+
+def read_merges(path: Path) -> list[Pair]:
+    """TOK-05. The merges of `merges.txt` or `vocab.bpe`, most urgent first."""
     merges = []
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if line and not (number == 1 and line.startswith("#version")):
@@ -102,19 +71,28 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
     return merges
 
 
-def add_tokens(backend: tokenizers.Tokenizer, folder: Path, settings: Mapping[str, Any]) -> None:
-    """Tokens added after training, from `added_tokens.json` or the `added_tokens_decoder` of the settings."""
-    path = folder / "added_tokens.json"
-    listed = read_object(path, TokenizerError, "TOK-01") if path.exists() else {}
-    added = {int(i): {"content": text} for text, i in listed.items()}
-    added |= {int(i): entry for i, entry in settings.get("added_tokens_decoder", {}).items()}
-    for token_id, entry in sorted(added.items()):
-        options = {
-            name: bool(entry[name])
-            for name in ("lstrip", "rstrip", "single_word", "normalized", "special")
-            if name in entry
-        }
-        token = AddedToken(entry["content"], **options)
-        (backend.add_special_tokens if token.special else backend.add_tokens)([token])
-        if backend.token_to_id(entry["content"]) != token_id:
-            raise TokenizerError(f"added token {entry['content']!r}", f"cannot have id {token_id}", "TOK-01")
+def read_template(files: TokenizerFiles, special: Mapping[str, str], vocab: Mapping[str, int]) -> dict[str, bool]:
+    """TOK-07. Whether the template of `tokenizer.json` puts the bos token first and the eos token last.
+
+    Without that file the settings say so, and this is empty. Any other template is refused.
+    """
+    if files.parts is None:
+        return {}
+    template: dict[str, Any] = files.tokenizer.get("post_processor") or {}
+    pieces = [(kind, piece["id"]) for part in template.get("single", []) for kind, piece in part.items()]
+    bos, eos = ([("SpecialToken", special.get(name))] for name in ("bos_token", "eos_token"))
+    text = [("Sequence", "A")]
+    known = {(False, False): text, (True, False): bos + text, (False, True): text + eos, (True, True): bos + text + eos}
+    adds = next((which for which, order in known.items() if order == pieces), None) if pieces else (False, False)
+    right_ids = all(
+        each["ids"] == [vocab.get(token)]
+        for token, each in template.get("special_tokens", {}).items()
+        if ("SpecialToken", token) in pieces
+    )
+    if template.get("type") not in (None, "ByteLevel", "TemplateProcessing") or adds is None or not right_ids:
+        raise TokenizerError(
+            str(files.folder / "tokenizer.json"),
+            "adds more to a text than its bos_token at the start and its eos_token at the end",
+            "TOK-07",
+        )
+    return dict(zip(("add_bos_token", "add_eos_token"), adds, strict=True))

@@ -56,7 +56,7 @@ def words_of(folder: Path) -> Words:
     merges = [each if isinstance(each, str) else " ".join(each) for each in entries["model"]["merges"]]
     tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     end = len(tokens) - 1 if tokenizer.eos_token_id is None else tokenizer.eos_token_id
-    return Words(tokens, frozenset(tokenizer.all_special_ids), merges, end)
+    return Words(tokens, frozenset(tokenizer.skipped_ids), merges, end)
 
 
 def convert(folder: Path) -> Path:

@@ -67,10 +67,19 @@ def stop_string(ids: ndarray, mask: ndarray, *, strings: tuple[str, ...], tokeni
     longest = max(map(len, stops))
     hits = []
     for _, context in contexts(ids, mask):
-        *before, newest = map(tokenizer.token_bytes, context[-longest:])  # a token is at least a byte
-        text = b"".join(before)
+        newest, text = tokenizer.token_bytes(context[-1]), last_bytes(tokenizer, context[:-1], longest)
         hits.append(any(stop in text[max(0, len(text) - len(stop) + 1) :] + newest for stop in stops))
     return np.array(hits)
+
+
+def last_bytes(tokenizer: Tokenizer, ids: Sequence[int], count: int) -> bytes:
+    """The end of a text: its last tokens, as many as make `count` bytes. An id that no token has makes none (TOK-14)."""
+    text = b""
+    for token_id in reversed(ids):
+        if len(text) >= count:
+            break
+        text = tokenizer.token_bytes(token_id) + text
+    return text
 
 
 def criterion(ids: ndarray, mask: ndarray, *, functions: Iterable[Criterion]) -> ndarray:

@@ -19,7 +19,7 @@ class TextDecoder:
 
     def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = False) -> None:
         self._tokenizer = tokenizer
-        self._skipped = set(tokenizer.all_special_ids) if skip_special_tokens else set()
+        self._skipped = set(tokenizer.skipped_ids) if skip_special_tokens else set()
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token_id: int) -> str:

@@ -32,7 +32,7 @@ TABLE: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
     # Forward pass and text
     ("odd_mask", "a mask that does not fit the ids is silently cut or filled", "net-plain", "forward",
      {"input_ids": [[1, 2]], "attention_mask": [[1, 1, 1]]}),
-    ("unknown_id", "an id of no token vanishes from the text", "shakespeare", "decode",
+    ("unknown_id", "an id without a token decodes to nothing, or is an error", "shakespeare", "decode",
      {"ids": [39, 72, 99_999], "skip_special_tokens": False}),
     # Values of settings
     ("none_in_call", "null for a number means that it is off, or is an error", "net-plain", "generate", {**ALONE, "num_beams": None}),

@@ -1,5 +1,7 @@
 """Laws of the tokenizer that hold for every text, on a vocabulary trained on the spot. `test_bpe_laws.py` has its ids."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import tokenizers
@@ -7,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from refgen import Tokenizer
+from refgen import Tokenizer, TokenizerError
 from refgen.bpe import END
+from tests.cross.tokenizer_folders import damaged_folders, write
 
 LINES = [
     "It's the economy, they'd said; we'll see. I'm sure you've heard: they're 1234 miles away!",
@@ -148,3 +151,10 @@ def test_saved(tokenizer, tmp_path_factory, text):
     if not folder.exists():
         tokenizer.save_pretrained(folder)
     assert Tokenizer.from_pretrained(folder).encode(text) == tokenizer.encode(text)
+
+
+@given(files=damaged_folders())
+def test_damaged_folders(fresh, files):
+    """TOK-01, TOK-17, TOK-18. Whatever one place of a file holds, there is a tokenizer or one error of its own."""
+    with contextlib.suppress(TokenizerError):
+        assert isinstance(Tokenizer.from_pretrained(write(fresh(), files)).encode("hello </s>"), list)

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from refgen import GPT2Config
 from refgen.cli import main
 from refgen.cli.commands.generate import OPTIONS
 from refgen.generation.config import SETTINGS
+from tests.strategies import random_model
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -41,6 +43,36 @@ def test_text_streams_to_stdout(capsys, shakespeare):
     assert (code, err) == (0, "")
     assert out == tokenizer.decode(ids[0], skip_special_tokens=True) + "\n"
     assert run(capsys, "generate", "ROMEO:", "--max-new-tokens", "12", "--skip-prompt")[1] == out.removeprefix("ROMEO:")
+
+
+def test_a_model_with_more_rows_than_tokens(capsys, tmp_path, shakespeare):
+    """TOK-14: a padded vocabulary runs, streamed, in JSON and with stop strings; ids without a token are no text."""
+    tokenizer = shakespeare[1]
+    sizes = {"vocab_size": 1088, "n_positions": 64, "n_embd": 8, "n_layer": 1, "n_head": 2}
+    model = random_model(GPT2Config(**sizes, bos_token_id=None, eos_token_id=None), 1, "float32")
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    arguments = [
+        "generate",
+        "Hi",
+        "--model",
+        str(tmp_path),
+        "--max-new-tokens",
+        "60",
+        "--do-sample",
+        "--seed",
+        "3",
+        "--top-k",
+        "0",
+    ]
+    code, out, err = run(capsys, *arguments, "--json", "--stop-string", "no such text")
+    assert (code, err) == (0, "")
+    ids = json.loads(out)["ids"]
+    assert max(ids) >= len(tokenizer)
+    known = [token for token in ids if token < len(tokenizer)]
+    text = tokenizer.decode(known, skip_special_tokens=True)
+    assert json.loads(out)["text"] == text.removeprefix("Hi")
+    assert run(capsys, *arguments) == (0, text + "\n", "")
 
 
 def test_json_tells_everything(capsys, shakespeare):

@@ -74,6 +74,19 @@ def test_a_stop_string_may_begin_in_the_prompt():
     assert stop_string(row, np.array([[0, 1]]), **settings).tolist() == [False]
 
 
+@given(
+    st.lists(st.sampled_from([*TOKENIZER.encode("abc é"), 1024, 1061]), min_size=1),
+    st.text("abc é", min_size=1, max_size=4),
+)
+def test_ids_without_a_token_are_no_text_for_stop_strings(ids, stop):
+    """SSTR-01, TOK-14: a stop string is found in the text, however many ids without a token stand in it."""
+    text, before = (b"".join(map(TOKENIZER.token_bytes, some)) for some in (ids, ids[:-1]))
+    last = text.rfind(stop.encode())
+    row = np.array([ids])
+    hit = stop_string(row, np.ones_like(row), strings=(stop,), tokenizer=TOKENIZER)[0]
+    assert hit == (last >= 0 and last + len(stop.encode()) > len(before))
+
+
 def test_criteria_of_ones_own():
     """STOP-09: one answer for all rows or one for each; any of several functions; anything else is refused."""
     assert criterion(IDS, MASK, functions=[lambda ids, _: ids[:, -1] == 9]).tolist() == [False, True, True]

@@ -12,6 +12,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from refgen import Tokenizer, TokenizerError
 from refgen.bpe import END, byte_characters
+from refgen.tokenizer_settings import SETTINGS
 
 MERGES = ["h e", "l l", "he ll", "hell o", "Ġ w", "o r", "Ġw or", "l d", "Ġwor ld", "Ã ©"]
 TOKENS = [*byte_characters().values(), *(merge.replace(" ", "") for merge in MERGES), END]
@@ -88,14 +89,23 @@ def test_hash_merge(tmp_path):
 
 def test_save_and_load(tmp_path, tokenizer):
     """What `save_pretrained` writes loads as the same tokenizer, settings and all."""
-    tokenizer.pad_token, tokenizer.padding_side, tokenizer.bos_token = "h", "left", None
-    tokenizer.model_max_length = 12
+    tokenizer.pad_token, tokenizer.padding_side, tokenizer.bos_token = END, "left", None
+    tokenizer.model_max_length, tokenizer.truncation_side, tokenizer.split_special_tokens = 12, "left", True
     tokenizer.save_pretrained(tmp_path / "new" / "folder")
     loaded = Tokenizer.from_pretrained(tmp_path / "new" / "folder")
-    for name in ("pad_token", "padding_side", "bos_token", "eos_token", "unk_token", "model_max_length"):
+    for name in ("pad_token", "bos_token", "eos_token", "unk_token", *SETTINGS):
         assert getattr(loaded, name) == getattr(tokenizer, name)
     assert loaded.get_vocab() == tokenizer.get_vocab()
     assert loaded.encode("hello world é" + END) == tokenizer.encode("hello world é" + END)
+
+
+def test_save_in_place(tmp_path):
+    """TOK-17: names that were saved are those read again, also where an older special_tokens_map.json had others."""
+    bare(tmp_path, special_tokens_map_json={"pad_token": "h", "eos_token": "l"})
+    loaded = Tokenizer.from_pretrained(tmp_path)
+    loaded.pad_token, loaded.eos_token = END, None
+    loaded.save_pretrained(tmp_path)
+    assert Tokenizer.from_pretrained(tmp_path).special_tokens_map == loaded.special_tokens_map
 
 
 @pytest.mark.parametrize("adds_bos", [False, True])
@@ -115,19 +125,34 @@ def test_save_bos(tmp_path, tokenizer, adds_bos):
 
 @pytest.mark.parametrize(
     ("template", "adds"),
-    [("$A", False), (f"{END} $A", True), (f"$A {END}", None), (f"{END} $A {END}", None), ("h $A", None)],
+    [
+        ("$A", (False, False)),
+        (f"{END} $A", (True, False)),
+        (f"$A {END}", (False, True)),
+        (f"{END} $A {END}", (True, True)),
+        ("h $A", None),
+        (f"{END} {END} $A", None),
+    ],
 )
 def test_template(tmp_path, template, adds):
-    """A template that puts the bos token first is `add_bos_token`; one that adds anything else is refused."""
+    """A template with the bos token first is `add_bos_token`, with the eos token last `add_eos_token`; others are refused."""
     post = processors.TemplateProcessing(single=template, special_tokens=[(END, END_ID), ("h", VOCAB["h"])])
     write(tmp_path, tokenizer_json=json.loads(backend(post_processor=post).to_str()))
     if adds is None:
-        with pytest.raises(TokenizerError, match=r"tokenizer.json: adds more to a text than a bos_token .*TOK-07"):
+        with pytest.raises(TokenizerError, match=r"tokenizer.json: adds more to a text than its bos_token .*TOK-07"):
             Tokenizer.from_pretrained(tmp_path)
     else:
         loaded = Tokenizer.from_pretrained(tmp_path)
-        assert loaded.add_bos_token is adds
-        assert loaded.encode("hello") == [END_ID] * adds + [HELLO]
+        assert (loaded.add_bos_token, loaded.add_eos_token) == adds
+        assert loaded.encode("hello") == [END_ID] * adds[0] + [HELLO] + [END_ID] * adds[1]
+
+
+def test_template_with_another_id(tmp_path):
+    """TOK-07: a template whose bos token has another id than in the vocabulary is refused."""
+    post = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[(END, 5)])
+    write(tmp_path, tokenizer_json=json.loads(backend(post_processor=post).to_str()))
+    with pytest.raises(TokenizerError, match="TOK-07"):
+        Tokenizer.from_pretrained(tmp_path)
 
 
 def test_truncation_in_the_file(tmp_path):
@@ -144,7 +169,10 @@ def test_truncation_in_the_file(tmp_path):
     [
         ({}, (END, END, None, "right", None)),
         ({"bos_token": None, "pad_token": "h"}, (None, END, "h", "right", None)),
-        ({"bos_token": {"content": "l"}, "padding_side": "left"}, ("l", END, None, "left", None)),
+        (
+            {"bos_token": {"__type": "AddedToken", "content": "l"}, "padding_side": "left"},
+            ("l", END, None, "left", None),
+        ),
         ({"model_max_length": 1024}, (END, END, None, "right", 1024)),
         ({"model_max_length": 10**30}, (END, END, None, "right", None)),
         ({"model_max_length": 1e30}, (END, END, None, "right", None)),
@@ -159,11 +187,96 @@ def test_settings(tmp_path, settings, expected):
 
 
 def test_special_tokens_map(tmp_path):
-    """`tokenizer_config.json` has the last word over `special_tokens_map.json`."""
-    bare(tmp_path, special_tokens_map_json={"pad_token": "h", "eos_token": "l"})
-    assert Tokenizer.from_pretrained(tmp_path).pad_token == "h"
-    write(tmp_path, tokenizer_config_json={"eos_token": "e"})
-    assert (Tokenizer.from_pretrained(tmp_path).pad_token, Tokenizer.from_pretrained(tmp_path).eos_token) == ("h", "e")
+    """TOK-17: `special_tokens_map.json` has the last word over `tokenizer_config.json`, unless that lists added tokens."""
+    bare(
+        tmp_path, special_tokens_map_json={"pad_token": "h", "eos_token": "l"}, tokenizer_config_json={"eos_token": "e"}
+    )
+    loaded = Tokenizer.from_pretrained(tmp_path)
+    assert (loaded.pad_token, loaded.eos_token) == ("h", "l")
+    write(tmp_path, tokenizer_config_json={"eos_token": "e", "added_tokens_decoder": {}})
+    loaded = Tokenizer.from_pretrained(tmp_path)
+    assert (loaded.pad_token, loaded.eos_token) == (None, "e")
+
+
+SPECIALS = {"vocab_json": VOCAB | {"</s>": END_ID + 1}, "merges_txt": "\n".join(MERGES)}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {
+            "added_tokens_json": {"<pad>": END_ID + 2},
+            "special_tokens_map_json": {"eos_token": "</s>", "pad_token": "<pad>"},
+        },
+        {"special_tokens_map_json": {"eos_token": {"content": "</s>"}, "pad_token": {"content": "<pad>"}}},
+        {"tokenizer_config_json": {"eos_token": "</s>", "pad_token": "<pad>"}},
+        {"tokenizer_config_json": {"eos_token": "</s>", "additional_special_tokens": ["<pad>"], "pad_token": "<pad>"}},
+        {
+            "tokenizer_config_json": {
+                "eos_token": "</s>",
+                "pad_token": "<pad>",
+                "added_tokens_decoder": {str(END_ID + 2): {"content": "<pad>"}},
+            }
+        },
+    ],
+)
+def test_special_wherever_named(tmp_path, files):
+    """TOK-17: what the files name as special is one id in a text and skipped on request, whichever file names it."""
+    loaded = Tokenizer.from_pretrained(write(tmp_path, **SPECIALS, **files))
+    assert (loaded.eos_token_id, loaded.pad_token_id) == (END_ID + 1, END_ID + 2)
+    assert loaded.encode("hello</s><pad> world") == [HELLO, END_ID + 1, END_ID + 2, WORLD]
+    ids = [HELLO, END_ID + 1, WORLD, END_ID + 2]
+    assert (loaded.decode(ids), loaded.decode(ids, skip_special_tokens=True)) == ("hello</s> world<pad>", "hello world")
+
+
+def test_tokens_by_other_names(tmp_path):
+    """TOK-17: tokens with names of their own are attributes, and survive saving."""
+    config = {"image_token": "<img>", "extra_special_tokens": {"box": "<box>"}, "additional_special_tokens": ["<x>"]}
+    loaded = Tokenizer.from_pretrained(bare(tmp_path, tokenizer_config_json=config))
+    assert (loaded.image_token, loaded.box_id) == ("<img>", END_ID + 2)
+    loaded.save_pretrained(tmp_path / "saved")
+    again = Tokenizer.from_pretrained(tmp_path / "saved")
+    assert again.special_tokens_map == loaded.special_tokens_map
+    assert (again.image_token_id, again.box) == (END_ID + 1, "<box>")
+
+
+@pytest.mark.parametrize("kind", ["PreTrainedTokenizerFast", "TokenizersBackend"])
+def test_other_class(tmp_path, kind):
+    """TOK-17: the class that reads tokenizer.json as it is names no token by itself; `config.json` may name the class."""
+    write(tmp_path, tokenizer_json=json.loads(backend().to_str()), tokenizer_config_json={"tokenizer_class": kind})
+    loaded = Tokenizer.from_pretrained(tmp_path)
+    assert (loaded.bos_token, loaded.eos_token, loaded.pad_token) == (None, None, None)
+    assert loaded.encode(f"hello{END}") == [HELLO, END_ID]
+    write(tmp_path, tokenizer_config_json={}, config_json={"tokenizer_class": kind})
+    assert Tokenizer.from_pretrained(tmp_path).eos_token is None
+
+
+def test_special_for_good(tmp_path):
+    """TOK-17: what one file calls special and the next does not stays special, after saving too."""
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "added_tokens_decoder": {END_ID: {"content": END}}}
+    write(tmp_path, tokenizer_json=json.loads(backend().to_str()), tokenizer_config_json=config)
+    loaded = Tokenizer.from_pretrained(tmp_path)
+    loaded.save_pretrained(tmp_path / "saved")
+    for each in (loaded, Tokenizer.from_pretrained(tmp_path / "saved")):
+        assert each.decode([HELLO, END_ID], skip_special_tokens=True) == "hello"
+        assert END_ID not in each.encode(END, split_special_tokens=True)
+
+
+def test_sides_in_the_file(tmp_path):
+    """TOK-18: the sides that `tokenizer.json` was saved with hold where the settings have none."""
+    saved = backend()
+    saved.enable_truncation(1, direction="left")
+    saved.enable_padding(direction="left")
+    write(tmp_path, tokenizer_json=json.loads(saved.to_str()), tokenizer_config_json={"padding_side": "right"})
+    loaded = Tokenizer.from_pretrained(tmp_path)
+    assert (loaded.truncation_side, loaded.padding_side) == ("left", "right")
+
+
+def test_tokenizer_json_of_2020(tmp_path):
+    """TOK-01: GPT-2's own tokenizer.json does not say the type of its model."""
+    entries = json.loads(backend().to_str())
+    del entries["model"]["type"]
+    assert Tokenizer.from_pretrained(write(tmp_path, tokenizer_json=entries)).get_vocab() == VOCAB
 
 
 @pytest.mark.parametrize("files", ["vocab.bpe", "tokenizer.json"])
@@ -188,7 +301,7 @@ def test_added_tokens(tmp_path):
     assert loaded.decode(ids) == loaded.decode(ids, skip_special_tokens=True) == "hello<me>a bhello"
     assert loaded.token_bytes(END_ID + 2) == b"a b"
     assert len(loaded) == END_ID + 3
-    assert loaded.all_special_ids == [END_ID]
+    assert loaded.all_special_ids == loaded.skipped_ids == [END_ID]
 
 
 def test_added_tokens_decoder(tmp_path):
@@ -201,7 +314,7 @@ def test_added_tokens_decoder(tmp_path):
     ids = loaded.encode("hello  <me>hello")
     assert ids == [HELLO, END_ID + 1, HELLO]
     assert loaded.decode(ids, skip_special_tokens=True) == "hellohello"
-    assert loaded.all_special_ids == [END_ID, END_ID + 1]
+    assert (loaded.all_special_ids, loaded.skipped_ids) == ([END_ID], [END_ID, END_ID + 1])
 
 
 WORDPIECE = json.loads(tokenizers.Tokenizer(models.WordPiece({"a": 0, "[UNK]": 1}, unk_token="[UNK]")).to_str())
@@ -214,27 +327,100 @@ WORDPIECE = json.loads(tokenizers.Tokenizer(models.WordPiece({"a": 0, "[UNK]": 1
         ({"vocab_json": VOCAB}, "holds no tokenizer"),
         ({"vocab_json": "{", "merges_txt": ""}, r"vocab.json: cannot be read as JSON: .* \[TOK-01\]"),
         ({"vocab_json": "[]", "merges_txt": ""}, r"vocab.json: must hold a JSON object"),
-        ({"vocab_json": {"a": "one"}, "merges_txt": ""}, "its tokenizer files cannot be read"),
+        ({"vocab_json": {"a": "one"}, "merges_txt": ""}, r"vocab.json: token 'a' has id 'one', must be a whole number"),
+        ({"vocab_json": {"a": True}, "merges_txt": ""}, r"token 'a' has id True"),
+        ({"vocab_json": {"a": 2**32}, "merges_txt": ""}, r"token 'a' has id 4294967296"),
+        ({"tokenizer_json": {"model": {"merges": []}, "pre_tokenizer": ["x"]}}, "its pre_tokenizer must be an object"),
         ({"vocab_json": {"a": 0}, "merges_txt": "a b"}, r"cannot be read: .*Token `b` out of vocabulary \[TOK-01\]"),
         ({"vocab_bpe": "#version: 0.2\nh e\nhe"}, r"vocab.bpe, line 3: must be two tokens and a space, is 'he'"),
         ({"vocab_bpe": "h e l"}, r"vocab.bpe, line 1: must be two tokens and a space, is 'h e l' \[TOK-05\]"),
         ({"vocab_bpe": " e"}, "vocab.bpe, line 1: must be two tokens"),
         ({"tokenizer_json": "nothing"}, r"tokenizer.json: cannot be read as JSON"),
         ({"tokenizer_json": WORDPIECE}, r"tokenizer.json: its model is WordPiece, GPT-2's is BPE \[TOK-01\]"),
-        ({"tokenizer_json": {"model": [1]}}, "its tokenizer files cannot be read"),
+        ({"tokenizer_json": {"model": [1]}}, r"tokenizer.json: its model must be an object \[TOK-01\]"),
         ({"tokenizer_json": json.loads(backend().to_str()) | {"version": "x"}}, "its tokenizer files cannot be read"),
         ({"vocab_bpe": "h e", "tokenizer_config_json": "{"}, "tokenizer_config.json: cannot be read as JSON"),
-        ({"vocab_bpe": "h e", "added_tokens_json": {"<a>": 900}}, r"added token '<a>': cannot have id 900 \[TOK-01\]"),
-        ({"vocab_bpe": "h e", "added_tokens_json": {"<a>": None}}, "its tokenizer files cannot be read"),
-        ({"vocab_bpe": "h e", "tokenizer_config_json": {"pad_token": "<pad>"}}, r"pad_token='<pad>': is not in the"),
-        ({"vocab_bpe": "h e", "tokenizer_config_json": {"eos_token": 5}}, r"eos_token=5: is not in the vocabulary"),
-        ({"vocab_bpe": "h e", "tokenizer_config_json": {"padding_side": "up"}}, "padding_side='up': must be 'left'"),
+        (
+            {"vocab_bpe": "h e", "added_tokens_json": {"<a>": 900}},
+            r"added token '<a>': cannot have id 900: its id is 258 \[TOK",
+        ),
+        (
+            {"vocab_bpe": "h e", "added_tokens_json": {"<a>": None}},
+            "added token '<a>': id None: must be a whole number",
+        ),
+        ({"vocab_bpe": "h e", "added_tokens_json": {"<a>": 258, "<b>": 258}}, "id 258: is that of two added tokens"),
+        ({"vocab_json": VOCAB | {"a": 70}, "merges_txt": ""}, r"id 70: is that of two tokens, .* \[TOK-01\]"),
+        (
+            {"vocab_bpe": "h e", "special_tokens_map_json": {"padding_side": "left"}},
+            "must be a special token or a list",
+        ),
+        (
+            {"vocab_bpe": "h e", "tokenizer_config_json": {"added_tokens_decoder": {"257": {"lstrip": True}}}},
+            "a content",
+        ),
+        (
+            {"vocab_bpe": "h e", "tokenizer_config_json": {"tokenizer_class": "T5Tokenizer"}},
+            r"must be one of GPT2.*TOK-17",
+        ),
+        (
+            {"vocab_bpe": "h e", "tokenizer_config_json": {"tokenizer_class": "TokenizersBackend"}},
+            "needs a tokenizer.json",
+        ),
+        ({"vocab_bpe": "h e", "tokenizer_config_json": {"eos_token": 5}}, r"eos_token=5: must be a text, or an object"),
+        (
+            {"vocab_bpe": "h e", "tokenizer_config_json": {"eos_token": {"content": "e"}}},
+            "an object marked as AddedToken",
+        ),
+        ({"vocab_bpe": "h e", "tokenizer_config_json": {"eos_token": ""}}, r"eos_token='': must be a text"),
+        ({"vocab_bpe": "h e", "tokenizer_config_json": {"extra_special_tokens": "ab"}}, "must be a list of texts"),
     ],
 )
 def test_broken_files(tmp_path, files, message):
     """A folder that holds no readable GPT-2 tokenizer is a `TokenizerError` that names the file and the fault."""
     with pytest.raises(TokenizerError, match=message):
         Tokenizer.from_pretrained(write(tmp_path, **files))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("padding_side", "up", "TOK-10"),
+        ("truncation_side", None, "TOK-16"),
+        ("split_special_tokens", "false", "TOK-02"),
+        ("add_prefix_space", "false", "TOK-18"),
+        ("add_bos_token", "true", "TOK-07"),
+        ("add_eos_token", 1, "TOK-07"),
+        ("model_max_length", -5, "TOK-16"),
+        ("model_max_length", "1024", "TOK-16"),
+        ("model_max_length", 6.5, "TOK-16"),
+        ("model_max_length", True, "TOK-16"),
+    ],
+)
+def test_wrong_settings(tmp_path, tokenizer, name, value, rule):
+    """TOK-18: a setting with a value that it cannot have is refused, in a file and on a tokenizer."""
+    expected = rf"{name}={value!r}: must be .* \[{rule}\]"
+    with pytest.raises(TokenizerError, match=expected):
+        Tokenizer.from_pretrained(bare(tmp_path, tokenizer_config_json={name: value}))
+    with pytest.raises(TokenizerError, match=expected):
+        setattr(tokenizer, name, value)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"errors": "strict"}, {"init_inputs": ["x"]}, {"vocab": {}}, {"fast_tokenizer_files": ["x.json"]}]
+)
+def test_settings_with_one_value(tmp_path, settings):
+    """TOK-18: settings of transformers that refgen has with one value only are refused with any other."""
+    with pytest.raises(TokenizerError, match=r"refgen has no other \[TOK-18\]"):
+        Tokenizer.from_pretrained(bare(tmp_path, tokenizer_config_json=settings))
+
+
+def test_two_prefix_spaces(tmp_path):
+    """TOK-18: `add_prefix_space` of tokenizer.json, which transformers' GPT2Tokenizer passes over, must be the settings'."""
+    entries = json.loads(backend(pre_tokenizer=pre_tokenizers.ByteLevel(add_prefix_space=True)).to_str())
+    with pytest.raises(TokenizerError, match=r"add_prefix_space=false: the pre_tokenizer of tokenizer\.json says true"):
+        Tokenizer.from_pretrained(write(tmp_path, tokenizer_json=entries))
+    write(tmp_path, tokenizer_config_json={"add_prefix_space": False})
+    assert Tokenizer.from_pretrained(tmp_path).add_prefix_space is False
 
 
 @pytest.mark.parametrize(
@@ -249,6 +435,8 @@ def test_broken_files(tmp_path, files, message):
         ),
         ("model", models.BPE(VOCAB, [], dropout=0.1), "its model's dropout is 0.1, GPT-2's is None"),
         ("decoder", decoders.BPEDecoder(), "its decoder is BPEDecoder, GPT-2's is ByteLevel"),
+        ("model", models.BPE(VOCAB, [], end_of_word_suffix="##"), "end_of_word_suffix is ##, GPT-2's is empty"),
+        ("model", models.BPE(VOCAB, [], ignore_merges=True), "its model's ignore_merges is True, GPT-2's is False"),
     ],
 )
 def test_other_parts(tmp_path, part, other, message):
@@ -404,7 +592,7 @@ def test_special_tokens(tokenizer, name):
     for unknown in ("<pad>", "hello world", 5):
         with pytest.raises(TokenizerError, match=rf"{name}={unknown!r}: is not in the vocabulary \[TOK-09\]"):
             setattr(tokenizer, name, unknown)
-    with pytest.raises(TokenizerError, match="id 900: is not one of the 267"):
+    with pytest.raises(TokenizerError, match=rf"{name}_id=900: is not one of the 267 ids .*TOK-09"):
         setattr(tokenizer, f"{name}_id", 900)
     assert getattr(tokenizer, name) == "Ġworld"
     setattr(tokenizer, f"{name}_id", None)
@@ -435,9 +623,29 @@ def test_add_bos_token(tokenizer):
     assert tokenizer("hello", truncation=True, max_length=1)["input_ids"] == [END_ID]
     assert tokenizer.encode("hello", add_special_tokens=False) == [HELLO]
     assert tokenizer("hello", add_special_tokens=False)["input_ids"] == [HELLO]
+    with pytest.raises(TokenizerError, match=r"max_length=0: has no room for bos_token and eos_token \[TOK-16\]"):
+        tokenizer("hello", truncation=True, max_length=0)
     tokenizer.bos_token = None
     with pytest.raises(TokenizerError, match=r"add_bos_token=True: the tokenizer has no bos_token \[TOK-07\]"):
         tokenizer.encode("hello")
+
+
+def test_truncation_side(tokenizer):
+    """TOK-16: `truncation_side` "left" keeps the last tokens, beside those that are added."""
+    tokenizer.truncation_side = "left"
+    assert tokenizer("hello world", truncation=True, max_length=1)["input_ids"] == [WORLD]
+    assert tokenizer("hello world", truncation=True, max_length=0)["input_ids"] == []
+    tokenizer.add_bos_token = tokenizer.add_eos_token = True
+    assert tokenizer("hello world", truncation=True, max_length=3)["input_ids"] == [END_ID, WORLD, END_ID]
+
+
+def test_split_special_tokens(tokenizer):
+    """TOK-02: `split_special_tokens` of the tokenizer holds where a call does not say otherwise."""
+    tokenizer.split_special_tokens = True
+    assert END_ID not in tokenizer.encode(END) + tokenizer(END)["input_ids"]
+    assert tokenizer.encode(END, split_special_tokens=False) == [END_ID]
+    with pytest.raises(TokenizerError, match=r"split_special_tokens='no': must be true or false \[TOK-02\]"):
+        tokenizer.encode(END, split_special_tokens="no")
 
 
 def test_special_in_text(tokenizer):
@@ -517,13 +725,21 @@ def test_broken_characters(tokenizer):
     assert tokenizer.decode([first, END_ID, second], skip_special_tokens=True) == "é"
 
 
-@pytest.mark.parametrize("bad", [END_ID + 1, -1, 2**32 + 1, 10**30])
-def test_unknown_ids(tokenizer, bad):
-    """Ids outside the vocabulary are refused, not dropped and not wrapped round."""
+@pytest.mark.parametrize("unknown", [END_ID + 1, 50_000, 2**32 - 1])
+def test_unknown_ids(tokenizer, unknown):
+    """TOK-14: an id that no token has is no text, wherever it stands."""
+    assert tokenizer.decode(unknown) == tokenizer.decode([unknown, unknown]) == ""
+    assert tokenizer.decode([[HELLO, unknown, WORLD], [unknown]], skip_special_tokens=True) == ["hello world", ""]
+    assert tokenizer.decode([VOCAB["Ã"], unknown, VOCAB["©"]]) == "é"
+    assert tokenizer.token_bytes(unknown) == b""
+    assert tokenizer.convert_ids_to_tokens([HELLO, unknown]) == ["hello", None]
+
+
+@pytest.mark.parametrize("bad", [-1, 2**32, 10**30])
+def test_no_id(tokenizer, bad):
+    """TOK-14: what cannot be an id is refused, not wrapped round."""
     for call in (tokenizer.decode, tokenizer.token_bytes, tokenizer.convert_ids_to_tokens):
-        with pytest.raises(
-            TokenizerError, match=rf"id {bad}: is not one of the 267 in the vocabulary \[TOK-14\]\. Use"
-        ):
+        with pytest.raises(TokenizerError, match=rf"id {bad}: must be from 0 to 2\*\*32 - 1 \[TOK-14\]"):
             call(bad)
     with pytest.raises(TokenizerError, match="TOK-14"):
         tokenizer.decode([[HELLO], [HELLO, bad]])
@@ -563,17 +779,20 @@ def test_conversions(tokenizer):
 
 def test_copies(padder):
     """A copy is a tokenizer of its own settings."""
-    other = copy.deepcopy(padder)
-    other.pad_token = "h"
-    assert (padder.pad_token, other.pad_token) == (END, "h")
-    assert other.encode("hello") == [HELLO]
+    for copied in (copy.copy, copy.deepcopy):
+        other = copied(padder)
+        other.pad_token = "h"
+        assert (padder.pad_token, other.pad_token) == (END, "h")
+        assert other.encode("hello") == [HELLO]
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = padder.no_such_name
 
 
 def test_no_end(tmp_path):
-    """A vocabulary without <|endoftext|> has no special tokens, and says so when one is needed."""
-    vocab = {token: i for token, i in VOCAB.items() if token != END}
-    loaded = Tokenizer.from_pretrained(write(tmp_path, vocab_json=vocab, merges_txt="\n".join(MERGES)))
+    """TOK-17: a vocabulary without <|endoftext|> gets it as transformers' GPT2Tokenizer adds it, unless the files name none."""
+    files = {"vocab_json": {token: i for token, i in VOCAB.items() if token != END}, "merges_txt": "\n".join(MERGES)}
+    assert Tokenizer.from_pretrained(write(tmp_path, **files)).encode(END) == [END_ID]
+    write(tmp_path, tokenizer_config_json={"bos_token": None, "eos_token": None, "unk_token": None})
+    loaded = Tokenizer.from_pretrained(tmp_path)
     assert (loaded.bos_token, loaded.eos_token_id, loaded.unk_token, loaded.all_special_ids) == (None, None, None, [])
     assert loaded.decode(loaded.encode(END)) == END

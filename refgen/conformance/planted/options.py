@@ -723,8 +723,11 @@ def no_special(text: str) -> None:
 
 
 def known_ids(ids: Sequence[int], subject: Taken) -> list[int]:
-    """Ids of no token are nothing."""
-    return [token for token in ids if token < len(subject.tokenizer)]
+    """An id that no token has is an error, as in tiktoken."""
+    for token in ids:
+        if token >= len(subject.tokenizer):
+            raise TokenizerError(f"id {token}", "is not one of the vocabulary")
+    return list(ids)
 
 
 # --- The table ----------------------------------------------------------------------------------------------
@@ -819,7 +822,7 @@ CHANGES: Mapping[str, Change] = {
     "finish=stop_or_length": each(two_reasons),
     "stop_string_in_output=cut_off": each(text_cut),
     "special_in_text=error": Change(encoded=no_special),
-    "unknown_id=nothing": Change(decoded=known_ids),
+    "unknown_id=error": Change(decoded=known_ids),
 }  # fmt: skip
 
 # Options that allow what the rule's own does too: a subject that declares one and does the rule's own is right.
