@@ -8,10 +8,10 @@ from typing import Any
 from refgen import checkpoints
 from refgen.cli.options import add_model, check_picture
 from refgen.errors import OracleError
+from refgen.names import find_model
 from refgen.oracle import compare, plot, trace
 from refgen.oracle.formats import FORMATS
 from refgen.progress import tell
-from refgen.shipped import find_model
 
 
 def add(commands: Any) -> None:

@@ -15,8 +15,8 @@ from refgen.cli.options import add_engine, add_model
 from refgen.engines.numpy.threads import set_num_threads
 from refgen.errors import InputError
 from refgen.generation import GenerateOutput, TextStreamer
+from refgen.names import find_model
 from refgen.progress import tell
-from refgen.shipped import find_model
 from refgen.tokenizer import Tokenizer
 
 # --- What an option's words mean --------------------------------------------------------------------------

@@ -11,11 +11,11 @@ from refgen import checkpoints
 from refgen.cli.options import add_model
 from refgen.errors import OracleError
 from refgen.json_files import read_object
+from refgen.names import find_model
 from refgen.oracle.formats import FORMATS
 from refgen.oracle.margins import Judgement, judge_tokens, together
 from refgen.oracle.suspects import suspects
 from refgen.progress import tell
-from refgen.shipped import find_model
 
 ENOUGH = 8  # rows to tell a fault by
 

@@ -9,8 +9,8 @@ import numpy as np
 from refgen.auto import GPT2LMHeadModel
 from refgen.cli.options import add_model
 from refgen.errors import OracleError
+from refgen.names import find_model
 from refgen.progress import tell
-from refgen.shipped import find_model
 from refgen.tokenizer import Tokenizer
 
 

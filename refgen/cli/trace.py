@@ -10,8 +10,8 @@ from numpy import ndarray
 from refgen.auto import GPT2LMHeadModel
 from refgen.cli.options import add_engine, add_model, check_output
 from refgen.errors import OracleError
+from refgen.names import find_model
 from refgen.oracle import trace
-from refgen.shipped import find_model
 from refgen.tokenizer import Tokenizer
 
 

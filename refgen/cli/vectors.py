@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from refgen.errors import ConformanceError
+from refgen.names import find_model
 from refgen.progress import tell
-from refgen.shipped import BUILT_IN, find_model
+from refgen.shipped import BUILT_IN
 
 
 def add(commands: Any) -> None:

@@ -40,6 +40,7 @@ STREAMING = "tests/unit/test_streaming.py::"
 CHECKPOINTS = "tests/unit/test_checkpoints.py::"
 STORED = "tests/unit/test_stored.py::"
 TENSORS = "tests/unit/test_tensors.py::"
+NAMES = "tests/unit/test_names.py::"
 SAFETENSORS = "tests/unit/test_safetensors.py::"
 CONFIG = "tests/unit/test_config.py"
 TOKENIZER = "tests/unit/test_tokenizer.py"
@@ -463,6 +464,9 @@ FAULTS = [
           STORED + "test_float64_files_are_not_rounded"),
     Fault("CKPT-09", "checkpoints/safetensors.py", "if shard_of.pop(tensor.name, None) != tensor.file.name:",
           "if shard_of.pop(tensor.name, None) is None:", SAFETENSORS + "test_a_tensor_that_the_index_lacks_is_refused"),
+    Fault("CKPT-15", "names.py", "    if exists or name in BUILT_IN:", "    if name in BUILT_IN:", NAMES + "test_a_folder_comes_first"),
+    Fault("CKPT-15", "hub.py", "self.revision = self.folder.name", "self.revision = self.asked",
+          NAMES + "test_a_push_in_between_mixes_nothing"),
     Fault("CKPT-10", "config.py", "for name, value in entries.items() if name not in own}", "for name, value in ()}",
           CONFIG + "::test_legacy_entries_are_kept_and_change_nothing"),
     Fault("CKPT-11", "auto.py", "generation_config or GenerationConfig.from_model_config(gpt2.config.to_dict())",
