@@ -466,7 +466,7 @@ FAULTS = [
           "if shard_of.pop(tensor.name, None) is None:", SAFETENSORS + "test_a_tensor_that_the_index_lacks_is_refused"),
     Fault("CKPT-15", "names.py", "    if exists or name in BUILT_IN:", "    if name in BUILT_IN:", NAMES + "test_a_folder_comes_first"),
     Fault("CKPT-15", "hub.py", "self.revision = self.folder.name", "self.revision = self.asked",
-          NAMES + "test_a_push_in_between_mixes_nothing"),
+          NAMES + "test_all_files_are_asked_for_by_one_commit"),
     Fault("CKPT-10", "config.py", "for name, value in entries.items() if name not in own}", "for name, value in ()}",
           CONFIG + "::test_legacy_entries_are_kept_and_change_nothing"),
     Fault("CKPT-11", "auto.py", "generation_config or GenerationConfig.from_model_config(gpt2.config.to_dict())",

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
+from huggingface_hub.errors import EntryNotFoundError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -245,6 +247,25 @@ def test_shards_and_revisions_are_fetched(tmp_path):
         assert folder.name == commit_of(shards)
         assert AutoModelForCausalLM.from_pretrained(folder).gpt2.wte.tobytes() == tensors["wte.weight"].tobytes()
         assert folder_of(ask("gpt2", "model", revision=commit_of(other), **there)).name == commit_of(other)
+
+
+def test_all_files_are_asked_for_by_one_commit(tmp_path, monkeypatch, small):
+    """CKPT-15. `main` says which commit; every file after the first is asked for by that commit."""
+    asked = []
+
+    def download(name, file, revision, cache_dir):
+        asked.append(revision)
+        if not (small / file).exists():
+            raise EntryNotFoundError(file)
+        place = cache_dir / "models--gpt2" / "snapshots" / ("c" * 40)
+        place.mkdir(parents=True, exist_ok=True)
+        return str(shutil.copy(small / file, place / file))
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("refgen.hub.silent", lambda url: "")
+    monkeypatch.setattr("refgen.hub.hf_hub_download", download)
+    assert find_model("gpt2", "model", cache_dir=tmp_path / "hub").name == "c" * 40
+    assert asked == ["main"] + ["c" * 40] * 2
 
 
 def test_a_push_in_between_mixes_nothing(tmp_path, small):
