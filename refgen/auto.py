@@ -69,9 +69,10 @@ class GPT2LMHeadModel:
         folder = find_model(
             path_or_name, "model", revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
         )
-        has_own = (folder / "generation_config.json").exists()
         gpt2 = checkpoints.load(folder, dtype, find_engine(engine).lay_out)
-        return cls(gpt2, GenerationConfig.from_pretrained(folder) if has_own else None, engine)
+        beside = folder if folder.is_dir() else folder.parent
+        has_own = (beside / "generation_config.json").exists()
+        return cls(gpt2, GenerationConfig.from_pretrained(beside) if has_own else None, engine)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `config.json`, `generation_config.json` and `model.safetensors`, which transformers reads too."""
@@ -167,4 +168,4 @@ class AutoTokenizer:
         folder = find_model(
             path_or_name, "tokenizer", revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
         )
-        return Tokenizer.from_pretrained(folder)
+        return Tokenizer.from_pretrained(folder if folder.is_dir() else folder.parent)

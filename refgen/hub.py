@@ -26,7 +26,9 @@ from refgen.errors import CheckpointError
 from refgen.shipped import BUILT_IN
 
 CONFIG, INDEX_END = "config.json", ".index.json"
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")  # the first that is there, as in checkpoints.FORMATS
+WEIGHTS = (  # the first that is there, as in checkpoints.FORMATS
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json", "ckpt.pt",
+)  # fmt: skip
 TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "vocab.bpe",

@@ -11,10 +11,15 @@ MODEL_FOLDER = "A model folder holds config.json, model.safetensors and the toke
 
 def read_object(path: Path, error: type[RefgenError], rule: str, remedy: str = MODEL_FOLDER) -> dict[str, Any]:
     """The object in `path`; raises `error`, citing `rule`, if there is none, with `remedy` for a file that is not there."""
+    if path.exists() and not path.is_file():
+        raise error(str(path), "is not a file", rule)
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise error(str(path), "does not exist", rule, remedy) from None
+        what = "is a link to nothing" if path.is_symlink() else "does not exist"
+        raise error(str(path), what, rule, remedy) from None
+    except RecursionError:
+        raise error(str(path), "cannot be read as JSON: it is nested too deeply", rule) from None
     except (OSError, ValueError) as problem:
         raise error(str(path), f"cannot be read as JSON: {problem}", rule) from None
     if not isinstance(entries, dict):

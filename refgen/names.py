@@ -42,8 +42,6 @@ def find_model(
         raise CheckpointError(f"{name[:200]!r}", f"cannot be looked at: {why}", "CKPT-15") from None
     if is_folder and path.resolve().name.startswith(CACHED) and (path / "snapshots").is_dir():
         return snapshot(path, revision)
-    if exists and not is_folder:
-        raise CheckpointError(name, "is a file, not a folder", "CKPT-15", "Give the folder that it lies in.")
     if exists or name in BUILT_IN:
         if revision not in (None, "main"):
             problem = f"has no revisions: {name} is on this machine"

@@ -204,13 +204,16 @@ def test_an_unknown_model_is_refused(name):
         name.from_pretrained("nowhere/gpt2", local_files_only=True)
 
 
-@pytest.mark.parametrize("name", [GPT2LMHeadModel, AutoModelForCausalLM, AutoTokenizer])
-def test_a_file_is_not_a_model(tmp_path, name):
-    """CKPT-15. The folder is wanted, not one of its files."""
-    path = tmp_path / "model.safetensors"
-    path.touch()
-    with pytest.raises(CheckpointError, match=rf"^{re.escape(str(path))}: is a file, not a folder \[CKPT-15\]\."):
-        name.from_pretrained(path)
+def test_a_file_brings_what_is_beside_it(tmp_path):
+    """CKPT-09. Given a file, the configuration, the generation settings and the tokenizer are those of its folder."""
+    model = random_model(TINY, 0, "float32")
+    model.generation_config = GenerationConfig(max_new_tokens=3)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "vocab.bpe").write_text("#version: 0.2\nt h\n", encoding="utf-8")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model.safetensors")
+    assert loaded.generation_config == model.generation_config
+    assert loaded([[1]]).logits.tobytes() == model([[1]]).logits.tobytes()
+    assert AutoTokenizer.from_pretrained(tmp_path / "model.safetensors").encode("th") == [256]
 
 
 def test_loading_takes_no_other_keywords():
