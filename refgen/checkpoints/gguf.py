@@ -22,8 +22,7 @@ MAGIC = b"GGUF"
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 TEXT, LIST = 8, 9
 FORMATS = {0: "F32", 1: "F16", 8: "Q8_0", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 30: "BF16"}
-MOST = 20_000  # entries, or tensors
-LONGEST = 2**16  # bytes of a text that is kept
+LONGEST = 128  # bytes that are kept of a text
 SIZES = {
     "context_length": "n_positions", "embedding_length": "n_embd", "feed_forward_length": "n_inner",
     "block_count": "n_layer", "attention.head_count": "n_head", "attention.layer_norm_epsilon": "layer_norm_epsilon",
@@ -66,7 +65,9 @@ class Reader:
         """A text; of a very long one its beginning."""
         start = self.place + 8
         self.skip(8 + self.number_at("Q"))
-        return self.pages[start : min(self.place, start + LONGEST)].decode("utf-8", "replace")
+        return self.pages[start : min(self.place, start + LONGEST)].decode(
+            "utf-8", "replace"
+        )  # tokens of GPT-2 are shorter
 
     def number_at(self, code: str) -> Any:
         """The number here, not passed."""
@@ -120,7 +121,7 @@ def parsed(pages: mmap.mmap) -> Header:
     """The header. Raises what `Reader` raises."""
     reader = Reader(pages, len(MAGIC))
     version, tensor_count, entry_count = reader.number("I"), reader.number("Q"), reader.number("Q")
-    if version not in (2, 3) or max(tensor_count, entry_count) > MOST:
+    if version not in (2, 3) or max(tensor_count, entry_count) > max(2_000, len(pages) // 400):
         raise ValueError(f"version {version} with {entry_count} entries and {tensor_count} tensors")
     entries: dict[str, Any] = {}
     for _ in range(entry_count):
@@ -149,6 +150,8 @@ def configuration(file: Path) -> dict[str, Any]:
     if missing or len(embedding) != 2:
         problem = f"lacks {listed([*missing, *(['token_embd.weight'] if len(embedding) != 2 else [])])}"
         raise CheckpointError(str(file), problem, "CKPT-17")
+    if type(epsilon := sizes["layer_norm_epsilon"]) is float:
+        sizes["layer_norm_epsilon"] = float(str(np.float32(epsilon)))  # the decimal that was rounded
     ids = {name: found.entries.get(f"tokenizer.ggml.{name}") for name in ("bos_token_id", "eos_token_id")}
     ids = {name: value if type(value) is int else None for name, value in ids.items()}
     return {"model_type": "gpt2", "vocab_size": embedding[0], "tie_word_embeddings": is_tied(found), **sizes, **ids}

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, NoReturn, cast
 
 from refgen.errors import CheckpointError
 
-MOST_OPCODES = 400_000  # the optimizer's state of a GPT-2 XL takes 150,000; each makes at most one small object
-MOST_BYTES = 2**24  # of a pickle, which says where numbers lie and does not hold them
+FEW = 20_000  # opcodes that any file may have; a model of 100 tensors takes 5,000
+RARE = 50  # bytes of a file for each opcode beyond: each makes at most one small object, so memory stays within the file's size
 
 STORAGES = {
     "FloatStorage": ("F32", 4), "DoubleStorage": ("F64", 8), "HalfStorage": ("F16", 2), "BFloat16Storage": ("BF16", 2),
@@ -105,10 +105,13 @@ def storage_of(reference: Any) -> Storage:
     return Storage(*STORAGES[storage.name], key, count)
 
 
-def read_pickle(opened: BinaryIO, where: str) -> Any:
-    """The object at the place where `opened` stands, which then stands behind it. Raises `CheckpointError`."""
+def read_pickle(opened: BinaryIO, where: str, size: int = 0) -> Any:
+    """The object at the place where `opened` stands, which then stands behind it. Raises `CheckpointError`.
+
+    `size` is that of the whole file, in bytes: it says how long a pickle may be.
+    """
     try:
-        return Machine(where).run(limited(opened, where))
+        return Machine(where).run(limited(opened, where, max(FEW, size // RARE)))
     except CheckpointError:
         raise
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, ArithmeticError) as error:
@@ -116,11 +119,10 @@ def read_pickle(opened: BinaryIO, where: str) -> Any:
         raise CheckpointError(where, problem, "CKPT-16", "Fetch it again.") from None
 
 
-def limited(opened: BinaryIO, where: str) -> Iterator[tuple[str, Any]]:
+def limited(opened: BinaryIO, where: str, most: int) -> Iterator[tuple[str, Any]]:
     """The opcodes and their arguments, up to what a checkpoint can need."""
-    start = opened.tell()
-    for count, (opcode, argument, place) in enumerate(pickletools.genops(opened)):
-        if count >= MOST_OPCODES or (place or 0) - start > MOST_BYTES:
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(opened)):
+        if count >= most:
             raise CheckpointError(where, "is a pickle too long for a checkpoint", "CKPT-16")
         yield opcode.name, argument
 

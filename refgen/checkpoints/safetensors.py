@@ -18,6 +18,7 @@ from refgen.checkpoints.shards import INDEX_END, read_shards
 from refgen.checkpoints.stored import Stored, mapped
 from refgen.errors import CheckpointError
 
+HEADER = 2**19, 16  # bytes that a header may have in any file, and beyond that its share of the file
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -34,6 +35,7 @@ def is_one(file: Path) -> bool:
 def read_file(path: Path) -> Iterator[Stored]:
     """CKPT-09. The tensors of one file. Raises `CheckpointError` unless safetensors finds header and length right."""
     try:
+        check_header(path)
         with safe_open(path, framework="numpy"):
             pass
     except (OSError, SafetensorError) as error:
@@ -47,6 +49,16 @@ def read_file(path: Path) -> Iterator[Stored]:
             begin, end = entry["data_offsets"]
             place = data[start + begin : start + end]
             yield Stored(path, name, entry["dtype"], tuple(entry["shape"]), place, pages=pages)
+
+
+def check_header(path: Path) -> None:
+    """CKPT-09. Raises `CheckpointError` for a header that is most of the file, which takes many times its size in memory."""
+    with path.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+    size = path.stat().st_size
+    if max(HEADER[0], size // HEADER[1]) < length <= size:
+        problem = f"is not a whole safetensors file (a header of {length} of its {size} bytes)"
+        raise CheckpointError(str(path), problem, "CKPT-09", "Fetch it again.")
 
 
 def write_file(path: Path, tensors: Mapping[str, ndarray], metadata: Mapping[str, str]) -> None:

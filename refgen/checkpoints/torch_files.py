@@ -18,7 +18,7 @@ from numpy import ndarray
 
 from refgen.checkpoints.format import CONFIG, Format, begins, config_json
 from refgen.checkpoints.minimal import min_gpt, nano_gpt
-from refgen.checkpoints.pickles import MOST_BYTES, Tensor, read_pickle
+from refgen.checkpoints.pickles import Tensor, read_pickle
 from refgen.checkpoints.shards import INDEX_END, read_shards
 from refgen.checkpoints.stored import Stored, mapped
 from refgen.errors import CheckpointError
@@ -26,7 +26,7 @@ from refgen.json_files import read_object
 
 WEIGHTS, INDEX, NANO = "pytorch_model.bin", "pytorch_model.bin.index.json", "ckpt.pt"
 ZIP, OLDER = b"PK\x03\x04", b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
-MOST_DIRECTORY = 2**20  # bytes of a zip's list of files
+LISTED = 2**16, 10  # bytes that a zip's list of files may have in any archive, and beyond that its share of the archive
 Storages = Mapping[str, ndarray]  # by key, the bytes [n] uint8
 
 
@@ -114,7 +114,7 @@ def damaged(file: Path, why: str) -> CheckpointError:
 def open_zip(file: Path) -> tuple[Any, Storages, mmap.mmap]:
     """The container of torch since 1.6: `NAME/data.pkl`, `NAME/data/KEY`, all stored as they are."""
     pages = mapped(file)
-    if len(directory(pages)) > MOST_DIRECTORY:
+    if len(directory(pages)) > max(LISTED[0], len(pages) // LISTED[1]):
         raise CheckpointError(str(file), "lists too many files for a checkpoint", "CKPT-16")
     with zipfile.ZipFile(file) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
@@ -125,9 +125,7 @@ def open_zip(file: Path) -> tuple[Any, Storages, mmap.mmap]:
     contents = {name: content(pages, entry) for name, entry in entries.items() if name.startswith(root)}
     if (order := contents.get(f"{root}byteorder")) is not None and order.tobytes() != b"little":
         raise CheckpointError(str(file), "holds numbers in big-endian order", "CKPT-16")
-    if len(contents[pickled[0]]) > MOST_BYTES:
-        raise CheckpointError(str(file), "is a pickle too long for a checkpoint", "CKPT-16")
-    found = read_pickle(BytesIO(contents[pickled[0]].tobytes()), str(file))
+    found = read_pickle(BytesIO(contents[pickled[0]].tobytes()), str(file), len(pages))
     start = f"{root}data/"
     return found, {name.removeprefix(start): data for name, data in contents.items() if name.startswith(start)}, pages
 
@@ -160,8 +158,7 @@ def open_older(file: Path) -> tuple[Any, Storages, mmap.mmap]:
     """The container before torch 1.6: a number that marks it, its version, the machine, what was saved, keys, storages."""
     pages = mapped(file)
     reader, where = cast("BinaryIO", pages), str(file)
-    read_pickle(reader, where)
-    version, machine, found, keys = (read_pickle(reader, where) for _ in range(4))
+    _, version, machine, found, keys = (read_pickle(reader, where, len(pages)) for _ in range(5))
     if version != 1001 or not isinstance(machine, dict) or machine.get("little_endian") is not True:
         raise damaged(file, "of another version, or big-endian")
     if not isinstance(keys, list) or not all(type(key) is str for key in keys):

@@ -14,10 +14,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import refgen
-from refgen.cli import bench, check, compare, generate, judge, matrix, probes, prove, replay, spec, trace, vectors
+from refgen.cli import (
+    bench,
+    check,
+    compare,
+    convert,
+    generate,
+    judge,
+    matrix,
+    probes,
+    prove,
+    replay,
+    spec,
+    trace,
+    vectors,
+)
 from refgen.errors import IgnoredSettingWarning, RefgenError
 
-COMMANDS = (generate, check, replay, matrix, trace, compare, judge, prove, probes, vectors, spec, bench)
+COMMANDS = (generate, convert, check, replay, matrix, trace, compare, judge, prove, probes, vectors, spec, bench)
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
