@@ -23,8 +23,8 @@ from numpy import ndarray
 from numpy.typing import DTypeLike
 
 from refgen.activations import activation
-from refgen.checkpoints import gguf, llmc, safetensors, torch_files
-from refgen.checkpoints.format import CONFIG, Format, config_json
+from refgen.checkpoints import safetensors
+from refgen.checkpoints.format import CONFIG, Format, config_json, elsewhere
 from refgen.checkpoints.replacing import replacing
 from refgen.checkpoints.stored import Stored, computing_dtype, widened
 from refgen.checkpoints.tensors import (
@@ -46,11 +46,12 @@ from refgen.model import GPT2
 
 __all__ = ["FORMATS", "Format", "LayOut", "as_stored", "assemble", "disassemble", "load", "save", "tensor_shapes"]
 
+ZIP, PICKLE, LLMC = b"PK\x03\x04", b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46", (20240326).to_bytes(4, "little")
 FORMATS: tuple[Format, ...] = (  # of a folder with files of several formats, the first in this list is read
     safetensors.FORMAT,
-    torch_files.FORMAT,
-    gguf.FORMAT,
-    llmc.FORMAT,
+    elsewhere("torch_files", "pytorch_model.bin", "pytorch_model.bin.index.json", "ckpt.pt", starts=(ZIP, PICKLE)),
+    elsewhere("gguf", "*.gguf", starts=(b"GGUF",)),
+    elsewhere("llmc", starts=(LLMC,)),
 )
 READ = "refgen reads safetensors, what torch.save writes, GGUF and llm.c's .bin."
 

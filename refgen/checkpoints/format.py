@@ -1,4 +1,4 @@
-"""What a format of checkpoints is. A new one is a file of this folder that ends in `FORMAT = Format(...)`, and a line in `FORMATS`.
+"""What a format of checkpoints is. A new one is a file of this folder with `read` and `configuration`, and a line in `FORMATS`.
 
 A format finds the tensors of a file and says where each of them lies. It converts no number and checks no name or
 shape: that is common to all formats and stands in `stored.py` and `tensors.py`.
@@ -6,6 +6,8 @@ shape: that is common to all formats and stands in `stored.py` and `tensors.py`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +44,18 @@ def begins(file: Path, *starts: bytes) -> bool:
     """Whether the first bytes of a file are one of these."""
     with file.open("rb") as opened:
         return opened.read(max(map(len, starts))).startswith(starts)
+
+
+def elsewhere(module: str, *files: str, starts: tuple[bytes, ...]) -> Format:
+    """The format of a file in this folder, which is imported when it reads one. Its files begin with any of `starts`."""
+
+    def later(name: str) -> Callable[[Path], Any]:
+        def call(file: Path) -> Any:
+            return getattr(import_module(f"refgen.checkpoints.{module}"), name)(file)
+
+        return call
+
+    def is_one(file: Path) -> bool:
+        return any(fnmatchcase(file.name, pattern) for pattern in files) or begins(file, *starts)
+
+    return Format(files, is_one, later("read"), later("configuration"))

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from refgen.checkpoints.format import Format, begins
 from refgen.checkpoints.stored import BLOCKS, Stored, mapped
 from refgen.errors import CheckpointError, listed
 
@@ -215,6 +214,3 @@ def vocabulary(file: Path) -> tuple[list[str], list[str]] | None:
         reader = Reader(found.pages, place.start)
         lists.append([reader.text() for _ in range(place.count)])
     return lists[0], lists[1]
-
-
-FORMAT = Format(files=("*.gguf",), is_one=lambda file: begins(file, MAGIC), read=read, configuration=configuration)

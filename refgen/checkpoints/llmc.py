@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from refgen.checkpoints.format import Format, begins
 from refgen.checkpoints.stored import Stored, mapped
 from refgen.errors import CheckpointError
 
-MAGIC = (20240326).to_bytes(4, "little")
 HEADER = 256  # whole numbers of 4 bytes
 VERSIONS = {1: ("F32", 4), 3: ("F32", 4), 5: ("BF16", 2)}
 SIZES = ("n_positions", "vocab_size", "n_layer", "n_head", "n_embd")
@@ -80,6 +78,3 @@ def read(file: Path) -> list[Stored]:
         stored.append(Stored(file, name, dtype, as_read, data, "F" if linear else "C", pages))
         place += size
     return stored
-
-
-FORMAT = Format(files=(), is_one=lambda file: begins(file, MAGIC), read=read, configuration=configuration)

@@ -5,7 +5,6 @@ knows dicts, lists, tuples, numbers, texts, and the few names with which torch r
 `CheckpointError`, before it is looked up.
 """
 
-import pickletools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn, cast
@@ -121,6 +120,8 @@ def read_pickle(opened: BinaryIO, where: str, size: int = 0) -> Any:
 
 def limited(opened: BinaryIO, where: str, most: int) -> Iterator[tuple[str, Any]]:
     """The opcodes and their arguments, up to what a checkpoint can need."""
+    import pickletools  # noqa: PLC0415 - only for these files, and not with refgen itself
+
     for count, (opcode, argument, _) in enumerate(pickletools.genops(opened)):
         if count >= most:
             raise CheckpointError(where, "is a pickle too long for a checkpoint", "CKPT-16")

@@ -7,16 +7,15 @@ Both only say where numbers lie, which are mapped and not read. Rules CKPT-09, C
 import math
 import mmap
 import struct
-import zipfile
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 import numpy as np
 from numpy import ndarray
 
-from refgen.checkpoints.format import CONFIG, Format, begins, config_json
+from refgen.checkpoints.format import CONFIG, begins, config_json
 from refgen.checkpoints.minimal import min_gpt, nano_gpt
 from refgen.checkpoints.pickles import Tensor, read_pickle
 from refgen.checkpoints.shards import INDEX_END, read_shards
@@ -24,8 +23,12 @@ from refgen.checkpoints.stored import Stored, mapped
 from refgen.errors import CheckpointError
 from refgen.json_files import read_object
 
-WEIGHTS, INDEX, NANO = "pytorch_model.bin", "pytorch_model.bin.index.json", "ckpt.pt"
+if TYPE_CHECKING:
+    from zipfile import ZipInfo
+
+WEIGHTS = "pytorch_model.bin"
 ZIP, OLDER = b"PK\x03\x04", b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+STORED = 0  # in a zip archive: not compressed
 LISTED = 2**16, 10  # bytes that a zip's list of files may have in any archive, and beyond that its share of the archive
 Storages = Mapping[str, ndarray]  # by key, the bytes [n] uint8
 
@@ -95,7 +98,6 @@ def opened(file: Path) -> tuple[Any, Storages, mmap.mmap]:
         OSError,
         ValueError,
         KeyError,
-        zipfile.BadZipFile,
         struct.error,
         NotImplementedError,
         OverflowError,
@@ -113,11 +115,16 @@ def damaged(file: Path, why: str) -> CheckpointError:
 
 def open_zip(file: Path) -> tuple[Any, Storages, mmap.mmap]:
     """The container of torch since 1.6: `NAME/data.pkl`, `NAME/data/KEY`, all stored as they are."""
+    import zipfile  # noqa: PLC0415 - only for these files, and not with refgen itself
+
     pages = mapped(file)
     if len(directory(pages)) > max(LISTED[0], len(pages) // LISTED[1]):
         raise CheckpointError(str(file), "lists too many files for a checkpoint", "CKPT-16")
-    with zipfile.ZipFile(file) as archive:
-        entries = {entry.filename: entry for entry in archive.infolist()}
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = {entry.filename: entry for entry in archive.infolist()}
+    except zipfile.BadZipFile as error:
+        raise damaged(file, str(error)) from None
     pickled = [name for name in entries if name.endswith("/data.pkl")]
     if len(pickled) != 1:
         raise damaged(file, "it holds no data.pkl")
@@ -141,9 +148,9 @@ def directory(pages: mmap.mmap) -> range:
     return range(start, start + size)
 
 
-def content(pages: mmap.mmap, entry: zipfile.ZipInfo) -> ndarray:
+def content(pages: mmap.mmap, entry: "ZipInfo") -> ndarray:
     """The bytes of one file in the archive, `[n]` uint8, where they lie."""
-    if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+    if entry.compress_type != STORED or entry.flag_bits & 1:
         raise ValueError(f"{entry.filename[:50]} is compressed")
     if pages[entry.header_offset : entry.header_offset + 4] != ZIP:
         raise ValueError(f"{entry.filename[:50]} is not where it should be")
@@ -215,11 +222,3 @@ def placed(file: Path, name: str, tensor: Tensor, storages: Storages) -> tuple[n
 def neighbours(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The strides of an array whose last axis runs fastest, in numbers."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
-
-
-FORMAT = Format(
-    files=(WEIGHTS, INDEX, NANO),
-    is_one=lambda file: file.name.endswith(INDEX) or begins(file, ZIP, OLDER),
-    read=read,
-    configuration=configuration,
-)

@@ -13,7 +13,7 @@ from numpy import ndarray
 
 from refgen import checkpoints
 from refgen.auto import GPT2LMHeadModel
-from refgen.checkpoints import gguf
+from refgen.checkpoints.format import begins
 from refgen.checkpoints.stored import Stored
 from refgen.checkpoints.tensors import bare_name
 from refgen.config import GPT2Config
@@ -94,8 +94,11 @@ def write_folder(model: GPT2LMHeadModel, source: Path, target: Path) -> None:
     for path in found:
         shutil.copy(path, target / path.name)
     _, file = checkpoints.find_format(source)
-    vocabulary = gguf.vocabulary(file) if not found and gguf.FORMAT.is_one(file) else None
-    if vocabulary is not None:
+    if found or not begins(file, b"GGUF"):
+        return
+    from refgen.checkpoints import gguf  # noqa: PLC0415 - only for such a file
+
+    if (vocabulary := gguf.vocabulary(file)) is not None:
         ids = {token: i for i, token in enumerate(vocabulary[0])}
         (target / "vocab.json").write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8")
         (target / "merges.txt").write_text("\n".join(["#version: 0.2", *vocabulary[1], ""]), encoding="utf-8")

@@ -463,7 +463,7 @@ FAULTS = [
           STORED + "test_every_sixteen_bit_number_is_widened_exactly"),
     Fault("CKPT-08", "checkpoints/stored.py", "if tensor.dtype == 'F64' and wanted == np.float32:".replace("'", '"'), "if False:",
           STORED + "test_float64_files_are_not_rounded"),
-    Fault("CKPT-09", "checkpoints/safetensors.py", "if shard_of.pop(tensor.name, None) != tensor.file.name:",
+    Fault("CKPT-09", "checkpoints/shards.py", "if shard_of.pop(tensor.name, None) != tensor.file.name:",
           "if shard_of.pop(tensor.name, None) is None:", SAFETENSORS + "test_a_tensor_that_the_index_lacks_is_refused"),
     Fault("CKPT-04", "checkpoints/tensors.py", "    if head is None or 'wte.weight' in stored:".replace("'", '"'), "    if True:",
           TENSORS + "test_a_tied_head_alone_is_the_embedding"),
