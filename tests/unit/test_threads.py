@@ -40,7 +40,7 @@ def test_threads_are_those_of_openblas(environment, count):
     """Where NumPy has its usual BLAS, the number is the BLAS's own, which goes by the variables."""
     names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
     others = {name: value for name, value in os.environ.items() if name not in names}
-    code = "import refgen, refgen.engines.numpy.threads as p; print(refgen.get_num_threads(), p.openblas('get') is not None)"
+    code = "import refgen, refgen.engines.numpy.threads as p; print(refgen.get_num_threads(), p.openblas('get_num_threads') is not None)"
     said = subprocess.run(
         [sys.executable, "-c", code], env=others | environment, capture_output=True, text=True, check=True
     )
@@ -49,13 +49,13 @@ def test_threads_are_those_of_openblas(environment, count):
 
 def test_threads_can_be_set():
     """One number for both: what is set, the BLAS has, and work is shared among as many."""
-    if openblas("set") is None:
+    if openblas("set_num_threads") is None:
         pytest.skip("this NumPy's BLAS cannot be told")
     before = get_num_threads()
     try:
         for count in (1, 2):
             set_num_threads(count)
-            assert get_num_threads() == openblas("get")() == count
+            assert get_num_threads() == openblas("get_num_threads")() == count
             assert len(threads_at_work()) == count
     finally:
         set_num_threads(before)

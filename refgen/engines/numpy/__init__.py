@@ -3,6 +3,7 @@
 network.py   the steps of model.py in fewer passes over memory
 parts.py     a long prompt in parts, a thread each
 threads.py   how many threads, and work shared among them
+products.py  products of a few rows without copying the weights, where the BLAS can
 layout.py    weights in the memory order that one row's product wants
 """
 

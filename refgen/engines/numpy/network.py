@@ -16,6 +16,7 @@ from numpy import ndarray
 from refgen.cache import Cache
 from refgen.config import GPT2Config
 from refgen.engines.numpy.parts import Span
+from refgen.engines.numpy.products import product
 from refgen.engines.numpy.threads import by_rows
 from refgen.model import (
     GPT2,
@@ -37,7 +38,7 @@ from refgen.shapes import Bool, Float, Int
 
 def project(x: Float[ndarray, "... I"], weight: Float[ndarray, "I O"]) -> Float[ndarray, "... O"]:
     """FWD-04, FWD-06. x W, with the leading axes made one, so that any batch is one matrix product."""
-    return (x.reshape(-1, x.shape[-1]) @ weight).reshape(*x.shape[:-1], weight.shape[1])
+    return product(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], weight.shape[1])
 
 
 def linear(x: Float[ndarray, "... I"], layer: Affine) -> Float[ndarray, "... O"]:

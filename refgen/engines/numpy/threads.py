@@ -25,7 +25,7 @@ BLOCK = 2**16  # numbers that a step works on, so that they and what is made of 
 
 def get_num_threads() -> int:
     """How many threads NumPy's BLAS uses; of one that cannot be asked, what the environment says, else one a core."""
-    if (ask := openblas("get")) is not None:
+    if (ask := openblas("get_num_threads")) is not None:
         return max(1, ask())
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         if os.environ.get(name, "").isdecimal() and int(os.environ[name]) > 0:
@@ -40,7 +40,7 @@ def set_num_threads(count: int) -> None:
     """
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise InputError(f"count={count!r}", "must be a whole number of threads, at least 1")
-    if (tell := openblas("set")) is None:
+    if (tell := openblas("set_num_threads")) is None:
         raise InputError(
             f"count={count}",
             "this NumPy's BLAS cannot be told how many threads to use",
@@ -61,7 +61,7 @@ class Claims:
 @contextmanager
 def one_thread_each() -> Iterator[None]:
     """NumPy's BLAS uses one thread until the last who asked for it is done, so that threads of ours do not have threads."""
-    if openblas("set") is None:
+    if openblas("set_num_threads") is None:
         yield
         return
     with Claims.lock:
@@ -79,15 +79,15 @@ def one_thread_each() -> Iterator[None]:
 
 
 @cache
-def openblas(verb: str) -> Any:
-    """The function of the OpenBLAS that NumPy has loaded that gets or sets its number of threads; None if it has another BLAS."""
+def openblas(name: str) -> Any:
+    """That function of the OpenBLAS that NumPy has loaded, such as "get_num_threads"; None if it has another BLAS."""
     try:
         core = import_module("numpy._core._multiarray_umath")
         library = ctypes.CDLL(core.__file__)  # what this loads is looked through too
     except (ImportError, AttributeError, OSError):
         return None
-    names = [f"{scipy}openblas_{verb}_num_threads{bits}" for scipy in ("scipy_", "") for bits in ("64_", "")]
-    return next((getattr(library, name) for name in names if hasattr(library, name)), None)
+    names = [f"{scipy}openblas_{name}{bits}" for scipy in ("scipy_", "") for bits in ("64_", "")]
+    return next((getattr(library, each) for each in names if hasattr(library, each)), None)
 
 
 @cache
