@@ -26,7 +26,7 @@ from refgen.generation.loop import Step
 from refgen.generation.output import transition_scores
 from refgen.inputs import whole_numbers
 from refgen.model import GPT2, silent
-from refgen.names import find_model
+from refgen.names import beside, find_model
 from refgen.tokenizer import Tokenizer
 
 
@@ -70,9 +70,7 @@ class GPT2LMHeadModel:
             path_or_name, "model", revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
         )
         gpt2 = checkpoints.load(folder, dtype, find_engine(engine).lay_out)
-        beside = folder if folder.is_dir() else folder.parent
-        has_own = (beside / "generation_config.json").exists()
-        return cls(gpt2, GenerationConfig.from_pretrained(beside) if has_own else None, engine)
+        return cls(gpt2, GenerationConfig.of_model(beside(folder)), engine)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `config.json`, `generation_config.json` and `model.safetensors`, which transformers reads too."""
@@ -168,4 +166,4 @@ class AutoTokenizer:
         folder = find_model(
             path_or_name, "tokenizer", revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
         )
-        return Tokenizer.from_pretrained(folder if folder.is_dir() else folder.parent)
+        return Tokenizer.from_pretrained(beside(folder))

@@ -74,6 +74,11 @@ def snapshot(cached: Path, revision: str | None) -> Path:
     return cached / "snapshots" / commit
 
 
+def beside(model: Path) -> Path:
+    """The folder with what else belongs to a model: the one that it is, or that its file lies in."""
+    return model if model.is_dir() else model.parent
+
+
 def short_name(folder: Path) -> str:
     """What people call the model of a folder: its own name, or in the Hub's cache that of the repository."""
     repository = folder.parent.parent.name

@@ -19,7 +19,7 @@ from refgen.checkpoints.tensors import bare_name
 from refgen.config import GPT2Config
 from refgen.errors import CheckpointError
 from refgen.generation import GenerationConfig
-from refgen.names import find_model
+from refgen.names import beside, find_model
 
 TOKENS = 16  # whose logits are compared
 SWITCHES = ("activation_function", "scale_attn_weights", "scale_attn_by_inverse_layer_idx")  # which GGUF leaves unsaid
@@ -79,9 +79,7 @@ def load(source: Path, options: argparse.Namespace) -> GPT2LMHeadModel:
         return [Stored(**vars(tensor) | {"name": name}) for name, tensor in named]
 
     gpt2 = checkpoints.load(source, options.dtype, edit=edit)
-    beside = source if source.is_dir() else source.parent
-    has_own = (beside / "generation_config.json").exists()
-    return GPT2LMHeadModel(gpt2, GenerationConfig.from_pretrained(beside) if has_own else None)
+    return GPT2LMHeadModel(gpt2, GenerationConfig.of_model(beside(source)))
 
 
 def write_folder(model: GPT2LMHeadModel, source: Path, target: Path) -> None:
@@ -89,8 +87,7 @@ def write_folder(model: GPT2LMHeadModel, source: Path, target: Path) -> None:
     from refgen.hub import TOKENIZER  # noqa: PLC0415 - brings huggingface_hub along
 
     model.save_pretrained(target)
-    beside = source if source.is_dir() else source.parent
-    found = [beside / name for name in TOKENIZER if (beside / name).is_file()]
+    found = [path for name in TOKENIZER if (path := beside(source) / name).is_file()]
     for path in found:
         shutil.copy(path, target / path.name)
     _, file = checkpoints.find_format(source)

@@ -15,7 +15,7 @@ from refgen.cli.options import add_engine, add_model
 from refgen.engines.numpy.threads import set_num_threads
 from refgen.errors import InputError
 from refgen.generation import GenerateOutput, TextStreamer
-from refgen.names import find_model
+from refgen.names import beside, find_model
 from refgen.progress import tell
 from refgen.tokenizer import Tokenizer
 
@@ -232,7 +232,7 @@ def run(options: argparse.Namespace) -> None:
         set_num_threads(options.threads)
     prompt = read_prompt(options)
     folder = find_model(options.model)
-    tokenizer = Tokenizer.from_pretrained(folder)
+    tokenizer = Tokenizer.from_pretrained(beside(folder))
     model = GPT2LMHeadModel.from_pretrained(folder, dtype=options.dtype, engine=options.engine)
     if options.logprobs and not options.json:
         raise InputError("--logprobs", "are told in JSON", "OUT-08", "Add --json.")

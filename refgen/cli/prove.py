@@ -9,7 +9,7 @@ import numpy as np
 from refgen.auto import GPT2LMHeadModel
 from refgen.cli.options import add_model
 from refgen.errors import OracleError
-from refgen.names import find_model
+from refgen.names import beside, find_model
 from refgen.progress import tell
 from refgen.tokenizer import Tokenizer
 
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
     if not options.prompt:
         raise OracleError("PROMPT", "is empty")
     folder = find_model(options.model)
-    tokenizer = Tokenizer.from_pretrained(folder)
+    tokenizer = Tokenizer.from_pretrained(beside(folder))
     model = GPT2LMHeadModel.from_pretrained(folder)
     end = model.generation_config.eos_token_id
     ends = np.array([] if end is None else end).reshape(-1)

@@ -10,7 +10,7 @@ from numpy import ndarray
 from refgen.auto import GPT2LMHeadModel
 from refgen.cli.options import add_engine, add_model, check_output
 from refgen.errors import OracleError
-from refgen.names import find_model
+from refgen.names import beside, find_model
 from refgen.oracle import trace
 from refgen.tokenizer import Tokenizer
 
@@ -61,7 +61,7 @@ def read_ids(options: argparse.Namespace, folder: Path) -> ndarray:
     if (options.prompt is None) == (options.ids is None):
         raise OracleError("PROMPT and --ids", "give one of them")
     if options.ids is None:
-        return Tokenizer.from_pretrained(folder)([options.prompt], return_tensors="np")["input_ids"]
+        return Tokenizer.from_pretrained(beside(folder))([options.prompt], return_tensors="np")["input_ids"]
     words = options.ids.replace(",", " ").split()
     if not words or not all(word.isdecimal() for word in words):
         raise OracleError(f"--ids {options.ids}", "must be whole numbers with commas between them")

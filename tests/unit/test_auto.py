@@ -20,6 +20,7 @@ from refgen import (
     Cache,
     CheckpointError,
     GenerationConfig,
+    GenerationError,
     GPT2Config,
     GPT2LMHeadModel,
     InputError,
@@ -202,6 +203,15 @@ def test_an_unknown_model_is_refused(name):
     """CKPT-15. The error says where it was looked for."""
     with pytest.raises(CheckpointError, match=f"^{re.escape(UNKNOWN)}"):
         name.from_pretrained("nowhere/gpt2", local_files_only=True)
+
+
+def test_a_link_to_nothing_is_no_missing_file(tmp_path):
+    """CKPT-11. Settings whose file is gone are an error, not silently none."""
+    random_model(TINY, 0, "float32").save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").unlink()
+    (tmp_path / "generation_config.json").symlink_to(tmp_path / "gone")
+    with pytest.raises(GenerationError, match=r"generation_config\.json: is a link to nothing \[CKPT-11\]"):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
 def test_a_file_brings_what_is_beside_it(tmp_path):
