@@ -117,17 +117,23 @@ class Repository:
         except EntryNotFoundError:
             pass
         except RevisionNotFoundError:
-            raise self.error(f"has no revision {self.asked}") from None
+            self.refused(f"has no revision {self.asked}")
         except GatedRepoError:
-            raise self.error("is gated", "Ask for access on its page, and set HF_TOKEN.") from None
+            self.refused("is gated", "Ask for access on its page, and set HF_TOKEN.")
         except RepositoryNotFoundError:
-            raise self.error("is not there", "For a private model set HF_TOKEN.") from None
+            self.refused("is not there", "For a private model set HF_TOKEN.")
         except Exception as error:  # noqa: BLE001 - whatever the network, the server or the disk did: one clear error
             if again and type(error).__name__ == "ChunkedEncodingError":  # version 0 goes on only if it is called again
                 return self.download(file, again=False)
             problem = f"{file} could not be downloaded: {type(error).__name__}: {first_line(error)}"
             raise self.error(problem, "Try again.") from None
         return None
+
+    def refused(self, problem: str, remedy: str = "") -> None:
+        """The Hub shows nothing of it. Raises `CheckpointError` unless the cache has some of it; then the cache is all there is."""
+        if self.folder == self.cache:
+            raise self.error(problem, remedy)
+        self.why_offline = f"it {problem}"
 
     def error(self, problem: str, remedy: str = "") -> CheckpointError:
         """CKPT-15. The error, with all places that were looked at."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from refgen.auto import AutoModelForCausalLM, AutoTokenizer
 from refgen.cli.options import add_reports, check_output, check_reports, kit_failed, write_reports
 from refgen.errors import ConformanceError, RefgenError
 from refgen.progress import tell
@@ -83,6 +84,8 @@ def run(options: argparse.Namespace) -> int:
     done: Run | None = None
     try:
         subject, models = connected(options)
+        if options.model is not None and models is not None:
+            tell_released(next(iter(models.values())))
         only = [*options.only, *(f"probe.{name}.*" for name in options.probe)]
         declared: Subject = Declared(subject, settled(subject.about, options))
         if options.traffic is not None:
@@ -101,6 +104,23 @@ def run(options: argparse.Namespace) -> int:
                 subject.interrupted = True
             subject.close()
     return write_reports(done, options)
+
+
+def tell_released(folder: Path) -> None:
+    """On stderr, of a model that says it is a released GPT-2: whether it is, fact by fact."""
+    from refgen.config import GPT2Config  # noqa: PLC0415 - only for this option
+    from refgen.oracle import released  # noqa: PLC0415
+
+    name = released.released_name(folder, GPT2Config.from_pretrained(folder))
+    if name is None:
+        return
+    has_tokenizer = any((folder / file).exists() for file in ("tokenizer.json", "vocab.json", "vocab.bpe"))
+    tokenizer = AutoTokenizer.from_pretrained(folder) if has_tokenizer else None
+    findings = list(released.compare(AutoModelForCausalLM.from_pretrained(folder), name, tokenizer))
+    for finding in findings:
+        print(f"refgen: {finding.line}", file=sys.stderr)
+    holding = sum(finding.holds for finding in findings)
+    print(f"refgen: {folder}: {holding} of {len(findings)} published facts of {name} hold", file=sys.stderr)
 
 
 def connected(options: argparse.Namespace) -> "tuple[Subject, Mapping[str, Path] | None]":

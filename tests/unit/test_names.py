@@ -307,6 +307,17 @@ def test_a_token_opens_a_private_model(tmp_path, small):
     assert GPT2Config.from_pretrained(folder).n_embd == SMALL.n_embd
 
 
+def test_a_cache_serves_what_the_hub_shows_no_more(tmp_path, small):
+    """CKPT-15. A model that was fetched with a token is used without it; what is missing is refused with the reason."""
+    write_cache(tmp_path / "hub", "private/m", {"main": small})
+    with Hub({"private/m": {"main": small}}) as hub:
+        there = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": hub.url}
+        assert folder_of(ask("private/m", **there)).name == commit_of(small)
+        (tmp_path / "hub" / "models--private--m" / "snapshots" / commit_of(small) / "model.safetensors").unlink()
+        done = ask("private/m", "model", **there)
+    assert re.search(r"private/m: has no weights there .*; http\S+ \(it is not there\)\.$", done.stderr.strip())
+
+
 def test_a_cache_serves_where_the_hub_cannot_be_reached(tmp_path, small):
     """CKPT-15. Files that the cache cannot know to be absent do not stop a model whose needed files are there."""
     write_cache(tmp_path / "hub", "gpt2", {"main": small})
