@@ -10,6 +10,7 @@ import os
 import ssl
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -61,10 +62,16 @@ def fetch(
 
 
 def find_weights(repository: "Repository") -> bool:
-    """Whether the weights are there: the first file that a format of checkpoints looks for, with all its shards."""
-    for file in WEIGHTS:
-        if repository.holds(file):
-            return not file.endswith(INDEX_END) or all(map(repository.holds, shards(repository.folder / file)))
+    """Whether the weights are there: the first file that a format of checkpoints looks for, with all its shards.
+
+    Weights that the cache has are not fetched again in another form.
+    """
+    for look in (repository.cached, repository.holds):
+        for file in WEIGHTS:
+            if look(file):
+                if not file.endswith(INDEX_END) or all(map(repository.holds, shards(repository.folder / file))):
+                    return True
+                break
     return False
 
 
@@ -91,12 +98,20 @@ class Repository:
 
     def holds(self, file: str) -> bool:
         """Whether the repository has `file`, which is then in `folder`. Raises `CheckpointError` if that cannot be known."""
-        cached = try_to_load_from_cache(self.name, file, self.cache, self.revision)
-        if cached is None and self.may_ask():
-            cached = self.download(file)
-        if not isinstance(cached, str):
+        found = try_to_load_from_cache(self.name, file, self.cache, self.revision)
+        if found is None and self.may_ask():
+            found = self.download(file)
+        return self.take(found)
+
+    def cached(self, file: str) -> bool:
+        """Whether the cache has `file`; asks nobody."""
+        return self.take(try_to_load_from_cache(self.name, file, self.cache, self.revision))
+
+    def take(self, found: Any) -> bool:
+        """Whether that is a file. Where it lies is then `folder`."""
+        if not isinstance(found, str):
             return False
-        self.folder = Path(cached).parent
+        self.folder = Path(found).parent
         self.revision = self.folder.name  # from here on the commit, so that nobody's push comes in between
         return True
 

@@ -21,6 +21,7 @@ from refgen.hub import WEIGHTS
 from refgen.names import find_model, short_name
 from tests.hub_server import TOKEN, Hub, commit_of, write_cache
 from tests.model_folders import SMALL, numbers, write, write_shards
+from tests.other_formats import pickled, write_zip
 
 ROOT = Path(refgen.__file__).parents[1]
 SHAKESPEARE = ROOT / "weights" / "shakespeare"
@@ -298,6 +299,18 @@ def test_an_error_says_where_was_looked(tmp_path, small, name, environment, mess
         done = ask(name, "model", **{"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path)} | environment)
         assert done.returncode == 1
         assert re.match(message, done.stderr.strip().splitlines()[-1]), done.stderr
+
+
+def test_weights_that_are_cached_in_another_form_are_used(tmp_path, small):
+    """CKPT-15. A cache with `pytorch_model.bin` fetches no safetensors, which hold the same."""
+    tensors = numbers()
+    write_zip(small / "pytorch_model.bin", pickled(tensors), tensors)
+    snapshot = write_cache(tmp_path / "hub", "gpt2", {"main": small}) / "snapshots" / commit_of(small)
+    (snapshot / "model.safetensors").unlink()
+    with Hub({"gpt2": {"main": small}}) as hub:
+        assert folder_of(ask("gpt2", "model", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path))) == snapshot
+        assert not [line for line in hub.asked if "model.safetensors" in line]
+    assert AutoModelForCausalLM.from_pretrained(snapshot).gpt2.wte.tobytes() == tensors["wte.weight"].tobytes()
 
 
 def test_a_token_opens_a_private_model(tmp_path, small):
