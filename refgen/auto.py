@@ -3,6 +3,7 @@
 What users of transformers type works here with NumPy arrays; `docs/differences.md` lists what differs.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from refgen.generation.loop import Step
 from refgen.generation.output import transition_scores
 from refgen.inputs import whole_numbers
 from refgen.model import GPT2, silent
-from refgen.shipped import find_model
+from refgen.names import beside, find_model
 from refgen.tokenizer import Tokenizer
 
 
@@ -49,16 +50,27 @@ class GPT2LMHeadModel:
         self.generation_config = generation_config or GenerationConfig.from_model_config(gpt2.config.to_dict())
 
     @classmethod
-    def from_pretrained(cls, path_or_name: str | Path, dtype: DTypeLike = "float32", engine: str = DEFAULT) -> Self:
-        """A model folder, or "shakespeare", computing in float32 or float64.
+    def from_pretrained(
+        cls,
+        path_or_name: str | os.PathLike[str],
+        dtype: DTypeLike = "float32",
+        engine: str = DEFAULT,
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """The model of that folder or name, computing in float32 or float64.
 
-        `engine="canonical"` gives the same float32 bits on every machine, at a price (CANON-01).
-        Raises `CheckpointError`, `ConfigError` or `GenerationError`, never fills anything in.
+        A name such as "gpt2" is looked for in the local cache of the Hugging Face Hub, then downloaded (CKPT-15): `revision`,
+        `cache_dir` and `local_files_only` are as in transformers. `engine="canonical"` gives the same float32 bits on every
+        machine, at a price (CANON-01). Raises `CheckpointError`, `ConfigError` or `GenerationError`, never fills anything in.
         """
-        folder = find_model(path_or_name)
-        has_own = (folder / "generation_config.json").exists()
+        folder = find_model(
+            path_or_name, "model", revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+        )
         gpt2 = checkpoints.load(folder, dtype, find_engine(engine).lay_out)
-        return cls(gpt2, GenerationConfig.from_pretrained(folder) if has_own else None, engine)
+        return cls(gpt2, GenerationConfig.of_model(beside(folder)), engine)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `config.json`, `generation_config.json` and `model.safetensors`, which transformers reads too."""
@@ -145,6 +157,15 @@ class AutoTokenizer:
     """`AutoTokenizer.from_pretrained(path_or_name)` loads a `Tokenizer`."""
 
     @staticmethod
-    def from_pretrained(path_or_name: str | Path) -> Tokenizer:
-        """A model folder, or "shakespeare"; raises `CheckpointError` if it does not exist, else `TokenizerError`."""
-        return Tokenizer.from_pretrained(find_model(path_or_name))
+    def from_pretrained(
+        path_or_name: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+    ) -> Tokenizer:
+        """The tokenizer of that folder or name (CKPT-15); raises `CheckpointError` if there is none, else `TokenizerError`."""
+        folder = find_model(
+            path_or_name, "tokenizer", revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+        return Tokenizer.from_pretrained(beside(folder))

@@ -65,6 +65,14 @@ class Cache:
             return 2 * end
         return min(self._expected, max(2 * end, FEW))
 
+    def growth(self, layers: int, shape: tuple[int, int, int, int], dtype: DTypeLike) -> int:
+        """The bytes that `make_room` takes in all layers for keys and values of `shape` `[B H T D]`."""
+        B, H, T, D = shape
+        end = self._length + T
+        if self._length and self._layers[0].shape[3] >= end:
+            return 0
+        return 2 * layers * B * H * self._capacity(end) * D * np.dtype(dtype).itemsize
+
     def put(self, layer: int, start: int, k: ndarray, v: ndarray) -> tuple[ndarray, ndarray]:
         """Writes `k`, `v` at the positions from `start` on; returns views of all up to their last."""
         room, end = self._layers[layer], start + k.shape[2]

@@ -4,11 +4,14 @@ Rules CFG-01 and CFG-02 of SPEC.md.
 """
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from refgen.errors import ConfigError
+from refgen.errors import CheckpointError, ConfigError
+from refgen.json_files import read_object
+from refgen.names import find_model
 
 ALIASES = {
     "hidden_size": "n_embd",
@@ -81,6 +84,21 @@ class GPT2Config:
         refuse_other_models(entries)
         known = {name: value for name, value in entries.items() if name in own}
         return cls(**known, other={name: value for name, value in entries.items() if name not in own})
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_name: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """The configuration of a model folder, or of a name as `from_pretrained` of a model takes it (CKPT-15)."""
+        folder = find_model(
+            path_or_name, "config", revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+        return cls.from_dict(read_object(folder / "config.json", CheckpointError, "CKPT-09"))
 
     def to_dict(self) -> dict[str, Any]:
         """The object for a `config.json` that transformers and refgen both read."""

@@ -13,10 +13,15 @@ def read_object(path: Path, error: type[RefgenError], rule: str, remedy: str = M
     """The object in `path`; raises `error`, citing `rule`, if there is no object, with `remedy` for a file that is not
     there.
     """
+    if path.exists() and not path.is_file():
+        raise error(str(path), "is not a file", rule)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise error(str(path), "does not exist", rule, remedy) from None
+        what = "is a link to nothing" if path.is_symlink() else "does not exist"
+        raise error(str(path), what, rule, remedy) from None
+    except RecursionError:
+        raise error(str(path), "cannot be read as JSON: it is nested too deeply", rule) from None
     except (OSError, ValueError) as problem:
         raise error(str(path), f"cannot be read as JSON: {problem}", rule) from None
     return object_of(text, str(path), error, rule)

@@ -16,7 +16,7 @@ from refgen.checkpoints import assemble, save, tensor_shapes
 from refgen.checkpoints.safetensors import WEIGHTS
 from refgen.config import GPT2Config
 from refgen.errors import BenchError, did_you_mean
-from refgen.shipped import find_model
+from refgen.names import find_model
 
 # Layers, heads, width, vocabulary, positions.
 SHAPES: Mapping[str, tuple[int, ...]] = {

@@ -1,12 +1,14 @@
-"""The contract of a checkpoint format. A new format is a file in this folder that ends in `FORMAT = Format(...)`, and a
-line in `FORMATS`.
+"""The contract of a checkpoint format. A new format is a file in this folder with `read` and `configuration`, and a line in
+`FORMATS`.
 
-A format finds the tensors of a folder and says where each of them lies. It converts no number and checks no name or
+A format finds the tensors of a file and says where each of them lies. It converts no number and checks no name or
 shape: that is common to all formats and stands in `stored.py` and `tensors.py`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +19,44 @@ from refgen.json_files import read_object
 CONFIG = "config.json"
 
 
-def config_json(folder: Path) -> dict[str, Any]:
-    """The entries of `config.json`. Raises `CheckpointError` if it is missing or not a JSON object (CKPT-09)."""
-    return read_object(folder / CONFIG, CheckpointError, "CKPT-09")
+def config_json(file: Path) -> dict[str, Any]:
+    """The entries of the `config.json` beside `file`. Raises `CheckpointError` if it is missing or not a JSON object (CKPT-09)."""
+    return read_object(file.parent / CONFIG, CheckpointError, "CKPT-09")
 
 
 @dataclass(frozen=True)
 class Format:
-    """One way in which a model folder holds weights.
+    """One way in which a file holds weights.
 
-    `files`          names, or patterns such as `*.gguf`, of the files with weights; a folder with any of them has this format
-    `read`           every tensor of a folder, under the names of `tensor_shapes`, with or without `transformer.`;
-                     raises `CheckpointError` for a file that is damaged
+    `files`          the names such files have in a model folder, or patterns such as `*.gguf`
+    `is_one`         whether a file that is given by itself has this format
+    `read`           every tensor of a file, under the names of `tensor_shapes`, with or without a prefix that `tensors.py`
+                     knows; raises `CheckpointError` for a file that is damaged
     `configuration`  the entries of `config.json`, for formats that keep them elsewhere
     """
 
     files: tuple[str, ...]
+    is_one: Callable[[Path], bool]
     read: Callable[[Path], list[Stored]]
     configuration: Callable[[Path], dict[str, Any]] = config_json
 
-    def recognises(self, folder: Path) -> bool:
-        """Whether a file of this format is in `folder`. Names decide, so no file is opened."""
-        return any(True for pattern in self.files for _ in folder.glob(pattern))
+
+def begins(file: Path, *starts: bytes) -> bool:
+    """Whether the first bytes of a file are one of these."""
+    with file.open("rb") as opened:
+        return opened.read(max(map(len, starts))).startswith(starts)
+
+
+def elsewhere(module: str, *files: str, starts: tuple[bytes, ...]) -> Format:
+    """The format of a file in this folder, which is imported when it reads one. Its files begin with any of `starts`."""
+
+    def later(name: str) -> Callable[[Path], Any]:
+        def call(file: Path) -> Any:
+            return getattr(import_module(f"refgen.checkpoints.{module}"), name)(file)
+
+        return call
+
+    def is_one(file: Path) -> bool:
+        return any(fnmatchcase(file.name, pattern) for pattern in files) or begins(file, *starts)
+
+    return Format(files, is_one, later("read"), later("configuration"))

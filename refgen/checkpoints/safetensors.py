@@ -14,35 +14,28 @@ from safetensors.numpy import save_file
 
 from refgen.checkpoints.format import Format
 from refgen.checkpoints.replacing import replacing
+from refgen.checkpoints.shards import INDEX_END, read_shards
 from refgen.checkpoints.stored import Stored, mapped
 from refgen.errors import CheckpointError
-from refgen.json_files import read_object
 
+HEADER = 2**19, 16  # bytes that a header may have in any file, and beyond that its share of the file
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
-def read(folder: Path) -> list[Stored]:
-    """CKPT-09. Every tensor of `model.safetensors`; without that file, of the shards that its index names."""
-    return list(read_file(folder / WEIGHTS)) if (folder / WEIGHTS).exists() else read_shards(folder)
+def read(file: Path) -> list[Stored]:
+    """CKPT-09. Every tensor of a file, or of the shards that an index names."""
+    return read_shards(file, read_file) if file.name.endswith(INDEX_END) else list(read_file(file))
 
 
-def read_shards(folder: Path) -> list[Stored]:
-    """CKPT-09. Every tensor of several files. Raises `CheckpointError` unless the index lists each in its file."""
-    shard_of = read_object(folder / INDEX, CheckpointError, "CKPT-09").get("weight_map")
-    if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
-        raise CheckpointError(str(folder / INDEX), "has no weight_map from tensor names to files", "CKPT-09")
-    tensors = [tensor for shard in sorted(set(shard_of.values())) for tensor in read_file(folder / shard)]
-    for tensor in tensors:
-        if shard_of.pop(tensor.name, None) != tensor.file.name:
-            raise CheckpointError(tensor.where, f"is not listed there, or twice, in {INDEX}", "CKPT-09")
-    for name, shard in shard_of.items():
-        raise CheckpointError(f"{shard}: tensor {name}", f"is missing although {INDEX} lists it", "CKPT-09")
-    return tensors
+def is_one(file: Path) -> bool:
+    """By its name, for the format begins with a length, which may be any."""
+    return file.name.endswith((".safetensors", ".safetensors" + INDEX_END))
 
 
 def read_file(path: Path) -> Iterator[Stored]:
     """CKPT-09. The tensors of one file. Raises `CheckpointError` unless safetensors finds header and length right."""
     try:
+        check_header(path)
         with safe_open(path, framework="numpy"):
             pass
     except (OSError, SafetensorError) as error:
@@ -58,6 +51,16 @@ def read_file(path: Path) -> Iterator[Stored]:
             yield Stored(path, name, entry["dtype"], tuple(entry["shape"]), place, pages=pages)
 
 
+def check_header(path: Path) -> None:
+    """CKPT-09. Raises `CheckpointError` for a header that is most of the file, which takes many times its size in memory."""
+    with path.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+    size = path.stat().st_size
+    if max(HEADER[0], size // HEADER[1]) < length <= size:
+        problem = f"is not a whole safetensors file (a header of {length} of its {size} bytes)"
+        raise CheckpointError(str(path), problem, "CKPT-09", "Fetch it again.")
+
+
 def write_file(path: Path, tensors: Mapping[str, ndarray], metadata: Mapping[str, str]) -> None:
     """One file of these tensors. A file with this name that is there stays until the new one is whole."""
     with replacing(path) as temporary:
@@ -66,4 +69,4 @@ def write_file(path: Path, tensors: Mapping[str, ndarray], metadata: Mapping[str
         )
 
 
-FORMAT = Format(files=(WEIGHTS, INDEX), read=read)
+FORMAT = Format(files=(WEIGHTS, INDEX), is_one=is_one, read=read)

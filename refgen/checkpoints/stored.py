@@ -1,6 +1,7 @@
-"""One tensor as it lies in a file, and its numbers: rules CKPT-06, CKPT-08, CKPT-12 and CKPT-14 of SPEC.md, for every format.
+"""One tensor as it lies in a file, and its numbers: rules CKPT-08, CKPT-12, CKPT-13 and CKPT-14 of SPEC.md, for every format.
 
-Number formats have the names that safetensors gives them. F16 and BF16 are widened, which is exact; nothing is rounded.
+Number formats have the names that safetensors and GGUF give them. F16 and BF16 are widened, which is exact; so are the blocks of
+Q8_0, a scale in F16 and 32 whole numbers of 8 bits (CKPT-13). Nothing is rounded.
 """
 
 import mmap
@@ -20,6 +21,7 @@ STORED: dict[str, np.dtype[Any]] = {
     "BF16": np.dtype("<u2"),
     "F64": np.dtype("<f8"),
 }
+BLOCKS = {"Q8_0": (32, 34)}  # numbers, and the bytes they take
 INTEGERS: dict[str, np.dtype[Any]] = {"I64": np.dtype("<i8"), "I32": np.dtype("<i4")}  # no weights: ids in a trace
 
 
@@ -29,7 +31,7 @@ class Stored:
 
     file: Path
     name: str
-    dtype: str  # a key of STORED, or any other name, which is refused if the numbers are needed
+    dtype: str  # a key of STORED or BLOCKS, or any other name, which is refused if the numbers are needed
     shape: tuple[int, ...]  # as the network has it: a linear weight is [in, out]
     data: ndarray  # its bytes, [n] uint8
     order: Literal["C", "F"] = "C"  # of the numbers in `data`; "F" is a weight that the file holds as [out, in]
@@ -72,6 +74,8 @@ def computing_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 def numbers(tensor: Stored) -> ndarray:
     """CKPT-08. The numbers in the shape of the tensor, not copied; BF16, the upper half of a float32, is widened to it."""
+    if tensor.dtype in BLOCKS:
+        return dequantized(tensor.data).reshape(tensor.shape, order=tensor.order)
     known = STORED | INTEGERS
     if tensor.dtype not in known:
         raise CheckpointError(tensor.where, f"is {tensor.dtype}, must be one of {', '.join(known)}", "CKPT-08")
@@ -81,16 +85,20 @@ def numbers(tensor: Stored) -> ndarray:
     return array.reshape(tensor.shape, order=tensor.order)
 
 
-def widened(tensor: Stored, shape: tuple[int, ...], wanted: np.dtype[Any]) -> ndarray:
-    """CKPT-06, CKPT-08, CKPT-12. The numbers in the computing dtype; a view of the file where that is possible.
+def dequantized(data: ndarray) -> ndarray:
+    """CKPT-13. The float32 numbers of Q8_0 blocks: 11 bits of a scale times 8 of a number fit in 24."""
+    blocks = data.view(np.dtype([("scale", "<f2"), ("numbers", "i1", 32)]))
+    return (blocks["numbers"] * blocks["scale"].astype(np.float32)[:, None]).ravel()
 
-    Raises `CheckpointError` for another shape, for a number format that would be rounded, for NaN and infinity.
+
+def widened(tensor: Stored, wanted: np.dtype[Any]) -> ndarray:
+    """CKPT-08, CKPT-12. The numbers in the computing dtype; a view of the file where that is possible.
+
+    Raises `CheckpointError` for a number format that would be rounded, for NaN and infinity.
     """
-    if tensor.shape != shape:
-        problem = f"has shape {list(tensor.shape)}, must have {list(shape)}"
-        raise CheckpointError(tensor.where, problem, "CKPT-06", "Linear weights are stored [in, out].")
-    if tensor.dtype not in STORED:
-        raise CheckpointError(tensor.where, f"is {tensor.dtype}, must be one of {', '.join(STORED)}", "CKPT-08")
+    if tensor.dtype not in STORED | BLOCKS:
+        problem = f"is {tensor.dtype}, must be one of {', '.join([*STORED, *BLOCKS])}"
+        raise CheckpointError(tensor.where, problem, "CKPT-08")
     if tensor.dtype == "F64" and wanted == np.float32:
         problem = "is F64, which float32 would round"
         raise CheckpointError(tensor.where, problem, "CKPT-08", "Load with dtype='float64'.")

@@ -26,7 +26,7 @@ ENGINES = ("plain", "numpy", "canonical")
 
 def add_model(command: Any) -> None:
     """--model, for `find_model`."""
-    built_in = f"a Hugging Face folder, or the built-in {BUILT_IN[0]} (default)"
+    built_in = f"a folder, a name of the Hugging Face Hub such as gpt2, or the built-in {BUILT_IN[0]} (default)"
     command.add_argument("-m", "--model", default=BUILT_IN[0], metavar="DIR|NAME", help=built_in)
 
 

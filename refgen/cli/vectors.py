@@ -7,8 +7,9 @@ from refgen.conformance.questions.cases import VECTORS, read, suites
 from refgen.conformance.questions.designed import DESIGNED
 from refgen.conformance.questions.fresh import OTHERS, RELEASED, fresh
 from refgen.conformance.questions.models import WRITERS
+from refgen.names import find_model
 from refgen.progress import tell
-from refgen.shipped import BUILT_IN, find_model
+from refgen.shipped import BUILT_IN
 
 
 def write(root: Path, seed: int | None = None) -> None:

@@ -26,7 +26,7 @@ def check(subject: Any, *, model: Any = None, **options: Any) -> Any:
     from refgen.conformance.questions.models import only  # noqa: PLC0415
     from refgen.conformance.runner import check as checked  # noqa: PLC0415
     from refgen.conformance.subjects.python import PythonSubject, describe  # noqa: PLC0415 - who only reads a case needs none of it
-    from refgen.shipped import find_model  # noqa: PLC0415
+    from refgen.names import find_model  # noqa: PLC0415
 
     if model is not None:
         options["models"] = only(model)

@@ -33,9 +33,11 @@ from refgen.cache import Cache
 from refgen.config import GPT2Config
 from refgen.errors import InputError
 from refgen.inputs import check_ids, check_mask, check_positions
+from refgen.memory import Need
 from refgen.model import GPT2, Note, positions, silent
 from refgen.shapes import Float, Int
 
+LESS = "Pass fewer rows at once, or logits_to_keep=1 for the last position's logits alone."
 Watcher = Callable[[str, ndarray], object]
 
 
@@ -103,7 +105,16 @@ class Engine(ABC):
             position_ids = positions(attention_mask, T)
         check_positions(position_ids, B, T, self.config)
         keep = min(logits_to_keep or T, T)
-        return self.run(Work(input_ids, attention_mask, position_ids, cache, watched(note), keep))
+        with self.need(B, T, keep, cache).check().or_refused():
+            return self.run(Work(input_ids, attention_mask, position_ids, cache, watched(note), keep))
+
+    def need(self, B: int, T: int, keep: int, cache: Cache) -> Need:
+        """ROOM-01. The bytes of what a pass leaves: the logits of `keep` positions a row, and room in the cache."""
+        config, dtype = self.config, self.gpt2.wte.dtype
+        heads = (B, config.n_head, T, config.n_embd // config.n_head)
+        logits = B * keep * config.vocab_size * dtype.itemsize
+        parts = {"logits": logits, "cache": cache.growth(config.n_layer, heads, dtype)}
+        return Need(f"a pass over {B} x {T} tokens", parts, InputError, LESS)
 
 
 def watched(note: Watcher) -> Note:

@@ -173,6 +173,12 @@ class GenerationConfig:
         """From the `generation_config.json` in a folder."""
         return cls.from_dict(read_object(Path(folder) / "generation_config.json", GenerationError, "CKPT-11"))
 
+    @classmethod
+    def of_model(cls, folder: Path) -> Self | None:
+        """CKPT-11. Those of a model folder; None if it has no `generation_config.json`. A link to nothing is an error."""
+        path = folder / "generation_config.json"
+        return cls.from_pretrained(folder) if path.exists() or path.is_symlink() else None
+
     def to_dict(self) -> dict[str, Any]:
         """The fields that are set."""
         return {name: value for name in SETTINGS if (value := getattr(self, name)) is not None}

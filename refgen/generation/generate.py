@@ -25,7 +25,8 @@ def generate(engine: Engine, own: GenerationConfig, call: Call) -> ndarray | Gen
     try:
         run = prepare(engine, own, call)
         check_streamer(call.streamer, run)
-        return take(run, call.streamer) if run.search is None else best_of(run.search(), run)
+        with run.need.or_refused():
+            return take(run, call.streamer) if run.search is None else best_of(run.search(), run)
     except BaseException:
         if call.streamer is not None and hasattr(call.streamer, "end"):
             call.streamer.end()  # another thread that waits for text need not wait longer (STREAM-05)

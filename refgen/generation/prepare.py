@@ -27,6 +27,7 @@ from refgen.generation.processors.order import processors
 from refgen.generation.prompt import Prompt, fitted, read_prompt
 from refgen.generation.settle import settle_for_model
 from refgen.generation.stopping import filling, max_length, refuse_unreachable_minimum, stopping
+from refgen.memory import Need
 from refgen.model import silent
 
 
@@ -41,6 +42,7 @@ class Run:
     search: Callable[[], BeamResult] | None
     cache: Cache | None
     stages: Stages
+    need: Need
 
 
 def prepare(engine: Engine, own: GenerationConfig, call: Call) -> Run:
@@ -53,6 +55,8 @@ def prepare(engine: Engine, own: GenerationConfig, call: Call) -> Run:
     limit = max_length(config, prompt, n_positions)
     refuse_unreachable_minimum(config, prompt, limit)
     steps = min(limit - prompt.width, n_positions + 1 - int(prompt.mask.sum(axis=1).min()))
+
+    need = room(engine, config, call, prompt, limit, steps).check()
 
     # What the loop works with
     cache = ready_cache(config, call.past_key_values, prompts, limit)
@@ -69,12 +73,29 @@ def prepare(engine: Engine, own: GenerationConfig, call: Call) -> Run:
         pick, seed_used = make_pick(config, len(prompt.ids), steps, call.seed, call.uniforms)
         pad = filling(config, prompt, limit, n_positions, call.stopping_criteria)
         taken = decode(next_logits, prompt, processing, pick, conditions, pad)
-        return Run(prompt, config, seed_used, taken, None, cache, stages)
+        return Run(prompt, config, seed_used, taken, None, cache, stages, need)
     choose, seed_used = make_choose(config, len(prompts.ids), call.seed, call.uniforms)
     caches = [each for each in (cache, unguided_cache) if each is not None]
     settings = BeamSettings.of(config, min(limit, prompt.width + n_positions))
     search = partial(beam_search, next_logits, caches, prompt, processing, choose, conditions, settings)
-    return Run(prompt, config, seed_used, iter(()), search, cache, stages)
+    return Run(prompt, config, seed_used, iter(()), search, cache, stages, need)
+
+
+def room(engine: Engine, config: GenerationConfig, call: Call, prompt: Prompt, limit: int, steps: int) -> Need:
+    """ROOM-01. What a call takes if it is as long as its settings let it be."""
+    rows, V, width = len(prompt.ids), engine.config.vocab_size, engine.gpt2.wte.dtype.itemsize
+    kept = sum(bool(asked) for asked in (config.output_scores, config.output_logits))
+    new = call.past_key_values is None and call.next_logits is None and config.use_cache is not False
+    positions = min(limit, engine.config.n_positions) if new else 0
+    needs = {
+        "cache": 2 * engine.config.n_layer * rows * positions * engine.config.n_embd * width,
+        "scores and logits that are kept": kept * steps * rows * V * width,
+        "scores of a step": 3 * rows * V * width,
+    }
+    remedies = ("a smaller max_new_tokens", "output_scores=False and output_logits=False", "fewer prompts at once")
+    most = max(range(len(needs)), key=list(needs.values()).__getitem__)
+    fewer = "Fewer rows at once need less (prompts, num_return_sequences, num_beams)"
+    return Need(f"{rows} x {limit} tokens", needs, GenerationError, f"{fewer}; here above all {remedies[most]}.")
 
 
 def ready_cache(config: GenerationConfig, given: Cache | None, prompts: Prompt, limit: int) -> Cache | None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 import refgen
 from refgen.generation.config import SETTINGS
 from refgen.generation.torch_stream import TorchStream
-from refgen.shipped import find_model
+from refgen.names import find_model
 from tests.cross.ask import verdict
 from tests.cross.calls import ELSEWHERE, FUNCTIONS, Request, requests
 from tests.cross.torch_twin import torch_twin

@@ -15,7 +15,7 @@ from refgen.conformance.judging.verdicts import Verdict
 from refgen.conformance.questions.serving import checks
 from refgen.conformance.subjects.http import connect
 from refgen.conformance.subjects.protocol import CrashedError
-from refgen.shipped import find_model
+from refgen.names import find_model
 
 pytest.importorskip("xllamacpp", reason="the server comes with xllamacpp: pip install '.[bench]'")
 pytest.importorskip("gguf", reason="its files are written by gguf: pip install '.[bench]'")

@@ -25,7 +25,7 @@ from refgen.conformance.subjects.python import PythonSubject
 from refgen.conformance.subjects.reference import ReferenceSubject
 from refgen.conformance.subjects.wire import Wire
 from refgen.errors import ConformanceError
-from refgen.shipped import find_model
+from refgen.names import find_model
 from scripts.make_choices import cases_of
 from tests.openai_server import OPTIONS, Server
 

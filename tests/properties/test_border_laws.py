@@ -26,7 +26,7 @@ from refgen.conformance.subjects.python import KEY, PythonSubject, describe
 from refgen.conformance.subjects.reference import ReferenceSubject
 from refgen.conformance.subjects.values import shown, words
 from refgen.conformance.subjects.wire import decode_events, decode_json
-from refgen.shipped import find_model
+from refgen.names import find_model
 from tests.openai_server import Server
 
 FOLDER = find_model("shakespeare")

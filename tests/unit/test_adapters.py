@@ -25,8 +25,8 @@ from refgen.conformance.subjects.process import ProcessSubject, described
 from refgen.conformance.subjects.protocol import GarbledError, SkippedError
 from refgen.conformance.subjects.python import PythonSubject, describe
 from refgen.conformance.subjects.reference import ReferenceSubject
+from refgen.names import find_model
 from refgen.oracle import trace
-from refgen.shipped import find_model
 
 
 class Plain:

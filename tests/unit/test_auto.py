@@ -20,6 +20,7 @@ from refgen import (
     Cache,
     CheckpointError,
     GenerationConfig,
+    GenerationError,
     GPT2Config,
     GPT2LMHeadModel,
     InputError,
@@ -29,10 +30,7 @@ from refgen.engines.plain import PlainEngine
 from tests.strategies import gpt2_configs, models, prompts, random_model
 
 TINY = GPT2Config(vocab_size=9, n_positions=24, n_embd=8, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=8)
-UNKNOWN = (
-    "nowhere/gpt2: is neither a folder nor a built-in model [CKPT-09]. "
-    "refgen works offline: give the folder with config.json, or one of shakespeare."
-)
+UNKNOWN = "nowhere/gpt2: is not there [CKPT-15]. Looked in: the folder nowhere/gpt2; the models of refgen (shakespeare); the cache "
 
 
 # --- Calling the model ------------------------------------------------------------------------------------
@@ -202,18 +200,30 @@ def test_settings_come_from_the_configuration_without_their_own_file(tmp_path):
 
 @pytest.mark.parametrize("name", [GPT2LMHeadModel, AutoModelForCausalLM, AutoTokenizer])
 def test_an_unknown_model_is_refused(name):
-    """CKPT-09. The error says that nothing is downloaded, and what there is."""
-    with pytest.raises(CheckpointError, match=f"^{re.escape(UNKNOWN)}$"):
-        name.from_pretrained("nowhere/gpt2")
+    """CKPT-15. The error says where it was looked for."""
+    with pytest.raises(CheckpointError, match=f"^{re.escape(UNKNOWN)}"):
+        name.from_pretrained("nowhere/gpt2", local_files_only=True)
 
 
-@pytest.mark.parametrize("name", [GPT2LMHeadModel, AutoModelForCausalLM, AutoTokenizer])
-def test_a_file_is_not_a_model(tmp_path, name):
-    """CKPT-09. The folder is wanted, not one of its files."""
-    path = tmp_path / "model.safetensors"
-    path.touch()
-    with pytest.raises(CheckpointError, match=rf"^{re.escape(str(path))}: is a file, not a folder \[CKPT-09\]\."):
-        name.from_pretrained(path)
+def test_a_link_to_nothing_is_no_missing_file(tmp_path):
+    """CKPT-11. Settings whose file is gone are an error, not silently none."""
+    random_model(TINY, 0, "float32").save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").unlink()
+    (tmp_path / "generation_config.json").symlink_to(tmp_path / "gone")
+    with pytest.raises(GenerationError, match=r"generation_config\.json: is a link to nothing \[CKPT-11\]"):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+def test_a_file_brings_what_is_beside_it(tmp_path):
+    """CKPT-09. Given a file, the configuration, the generation settings and the tokenizer are those of its folder."""
+    model = random_model(TINY, 0, "float32")
+    model.generation_config = GenerationConfig(max_new_tokens=3)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "vocab.bpe").write_text("#version: 0.2\nt h\n", encoding="utf-8")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model.safetensors")
+    assert loaded.generation_config == model.generation_config
+    assert loaded([[1]]).logits.tobytes() == model([[1]]).logits.tobytes()
+    assert AutoTokenizer.from_pretrained(tmp_path / "model.safetensors").encode("th") == [256]
 
 
 def test_loading_takes_no_other_keywords():
@@ -265,9 +275,10 @@ def test_every_public_name_is_documented(name):
 
 
 def test_importing_refgen_imports_no_framework():
-    """NumPy, safetensors and tokenizers are all it needs."""
+    """NumPy, safetensors and tokenizers are all it needs; what reads names and other forms of weights comes when it is needed."""
     code = (
-        "import refgen, sys; print(sorted({'jax', 'scipy', 'tensorflow', 'torch', 'transformers'} & set(sys.modules)))"
+        "import refgen, sys; print(sorted({'gguf', 'huggingface_hub', 'jax', 'pickletools', 'scipy', 'tensorflow', 'torch', "
+        "'transformers', 'zipfile'} & set(sys.modules)))"
     )
     root = Path(refgen.__file__).parents[1]
     process = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

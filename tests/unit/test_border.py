@@ -17,7 +17,7 @@ from refgen.conformance.subjects.python import PythonSubject, describe
 from refgen.conformance.subjects.reference import ReferenceSubject
 from refgen.conformance.subjects.values import shown, words
 from refgen.conformance.subjects.wire import Wire, waiting
-from refgen.shipped import find_model
+from refgen.names import find_model
 
 ONE, TWO = {"input_ids": [[1, 2]]}, {"input_ids": [[1, 2], [3, 4]]}
 

@@ -1,6 +1,7 @@
 """Model folders: what is loaded is what the file holds, bit for bit, in every format; a folder that is no model is refused."""
 
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -178,42 +179,49 @@ def test_an_activation_refgen_does_not_know_is_refused(tmp_path):
 
 
 def test_a_folder_without_weights_is_refused(tmp_path):
-    """CKPT-09. Both names that weights may have are in the error."""
+    """CKPT-09. All names that weights may have are in the error."""
     (tmp_path / "config.json").write_text(json.dumps(SMALL.to_dict()))
     names = " nor ".join(name for each in checkpoints.FORMATS for name in each.files)
-    expected = f"{tmp_path}: holds neither {names} [CKPT-09]."
+    expected = f"{tmp_path}: holds neither {names} [CKPT-09]. {checkpoints.READ}"
     with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}$"):
         load(tmp_path)
 
 
-def test_pickled_weights_are_named_but_not_read(tmp_path):
-    """CKPT-09. A `.bin` file can run code when it is read; the error says how to convert it."""
-    (tmp_path / "config.json").write_text(json.dumps(SMALL.to_dict()))
-    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
-    expected = "[CKPT-09]. Convert pytorch_model.bin to safetensors with save_pretrained of transformers."
-    with pytest.raises(CheckpointError, match=f"{re.escape(expected)}$"):
+@pytest.mark.parametrize(
+    "name", ["other.safetensors", "model.fp16.safetensors", "weights.pt", "step_100.bin", "x.unknown"]
+)
+def test_a_file_may_be_given_by_itself(tmp_path, name):
+    """CKPT-09. A variant, or any other name: the folder says which file to give, and that file is read with its configuration."""
+    tensors = numbers()
+    write(tmp_path, tensors)
+    (tmp_path / "model.safetensors").rename(tmp_path / name)
+    if not name.endswith(".safetensors"):
+        with pytest.raises(CheckpointError, match=r"is no file of weights that refgen reads \[CKPT-09\]"):
+            load(tmp_path / name)
+        return
+    with pytest.raises(
+        CheckpointError,
+        match=rf"holds neither .* \[CKPT-09\]\. Give the file itself: {re.escape(str(tmp_path / name))}\.$",
+    ):
         load(tmp_path)
+    assert_same_bits(load(tmp_path / name), with_head(tensors))
 
 
-def test_an_unknown_model_name_is_refused(tmp_path):
-    """CKPT-09. refgen downloads nothing: a name that is no folder is an error that says so."""
-    expected = (
-        "openai-community/gpt2: is neither a folder nor a built-in model [CKPT-09]. "
-        "refgen works offline: give the folder with config.json, or one of shakespeare."
-    )
-    with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}$"):
-        GPT2LMHeadModel.from_pretrained("openai-community/gpt2")
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: is a file, not a folder \[CKPT-09\]"):
-        GPT2LMHeadModel.from_pretrained(tmp_path / "model.safetensors")
+def test_a_pipe_is_refused(tmp_path):
+    """CKPT-09. What nobody may ever write to is not waited for."""
+    for name in ("model.safetensors", "config.json"):
+        folder = write(tmp_path / name.partition(".")[0], numbers())
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        with pytest.raises(CheckpointError, match=rf"{name}: is not a file \[CKPT-09\]"):
+            load(folder)
 
 
 # --- Another format ---------------------------------------------------------------------------------------
 
 
-def read_npz(folder: Path) -> list[Stored]:
+def read_npz(path: Path) -> list[Stored]:
     """The arrays of `weights.dummy.npz`, which holds linear weights as torch's Linear has them, `[out, in]`."""
-    path = folder / "weights.dummy.npz"
     with np.load(path) as archive:
         arrays = {name: archive[name] for name in archive.files if name != "config"}
     return [
@@ -224,16 +232,17 @@ def read_npz(folder: Path) -> list[Stored]:
     ]
 
 
-def config_of_npz(folder: Path) -> dict[str, Any]:
+def config_of_npz(path: Path) -> dict[str, Any]:
     """The configuration, which is in the same file."""
-    with np.load(folder / "weights.dummy.npz") as archive:
+    with np.load(path) as archive:
         return json.loads(str(archive["config"]))
 
 
 @pytest.fixture
 def npz(monkeypatch):
     """A second format in the registry."""
-    both = (*checkpoints.FORMATS, Format(("weights.dummy.npz",), read_npz, config_of_npz))
+    new = Format(("weights.dummy.npz",), lambda file: file.suffix == ".npz", read_npz, config_of_npz)
+    both = (*checkpoints.FORMATS, new)
     monkeypatch.setattr("refgen.checkpoints.FORMATS", both)
 
 
@@ -288,7 +297,8 @@ def test_of_two_formats_the_first_is_read(tmp_path, npz):
     (tmp_path / "model.safetensors").unlink()
     assert_same_bits(load(tmp_path), with_head(second))
     (tmp_path / "weights.dummy.npz").unlink()
-    expected = f"{tmp_path}: holds neither {' nor '.join(name for each in checkpoints.FORMATS for name in each.files)} [CKPT-09]."
+    names = " nor ".join(name for each in checkpoints.FORMATS for name in each.files)
+    expected = f"{tmp_path}: holds neither {names} [CKPT-09]. {checkpoints.READ}"
     with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}$"):
         load(tmp_path)
 

@@ -23,7 +23,7 @@ from refgen.conformance.runner import SOURCES
 from refgen.conformance.subjects.protocol import About
 from refgen.conformance.subjects.python import PythonSubject, describe
 from refgen.conformance.subjects.reference import ReferenceSubject
-from refgen.shipped import find_model
+from refgen.names import find_model
 from refgen.spec import rules
 from tests.strategies import results
 

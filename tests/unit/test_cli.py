@@ -234,11 +234,11 @@ def test_prompts_from_stdin_and_from_nothing(capsys, shakespeare):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["ROMEO:", "--temperature", "-1"], "refgen: error: --temperature -1.0: must be a finite number of at least 0 [TEMP-02]."),
-    (["ROMEO:", "--model", "nowhere"], "refgen: error: nowhere: is neither a folder nor a built-in model [CKPT-09]."),
+    (["ROMEO:", "--model", "nowhere"], "refgen: error: nowhere: is not there [CKPT-15]. Looked in: the folder nowhere;"),
     (["", "--max-new-tokens", "1"], "refgen: error: PROMPT: is empty [IN-03]. Leave it out"),
     (["a", "--eos", "nope"], "refgen: error: --eos nope: is neither an id nor a token of the vocabulary [STOP-03]."),
     (["a", "--eos", "none", "--eos", "5"], "refgen: error: --eos none: stands alone [STOP-03]."),
-    (["a", "--model", "x" * 5000], "refgen: error: xxx"),
+    (["a", "--model", "x" * 5000], "refgen: error: 'xxx"),
     (["a " * 400, "--max-new-tokens", "1"], "refgen: error: position 400: this model has n_positions=256"),
     (["a" + " a" * 255], "refgen: error: the default length: ends at 256 columns, and the prompt already has 256 [LEN-02]."),
 ])  # fmt: skip
@@ -271,7 +271,7 @@ def test_proofs_of_a_continuation(capsys, shakespeare):
     (["a", "--seed", "0"], "refgen: error: --seed: does not go with --proof"),
     (["--bos", "1"], "refgen: error: --bos: does not go with --proof"),
     (["a", "--bits", "53"], "refgen: error: --bits 53: must be a whole number from 160 to 4096."),
-    (["a", "--model", "nowhere"], "refgen: error: nowhere: is neither a folder nor a built-in model"),
+    (["a", "--model", "nowhere"], "refgen: error: nowhere: is not there [CKPT-15]. Looked in:"),
 ])  # fmt: skip
 def test_proofs_that_are_refused(capsys, arguments, message):
     """One line on stderr, exit code 2."""

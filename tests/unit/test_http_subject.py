@@ -8,7 +8,7 @@ from refgen.conformance.subjects.dialects import DIALECTS
 from refgen.conformance.subjects.http import HttpSubject, connect
 from refgen.conformance.subjects.protocol import CrashedError, GarbledError, RefusedError, SkippedError, TimedOutError
 from refgen.conformance.subjects.wire import Wire
-from refgen.shipped import find_model
+from refgen.names import find_model
 from tests.openai_server import BROKEN, Server
 
 FOLDER = find_model("shakespeare")

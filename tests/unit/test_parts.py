@@ -36,7 +36,7 @@ def cut(T, threads, run, cache=None, dtype="float64"):
     """`in_parts` of a prompt of T positions."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parts, "get_num_threads", lambda: threads)
-        return in_parts(run, Cache() if cache is None else cache, LAYERS, (B, H, T, D), dtype)
+        return in_parts(run, Cache() if cache is None else cache, LAYERS, (B, H, T, D), dtype, T)
 
 
 @given(st.integers(1, 700), st.integers(1, 4))
@@ -86,7 +86,7 @@ def test_many_rows_are_cut_too():
             begun.append((start, end))
             return np.zeros((2 * MOST, end - start))
 
-        in_parts(run, Cache(), LAYERS, (2 * MOST, H, T, D), "float32")
+        in_parts(run, Cache(), LAYERS, (2 * MOST, H, T, D), "float32", T)
         assert len(begun) == count
 
 
@@ -105,7 +105,7 @@ def test_prompts_read_at_once_do_not_wait_for_each_other():
         patch.setattr(parts, "get_num_threads", lambda: 3)
         callers = [
             threading.Thread(
-                target=lambda: results.append(in_parts(passing([]), Cache(), LAYERS, (B, H, 600, D), "float64")),
+                target=lambda: results.append(in_parts(passing([]), Cache(), LAYERS, (B, H, 600, D), "float64", 600)),
                 daemon=True,
             )
             for _ in range(6)

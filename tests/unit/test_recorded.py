@@ -18,7 +18,7 @@ from refgen.conformance.subjects.python import PythonSubject, describe
 from refgen.conformance.subjects.recorded import ERRORS, Recorded, Replayed, decoded, encoded
 from refgen.conformance.subjects.reference import ReferenceSubject
 from refgen.errors import ConformanceError
-from refgen.shipped import find_model
+from refgen.names import find_model
 from tests.strategies import JSON, abouts
 
 

@@ -14,8 +14,8 @@ from refgen.conformance.subjects.protocol import About
 from refgen.conformance.subjects.python import PythonSubject, describe
 from refgen.conformance.subjects.reference import ReferenceSubject
 from refgen.errors import ConformanceError
+from refgen.names import find_model
 from refgen.oracle.formats import FORMATS, cast
-from refgen.shipped import find_model
 from tests.rounded import rounded
 
 

@@ -16,7 +16,7 @@ from refgen.conformance.subjects.protocol import SkippedError
 from refgen.conformance.subjects.python import PythonSubject, describe
 from refgen.conformance.subjects.reference import ReferenceSubject
 from refgen.conformance.subjects.wire import Wire
-from refgen.shipped import find_model
+from refgen.names import find_model
 from refgen.spec import rules
 from tests.openai_server import FAULTS, Server
 

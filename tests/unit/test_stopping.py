@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from refgen import GenerationConfig, GenerationError, Tokenizer
 from refgen.generation.stopping import context, criterion, eos, length, out_of_time, stop_string, stopping
-from refgen.shipped import find_model
+from refgen.names import find_model
 
 IDS = np.array([[9, 1, 2, 3], [9, 9, 9, 9], [0, 0, 5, 9]])
 TOKENIZER = Tokenizer.from_pretrained(find_model("shakespeare"))

@@ -92,7 +92,7 @@ def test_a_dtype_that_is_no_float_is_refused(fresh, data, code):
     tensors: dict[str, Any] = dict(numbers())
     name = data.draw(st.sampled_from(sorted(tensors)))
     tensors[name] = Raw(code[0], tensors[name].shape, bytes(tensors[name].size * code[1]))
-    expected = f"model.safetensors: tensor {name}: is {code[0]}, must be one of F32, F16, BF16, F64 [CKPT-08]."
+    expected = f"model.safetensors: tensor {name}: is {code[0]}, must be one of F32, F16, BF16, F64, Q8_0 [CKPT-08]."
     with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}$"):
         load(write(fresh(), tensors))
 

@@ -1,6 +1,7 @@
 """The tensors that a configuration calls for: each once, under its name, and no others."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,15 +128,101 @@ def test_many_missing_tensors_are_counted(tmp_path):
         load(tmp_path)
 
 
-@given(
-    name=st.sampled_from(("h.2.ln_1.weight", "ln_f.gamma", "module.wte.weight", "a.transformer.b", "h.0.attn.biases"))
-)
-def test_a_tensor_too_many_is_refused(fresh, name):
-    """CKPT-07. What the configuration does not call for may not be in the file."""
-    folder = write(fresh(), numbers() | {name: np.zeros(4, "f4")})
-    expected = (
-        f"{folder}: 1 tensor that a GPT-2 of this config.json does not have: {name} [CKPT-07]. "
-        "refgen leaves no weight unused; compare n_layer and tie_word_embeddings with the file."
-    )
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("ln_f.gamma", "refgen leaves no weight unused; compare n_layer and tie_word_embeddings with the file."),
+        ("h.0.attn.biases", "refgen leaves no weight unused; compare n_layer and tie_word_embeddings with the file."),
+        ("h.2.ln_1.weight", "The file has 3 layers and config.json n_layer=2: correct n_layer."),
+        ("score.weight", "score: of another head than GPT-2's. refgen convert FROM TO --leave-out 'score.*' writes the model without."),
+        ("lm_head.bias", "GPT-2's head has no bias."),
+    ],
+)  # fmt: skip
+def test_a_tensor_too_many_is_refused(tmp_path, name, remedy):
+    """CKPT-07. What the configuration does not call for may not be in the file; the remedy knows the usual causes."""
+    folder = write(tmp_path, numbers() | {name: np.zeros(4, "f4")})
+    expected = f"{folder}: 1 tensor that a GPT-2 of this config.json does not have: {name} [CKPT-07]. {remedy}"
     with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}$"):
         load(folder)
+
+
+@given(
+    wrappers=st.lists(st.sampled_from(("_orig_mod.", "module.", "_module.")), max_size=3).map("".join),
+    prefix=st.sampled_from(("", "transformer.")),
+    seed=SEEDS,
+)
+def test_prefixes_of_wrappers_are_taken_off(fresh, wrappers, prefix, seed):
+    """CKPT-07. What torch.compile and data parallel put before every name, the head's too, changes nothing."""
+    tensors = numbers(UNTIED, seed=seed)
+    named = {wrappers + (name if name == "lm_head.weight" else prefix + name): t for name, t in tensors.items()}
+    assert_same_bits(load(write(fresh(), named, UNTIED)), tensors)
+
+
+def test_a_weight_under_two_wrappers_is_refused(tmp_path):
+    """CKPT-02. Neither of the two is taken for the right one."""
+    with pytest.raises(CheckpointError, match=r"tensor module\.wte\.weight: stands beside wte\.weight \[CKPT-02\]"):
+        load(write(tmp_path, numbers() | {"module.wte.weight": np.zeros((7, 4), "f4")}))
+
+
+def test_another_prefix_is_named(tmp_path):
+    """CKPT-05. A prefix of all names that nobody knows is in the remedy, with the way to take it off."""
+    folder = write(tmp_path, numbers(), prefix="gpt.")
+    remedy = r"The names begin with 'gpt\.': refgen convert FROM TO --prefix gpt\. takes it off\.$"
+    with pytest.raises(CheckpointError, match=rf"28 tensors missing: .* \[CKPT-05\]\. {remedy}"):
+        load(folder)
+
+
+@given(seed=SEEDS)
+def test_a_tied_head_alone_is_the_embedding(fresh, seed):
+    """CKPT-04. A file with the head and without the embedding, as safetensors.torch.save_model writes it, is whole if they are tied."""
+    tensors = numbers(seed=seed)
+    head = {"lm_head.weight": tensors.pop("wte.weight")}
+    assert_same_bits(load(write(fresh(), tensors | head)), with_head({"wte.weight": head["lm_head.weight"], **tensors}))
+    with pytest.raises(CheckpointError, match=r"1 tensor missing: wte\.weight \[CKPT-05\]"):
+        load(write(fresh(), tensors | head, UNTIED))
+
+
+def no_biases(tensors):
+    """The tensors of a network that has none."""
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith(".bias")}
+
+
+@given(seed=SEEDS, dtype=DTYPES)
+def test_biases_that_are_declared_absent_are_zero(fresh, seed, dtype):
+    """CKPT-05. With `"bias": false` in the configuration the file has none, each is 0, and the model saves them all."""
+    tensors = numbers(seed=seed)
+    folder = write(fresh(), no_biases(tensors), replace(SMALL, other={"bias": False}))
+    zeros = {name: np.zeros_like(tensor) for name, tensor in tensors.items() if name.endswith(".bias")}
+    expected = with_head(tensors) | zeros
+    assert_same_bits(load(folder, dtype), {name: tensor.astype(dtype) for name, tensor in expected.items()})
+    saved = fresh()
+    GPT2LMHeadModel.from_pretrained(folder, dtype=dtype).save_pretrained(saved)
+    assert_same_bits(load(saved, dtype), {name: tensor.astype(dtype) for name, tensor in expected.items()})
+
+
+def test_biases_that_are_absent_and_not_declared_are_refused(tmp_path):
+    """CKPT-05. Nothing says that they are 0; the remedy says how to say so. Declared and there is a contradiction."""
+    with pytest.raises(
+        CheckpointError, match=r'13 tensors missing: .* \[CKPT-05\]\. .*then set "bias": false in config\.json\.$'
+    ):
+        load(write(tmp_path / "silent", no_biases(numbers())))
+    with pytest.raises(CheckpointError, match=r"has 13 biases although .* bias=false: .* \[CKPT-05\]"):
+        load(write(tmp_path / "both", numbers(), replace(SMALL, other={"bias": False})))
+
+
+@pytest.mark.parametrize(
+    ("entry", "number", "message"),
+    [
+        ("vocab_size", 9, r"tensor wte\.weight: .* \[CKPT-06\]\. The configuration says vocab_size=9, the file 7\."),
+        ("n_positions", 4, r"tensor wpe\.weight: .* \[CKPT-06\]\. The configuration says n_positions=4, the file 5\."),
+        ("n_embd", 8, r"tensor wte\.weight: .* \[CKPT-06\]\. The configuration says n_embd=8, the file 4\."),
+        ("n_inner", 8, r"tensor h\.0\.mlp\.c_fc\.weight: .* \[CKPT-06\]\. The configuration says n_inner=8, the file 16\."),
+        ("n_layer", 3, r"12 tensors missing: .* \[CKPT-05\]\. The file has 2 layers and config\.json n_layer=3: correct n_layer\."),
+        ("n_layer", 10**9, r"has 2 layers, n_layer=1000000000 in its configuration \[CKPT-05\]"),
+        ("tie_word_embeddings", False, r"1 tensor missing: lm_head\.weight \[CKPT-05\]\. If the head is the embedding, set tie"),
+    ],
+)  # fmt: skip
+def test_the_entry_at_odds_is_named(tmp_path, entry, number, message):
+    """CKPT-05, CKPT-06. A configuration that another file belongs to: the error says which entry, and both numbers."""
+    with pytest.raises(CheckpointError, match=message):
+        load(write(tmp_path, numbers(), replace(SMALL, **{entry: number})))

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +106,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         choices = declared_choices(options.choice)
         subject, models = connected(options.subject, options.model, options.dtype, options.timeout)
+        if options.model is not None and models is not None:
+            tell_released(next(iter(models.values())))
         only = [*(options.only or ()), *(f"probe.{name}.*" for name in options.probe)]
         seed = options.seed
         if isinstance(subject, Replayed):
@@ -130,6 +133,24 @@ def run(options: argparse.Namespace) -> int:
                 subject.interrupted = True
             subject.close()
     return write_reports(done, options)
+
+
+def tell_released(folder: Path) -> None:
+    """On stderr, of a model that claims to be a released GPT-2: whether it is, fact by fact."""
+    from refgen.auto import AutoModelForCausalLM, AutoTokenizer
+    from refgen.config import GPT2Config
+    from refgen.oracle import released
+
+    name = released.released_name(folder, GPT2Config.from_pretrained(folder))
+    if name is None:
+        return
+    has_tokenizer = any((folder / file).exists() for file in ("tokenizer.json", "vocab.json", "vocab.bpe"))
+    tokenizer = AutoTokenizer.from_pretrained(folder) if has_tokenizer else None
+    findings = list(released.compare(AutoModelForCausalLM.from_pretrained(folder), name, tokenizer))
+    for finding in findings:
+        print(f"refgen: {finding.line}", file=sys.stderr)
+    holding = sum(finding.holds for finding in findings)
+    print(f"refgen: {folder}: {holding} of {len(findings)} published facts of {name} hold", file=sys.stderr)
 
 
 def refuse_for_recordings(options: argparse.Namespace) -> None:

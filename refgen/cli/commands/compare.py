@@ -12,8 +12,8 @@ from refgen.cli.options import DTYPES, add_json, add_model, check_picture, ids_o
 from refgen.cli.parser import add_choice
 from refgen.cli.width import fitted
 from refgen.errors import OracleError
+from refgen.names import find_model
 from refgen.progress import tell
-from refgen.shipped import find_model
 
 if TYPE_CHECKING:
     from refgen.model import GPT2

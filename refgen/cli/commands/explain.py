@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from refgen.cli.options import add_engine, add_model, ids_of, read_text
 from refgen.cli.parser import add_choice, whole
 from refgen.errors import OracleError
-from refgen.shipped import find_model
+from refgen.names import beside, find_model
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -72,5 +72,5 @@ def read_ids(options: argparse.Namespace, folder: Path) -> "ndarray":
     if (prompt is None) == (options.ids is None):
         raise OracleError("PROMPT and --ids", "give one of them")
     if prompt is not None:
-        return Tokenizer.from_pretrained(folder)([prompt], return_tensors="np")["input_ids"]
+        return Tokenizer.from_pretrained(beside(folder))([prompt], return_tensors="np")["input_ids"]
     return np.array([ids_of(options.ids)])

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from refgen.cli.options import add_engine, add_json, add_model, read_text
 from refgen.cli.parser import OneOf, add_choice, number, whole
 from refgen.errors import InputError
+from refgen.names import beside, find_model
 from refgen.progress import tell
-from refgen.shipped import find_model
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -267,7 +267,7 @@ def run(options: argparse.Namespace) -> None:
         set_num_threads(options.threads)
     prompt = read_prompt(options)
     folder = find_model(options.model)
-    tokenizer = Tokenizer.from_pretrained(folder)
+    tokenizer = Tokenizer.from_pretrained(beside(folder))
     model = GPT2LMHeadModel.from_pretrained(folder, dtype=options.dtype, engine=options.engine)
     if options.logprobs and not options.json:
         raise InputError("--logprobs", "are printed in JSON only", "OUT-08", "Add --json.")

@@ -14,7 +14,8 @@ import numpy as np
 from refgen import checkpoints
 from refgen.conformance.questions.designed import DESIGNED, designed
 from refgen.conformance.questions.probes import PROBES, Probe, write
-from refgen.shipped import BUILT_IN, find_model
+from refgen.names import find_model, short_name
+from refgen.shipped import BUILT_IN
 
 
 def write_designed(name: str) -> Callable[[Path], None]:
@@ -40,9 +41,9 @@ def only(path_or_name: str | Path) -> dict[str, Path]:
     only that model answers. Raises `CheckpointError`.
     """
     folder = find_model(path_or_name).resolve()
-    models = Models()
-    other = folder.name in models and not same(folder, models[folder.name])
-    return {f"{folder.name}-own" if other else folder.name: folder}
+    models, name = Models(), short_name(folder)
+    other = name in models and not same(folder, models[name])
+    return {f"{name}-own" if other else name: folder}
 
 
 def same(a: Path, b: Path) -> bool:

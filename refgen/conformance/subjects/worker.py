@@ -20,7 +20,8 @@ from refgen.conformance.subjects.process import PROTOCOL
 from refgen.conformance.subjects.protocol import GarbledError, SkippedError
 from refgen.conformance.subjects.python import Factory, call, describe
 from refgen.errors import ConformanceError, did_you_mean
-from refgen.shipped import BUILT_IN, find_model
+from refgen.names import find_model
+from refgen.shipped import BUILT_IN
 
 
 def find_factory(name: str) -> Factory:

@@ -51,7 +51,7 @@ class NumpyEngine(Engine):
 
         if work.note is silent:
             heads = (B, config.n_head, T, config.n_embd // config.n_head)
-            logits = in_parts(run_part, work.cache, len(self.gpt2.h), heads, self.gpt2.wte.dtype)
+            logits = in_parts(run_part, work.cache, len(self.gpt2.h), heads, self.gpt2.wte.dtype, work.keep)
         else:
             logits = run_part(0, T, work.cache)
         work.cache.advance(T)

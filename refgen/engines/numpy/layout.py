@@ -17,8 +17,10 @@ STRIP = 128  # rows that a core's cache holds while they are turned
 
 
 def laid_out(weight: ndarray) -> ndarray:
-    """`weight` `[I O]`, turned in memory if its outputs are not more than its inputs."""
-    if weight.flags.f_contiguous or weight.shape[1] > weight.shape[0]:
+    """`weight` `[I O]`, turned in memory if its outputs are not more than its inputs; in one order, whatever the file's."""
+    if weight.shape[1] > weight.shape[0]:
+        return np.ascontiguousarray(weight)
+    if weight.flags.f_contiguous:
         return weight
     turned = np.empty(weight.shape[::-1], weight.dtype)
     strips = range(0, len(weight), STRIP)

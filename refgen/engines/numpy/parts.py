@@ -45,16 +45,34 @@ class Span:
             each.set()
 
 
+class Joined:
+    """What parts give, `[B keep ...]` of T positions. Each is put in its place as it comes, so that nothing is there twice."""
+
+    def __init__(self, rows: int, T: int, keep: int) -> None:
+        self._rows, self._first, self._keep, self._lock = rows, T - keep, keep, Lock()
+        self.whole = np.empty(0)
+
+    def put(self, end: int, given: ndarray) -> None:
+        """Those of the positions before `end`."""
+        with self._lock:
+            if not self.whole.size:
+                self.whole = np.empty((self._rows, self._keep, *given.shape[2:]), given.dtype)
+        if count := given.shape[1]:
+            self.whole[:, end - self._first - count : end - self._first] = given
+
+
 def in_parts(
     run: Callable[[int, int, Cache | Span], ndarray],
     cache: Cache,
     layers: int,
     shape: tuple[int, int, int, int],
     dtype: DTypeLike,
+    keep: int,
 ) -> ndarray:
-    """`run(0, T, cache)`, or the same by `run(start, end, span)` for parts of the positions, joined `[B ...]`.
+    """`run(0, T, cache)`, or the same by `run(start, end, span)` for parts of the positions, joined `[B keep ...]`.
 
-    `shape` `[B H T D]` and `dtype` are those of the keys, and of the values, that the pass leaves in each layer.
+    `shape` `[B H T D]` and `dtype` are those of the keys, and of the values, that the pass leaves in each layer. A part gives
+    those of its positions that are among the last `keep`. Each goes to its place as it comes, so that nothing is there twice.
     """
     B, _, T, _ = shape
     threads = get_num_threads()
@@ -67,7 +85,7 @@ def in_parts(
     spans: list[Span] = []
     for start in edges[:-1]:
         spans.append(Span(cache, len(cache) + start, spans[-1] if spans else None, layers))
-    logits: list[ndarray] = [np.empty(0)] * count
+    joined = Joined(B, T, keep)
     waiting, lock = iter(range(count)), Lock()
 
     def take_next() -> int | None:
@@ -77,7 +95,7 @@ def in_parts(
     def work(_: int) -> None:
         try:
             while (part := take_next()) is not None:
-                logits[part] = run(edges[part], edges[part + 1], spans[part])
+                joined.put(edges[part + 1], run(edges[part], edges[part + 1], spans[part]))
         except BaseException:
             with lock:
                 list(waiting)  # nobody begins another part
@@ -87,4 +105,4 @@ def in_parts(
 
     with one_thread_each():
         share(work, min(threads, count))
-    return np.concatenate(logits, axis=1)
+    return joined.whole
