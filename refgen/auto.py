@@ -164,7 +164,10 @@ class AutoTokenizer:
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
     ) -> Tokenizer:
-        """The tokenizer of that folder or name (CKPT-15); raises `CheckpointError` if there is none, else `TokenizerError`."""
+        """The tokenizer of that folder or name (CKPT-15).
+
+        Raises `CheckpointError` if the model or its tokenizer is not found, `TokenizerError` if its files are wrong.
+        """
         folder = find_model(
             path_or_name, "tokenizer", revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
         )

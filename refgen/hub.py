@@ -1,8 +1,8 @@
-"""Models of the Hugging Face Hub: the files a task needs, from the local cache or downloaded into it. Rule CKPT-15 of SPEC.md.
+"""Finds models of the Hugging Face Hub in the local cache, and downloads what is missing. Rule CKPT-15 of SPEC.md.
 
-Everything about the cache and the network is `huggingface_hub`'s, so its variables hold: HF_HOME, HF_HUB_CACHE, HF_ENDPOINT,
-HF_TOKEN, HF_HUB_OFFLINE, HF_HUB_DISABLE_PROGRESS_BARS. What is here is which files are wanted, that all are of one commit, and
-errors. The network is asked only about files of which the cache does not know whether they exist.
+`huggingface_hub` does the work on the cache and the network, so its variables apply: HF_HOME, HF_HUB_CACHE, HF_ENDPOINT,
+HF_TOKEN, HF_HUB_OFFLINE, HF_HUB_DISABLE_PROGRESS_BARS. This module chooses the files, takes all of them from one commit, and
+explains errors. It uses the network only if the cache does not know whether a file exists.
 """
 
 import json
@@ -40,9 +40,9 @@ VOCABULARIES = ({"tokenizer.json"}, {"vocab.json", "merges.txt"}, {"vocab.bpe"})
 def fetch(
     name: str, needs: str, revision: str, cache_dir: str | os.PathLike[str] | None, *, local_files_only: bool
 ) -> Path:
-    """CKPT-15. The folder in the cache with what `needs` names, all of one commit; what is missing is downloaded.
+    """CKPT-15. The folder in the cache with the files for `needs`, all of one commit. Missing files are downloaded.
 
-    Raises `CheckpointError` that says where it looked.
+    `needs` is as in `names.find_model`. Raises `CheckpointError`, which lists the places that were searched.
     """
     repository = Repository(name, revision, cache_dir, offline=local_files_only)
     found = {file for file in (CONFIG, *(TOKENIZER if needs in ("tokenizer", "all") else ())) if repository.holds(file)}
@@ -53,7 +53,7 @@ def fetch(
         weights = True
     tokenizer = needs in ("config", "model") or any(each <= found for each in VOCABULARIES)
     if repository.folder == repository.cache or (needs != "tokenizer" and CONFIG not in found):
-        raise repository.error("is not there" if not found else f"has no {CONFIG} there")
+        raise repository.error("was not found" if not found else f"has no {CONFIG} there")
     if needs == "tokenizer" and not tokenizer:
         raise repository.error("has no tokenizer there")
     if not weights:
@@ -62,9 +62,9 @@ def fetch(
 
 
 def find_weights(repository: "Repository") -> bool:
-    """Whether the weights are there: the first file that a format of checkpoints looks for, with all its shards.
+    """Whether the repository has weights: the first of `WEIGHTS` that exists, with all its shards.
 
-    Weights that the cache has are not fetched again in another form.
+    Weights in the cache are not downloaded again in another form.
     """
     for look in (repository.cached, repository.holds):
         for file in WEIGHTS:
@@ -76,7 +76,7 @@ def find_weights(repository: "Repository") -> bool:
 
 
 def shards(index: Path) -> list[str]:
-    """The files that an index names; none for an index that is damaged, which is an error once it is read."""
+    """The files that an index names. It is empty for a damaged index, which is an error when the weights are read."""
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         return sorted(name for name in names if Path(name).name == name)
@@ -85,7 +85,7 @@ def shards(index: Path) -> list[str]:
 
 
 class Repository:
-    """One model of the Hub at one revision. `folder` is where its files lie in the cache, once one was found."""
+    """One model of the Hub at one revision. `folder` is its folder in the cache, known once a file was found."""
 
     def __init__(self, name: str, revision: str, cache_dir: str | os.PathLike[str] | None, *, offline: bool) -> None:
         self.name, self.revision, self.asked = name, revision, revision
@@ -97,26 +97,26 @@ class Repository:
             self.why_offline = "HF_HUB_OFFLINE is set"
 
     def holds(self, file: str) -> bool:
-        """Whether the repository has `file`, which is then in `folder`. Raises `CheckpointError` if that cannot be known."""
+        """Whether the repository has `file`; if so, it is now in `folder`. Raises `CheckpointError` if the download fails."""
         found = try_to_load_from_cache(self.name, file, self.cache, self.revision)
         if found is None and self.may_ask():
             found = self.download(file)
         return self.take(found)
 
     def cached(self, file: str) -> bool:
-        """Whether the cache has `file`; asks nobody."""
+        """Whether the cache has `file`. Does not use the network."""
         return self.take(try_to_load_from_cache(self.name, file, self.cache, self.revision))
 
     def take(self, found: Any) -> bool:
-        """Whether that is a file. Where it lies is then `folder`."""
+        """Whether `found` is the path of a file. If so, remembers its folder and its commit."""
         if not isinstance(found, str):
             return False
         self.folder = Path(found).parent
-        self.revision = self.folder.name  # from here on the commit, so that nobody's push comes in between
+        self.revision = self.folder.name  # from here on the commit, so that a push in between changes nothing
         return True
 
     def may_ask(self) -> bool:
-        """Whether the Hub may be asked. One try shows whether it answers at all, for the library would wait long for it."""
+        """Whether to ask the Hub. One short request shows whether it answers, because the library would wait long."""
         if self.answers is None and not self.why_offline:
             self.answers = True
             if why := silent(constants.ENDPOINT):
@@ -124,7 +124,7 @@ class Repository:
         return not self.why_offline
 
     def download(self, file: str, again: bool = True) -> str | None:
-        """The path of `file`, fetched; None if the Hub has none, or cannot be reached."""
+        """Downloads `file` and returns its path, or None if the Hub does not have it or cannot be reached."""
         try:
             return str(hf_hub_download(self.name, file, revision=self.revision, cache_dir=self.cache))
         except LocalEntryNotFoundError as error:
@@ -136,31 +136,31 @@ class Repository:
         except GatedRepoError:
             self.refused("is gated", "Ask for access on its page, and set HF_TOKEN.")
         except RepositoryNotFoundError:
-            self.refused("is not there", "For a private model set HF_TOKEN.")
-        except Exception as error:  # noqa: BLE001 - whatever the network, the server or the disk did: one clear error
-            if again and type(error).__name__ == "ChunkedEncodingError":  # version 0 goes on only if it is called again
+            self.refused("was not found", "For a private model set HF_TOKEN.")
+        except Exception as error:  # noqa: BLE001 - any failure of the network, the server or the disk is one clear error
+            if again and type(error).__name__ == "ChunkedEncodingError":  # version 0 resumes only if it is called again
                 return self.download(file, again=False)
             problem = f"{file} could not be downloaded: {type(error).__name__}: {first_line(error)}"
             raise self.error(problem, "Try again.") from None
         return None
 
     def refused(self, problem: str, remedy: str = "") -> None:
-        """The Hub shows nothing of it. Raises `CheckpointError` unless the cache has some of it; then the cache is all there is."""
+        """The Hub does not show the model. Raises `CheckpointError` unless the cache has a part of it, which is then used."""
         if self.folder == self.cache:
             raise self.error(problem, remedy)
         self.why_offline = f"it {problem}"
 
     def error(self, problem: str, remedy: str = "") -> CheckpointError:
-        """CKPT-15. The error, with all places that were looked at."""
+        """CKPT-15. The error, with all places that were searched."""
         hub = f"{constants.ENDPOINT}" + (f" ({self.why_offline})" if self.why_offline else "")
-        places = f"the folder {self.name}; the models of refgen ({', '.join(BUILT_IN)}); the cache {self.cache}"
-        looked = f"Looked in: {places}, revision {self.asked}; {hub}."
+        places = f"the folder {self.name}, the models of refgen ({', '.join(BUILT_IN)}), the cache {self.cache}"
+        looked = f"Looked in {places} (revision {self.asked}), and {hub}."
         remedy = remedy or did_you_mean(self.name, BUILT_IN)
         return CheckpointError(self.name, problem, "CKPT-15", f"{looked} {remedy}".strip())
 
 
 def silent(url: str) -> str:
-    """Why nothing answers at `url`; nothing if something does, an error or an unknown certificate included."""
+    """The reason why `url` does not answer, or an empty text if it does. An error or an unknown certificate is an answer."""
     try:
         with urlopen(Request(url, method="HEAD"), timeout=10):  # noqa: S310 - the Hub's own address
             return ""
@@ -172,6 +172,6 @@ def silent(url: str) -> str:
 
 
 def first_line(error: object) -> str:
-    """The first line of an error's text, no longer than a line is."""
+    """The first line of an error's text, at most 200 characters."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".")[:200] if lines else type(error).__name__

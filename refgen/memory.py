@@ -1,4 +1,4 @@
-"""What a call needs of memory, against what there is: a call that cannot fit is refused before it starts. Rule ROOM-01 of SPEC.md."""
+"""Compares the memory that a call needs with the memory that is free, and refuses a call that cannot fit. Rule ROOM-01 of SPEC.md."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,17 +8,17 @@ from typing import Self
 
 from refgen.errors import RefgenError
 
-SMALL = 2**26  # bytes that nobody needs to ask about; asking takes longer than a step of a small model
+SMALL = 2**26  # a smaller need is not checked; the check takes longer than a step of a small model
 
 
 def available(root: Path = Path("/")) -> int | None:
-    """The bytes that this process may still take: of its control group's limit, and of the machine. None if neither says."""
+    """The bytes that this process can still use within its control group's limit and the machine, or None if unknown."""
     found = [free for free in (*free_in_groups(root), free_on_machine(root)) if free is not None]
     return min(found, default=None)
 
 
 def free_on_machine(root: Path) -> int | None:
-    """Linux's MemAvailable: what can be had without swapping."""
+    """Linux's MemAvailable: the bytes that are free without swapping."""
     for line in lines(root / "proc/meminfo"):
         if line.startswith("MemAvailable:"):
             return 1024 * int(line.split()[1])
@@ -26,7 +26,7 @@ def free_on_machine(root: Path) -> int | None:
 
 
 def free_in_groups(root: Path) -> Iterator[int | None]:
-    """What is left of the limit of this process's control group and of each above it, in both versions of Linux's."""
+    """The bytes left in this process's control group and in each group above it, for both versions of Linux's control groups."""
     for line in lines(root / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
@@ -38,18 +38,18 @@ def free_in_groups(root: Path) -> Iterator[int | None]:
         )
         for folder in {mount, *(mount / each.relative_to("/") for each in (Path(path), *Path(path).parents))}:
             numbers = [int(text) for name in (limit, usage) for text in lines(folder / name)[:1] if text.isdecimal()]
-            if len(numbers) == 2:  # "max" is no limit
+            if len(numbers) == 2:  # "max" means no limit
                 yield max(0, numbers[0] - numbers[1] + cached(folder))
 
 
 def cached(folder: Path) -> int:
-    """The bytes of files that a group holds and would give back, such as weights that are mapped."""
+    """The bytes of cached files that a group can release, such as mapped weights."""
     counted = dict(line.split()[:2] for line in lines(folder / "memory.stat") if " " in line)
     return int(counted.get("total_inactive_file", counted.get("inactive_file", 0)))
 
 
 def lines(path: Path) -> list[str]:
-    """The lines of a file of the system; none if there is no such file."""
+    """The lines of a system file, or an empty list without the file."""
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
@@ -58,7 +58,7 @@ def lines(path: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Need:
-    """What a call takes: whose it is, bytes by what they are for, the error that refuses it, and what lowers them."""
+    """The memory of a call: its name, bytes by purpose, the class of the error, and the remedy in it."""
 
     subject: str
     parts: Mapping[str, int]
@@ -66,7 +66,7 @@ class Need:
     remedy: str
 
     def check(self) -> Self:
-        """ROOM-01. Raises the error if there is less than that."""
+        """ROOM-01. Raises the error if less memory is free."""
         total = sum(self.parts.values())
         free = available() if total >= SMALL else None
         if free is not None and total > free:
@@ -75,7 +75,7 @@ class Need:
 
     @contextmanager
     def or_refused(self) -> Iterator[None]:
-        """ROOM-01. Where nobody says how much there is, NumPy's `MemoryError` becomes the same error."""
+        """ROOM-01. Turns NumPy's `MemoryError` into the same error, for systems that do not report free memory."""
         try:
             yield
         except MemoryError as failure:
@@ -83,7 +83,7 @@ class Need:
             raise self.refusal(f"NumPy could not have them{why}") from None
 
     def refusal(self, why: str) -> RefgenError:
-        """The error itself, with the bytes."""
+        """The error, with the bytes of each part."""
         parts = ", ".join(f"{name} {count:,} bytes" for name, count in self.parts.items() if count)
         problem = f"needs {sum(self.parts.values()):,} bytes ({parts}), and {why}"
         return self.error(self.subject, problem, "ROOM-01", self.remedy)

@@ -1,7 +1,7 @@
 """A model's name → the folder, or the file, that holds it. Rule CKPT-15 of SPEC.md.
 
-A name is looked for in this order: a path on this machine, the models that come with refgen, the local cache of the
-Hugging Face Hub, the Hub itself (hub.py, imported only for the last two).
+refgen looks for a path on this machine, then among its own models, then in the local cache of the Hugging Face Hub, and last on
+the Hub. hub.py, imported only when it is needed, does the last two.
 """
 
 import os
@@ -25,12 +25,12 @@ def find_model(
 ) -> Path:
     """CKPT-15. The folder of a model, or the one file that it is.
 
-    needs             "config", "model" (config and weights), "tokenizer" or "all": what is fetched from the Hub
+    needs             "config", "model" (config and weights), "tokenizer" or "all": the files to find
     revision          a branch, tag or commit of the Hub's repository; `main` by default
-    cache_dir         in place of the Hub's usual cache
-    local_files_only  True asks no network
+    cache_dir         a folder to use instead of the Hub's usual cache
+    local_files_only  True uses no network
 
-    Raises `CheckpointError` that says where it looked.
+    Raises `CheckpointError`, which lists the places that were searched.
     """
     if not isinstance(path_or_name, str | os.PathLike):
         raise CheckpointError(f"{path_or_name!r}", "must be a folder or a name", "CKPT-15")
@@ -51,7 +51,7 @@ def find_model(
         remedy = (
             f"Give the folder with config.json, one of {', '.join(BUILT_IN)}, or a name such as openai-community/gpt2."
         )
-        raise CheckpointError(f"{name[:200]!r}", "does not exist, and is no name of a model", "CKPT-15", remedy)
+        raise CheckpointError(f"{name[:200]!r}", "does not exist, and cannot be the name of a model", "CKPT-15", remedy)
     from refgen.hub import fetch  # noqa: PLC0415 - only for names of the Hub
 
     return fetch(name, needs, revision or "main", cache_dir, local_files_only=local_files_only)
@@ -60,7 +60,7 @@ def find_model(
 def snapshot(cached: Path, revision: str | None) -> Path:
     """CKPT-15. The folder of one revision inside a `models--…` folder of a cache.
 
-    Without `revision` it is `main`, or the only one that is there. Raises `CheckpointError`.
+    Without `revision` it is `main`, or the only one in the cache. Raises `CheckpointError`.
     """
     wanted = revision or "main"
     reference = cached / "refs" / wanted
@@ -75,12 +75,12 @@ def snapshot(cached: Path, revision: str | None) -> Path:
 
 
 def beside(model: Path) -> Path:
-    """The folder with what else belongs to a model: the one that it is, or that its file lies in."""
+    """The folder with a model's other files: the model's own folder, or the folder of its file."""
     return model if model.is_dir() else model.parent
 
 
 def short_name(folder: Path) -> str:
-    """What people call the model of a folder: its own name, or in the Hub's cache that of the repository."""
+    """The short name of a model: its folder's name, or in the Hub's cache the repository's."""
     repository = folder.parent.parent.name
     inside = folder.parent.name == "snapshots" and repository.startswith(CACHED)
     return repository.rpartition("--")[2] if inside else folder.name

@@ -1,15 +1,15 @@
-"""Added and special tokens: every file that can name one, read as transformers 5.23 reads them. Rule TOK-17.
+"""Reads added and special tokens from every file that can name one, as transformers 5.23 does. Rule TOK-17.
 
-An *added* token is found in a text before words are made; a *special* one is also skipped on request. Files say which
-ids added tokens have, and which tokens are bos, eos, pad and so on:
+An *added* token is found in a text before it is split into words. A *special* one is also skipped on request. The files list
+the ids of added tokens, and name bos, eos, pad and so on:
 
     tokenizer_config.json     names, and perhaps `added_tokens_decoder`; with it, none of the following is read
     special_tokens_map.json   names, which replace those of tokenizer_config.json
     added_tokens.json         ids; a token is special if one of those two files names it
     tokenizer.json            ids and flags, which replace those of added_tokens.json
 
-The class GPT2Tokenizer names `<|endoftext|>` as bos, eos and unk where no file does. A token that has a name and no id
-gets the next free one.
+For the class GPT2Tokenizer, bos, eos and unk are `<|endoftext|>` where no file names them. A named token without an id gets
+the next free one.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,7 +33,7 @@ Token = str | AddedToken  # a str is a special token without flags
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """What the files say: added tokens by id, tokens by name (`bos_token`, ...), and special tokens without a name."""
+    """The tokens in the files: added tokens by id, named tokens (`bos_token`, ...), and special tokens without a name."""
 
     added: Mapping[int, AddedToken]
     named: Mapping[str, Token]
@@ -41,7 +41,7 @@ class SpecialTokens:
 
 
 def read_special_tokens(files: TokenizerFiles) -> SpecialTokens:
-    """TOK-17. Raises `TokenizerError` for an entry that is no token, and for two added tokens with one id."""
+    """TOK-17. The tokens in the files. Raises `TokenizerError` for an invalid token, and for two added tokens with one id."""
     settings = from_config(files.config)
     if "added_tokens_decoder" in settings:
         added = by_id((int(i), added_token(entry)) for i, entry in settings.pop("added_tokens_decoder").items())
@@ -60,7 +60,7 @@ def read_special_tokens(files: TokenizerFiles) -> SpecialTokens:
 
 
 def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """`tokenizer_config.json` with the older name of the list replaced, and tokens by other names put together."""
+    """The entries of `tokenizer_config.json`, with the list under its new name and the tokens with other names collected."""
     settings = dict(config)
     if EXTRA_ONCE in settings and not settings.get(EXTRA):
         settings[EXTRA] = settings.pop(EXTRA_ONCE)
@@ -73,7 +73,7 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_map(entries: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What `special_tokens_map.json` replaces in the settings. The new list is joined to theirs."""
+    """The settings that `special_tokens_map.json` replaces. Its list of extra tokens is added to theirs."""
     found: dict[str, Any] = {}
     for name, value in entries.items():
         if name == EXTRA and isinstance(value, list):
@@ -95,7 +95,7 @@ def from_map(entries: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
 
 
 def from_added_tokens(entries: Mapping[str, Any], special: set[str]) -> Iterator[tuple[int, AddedToken]]:
-    """The tokens of `added_tokens.json`, special if they are among those."""
+    """The tokens of `added_tokens.json`. Those in `special` are special."""
     for text, token_id in entries.items():
         is_special = text in special
         yield (
@@ -115,7 +115,7 @@ def from_tokenizer(files: TokenizerFiles) -> Iterator[tuple[int, AddedToken]]:
 
 
 def is_specific(name: str) -> bool:
-    """Whether a setting names a token of its own, as `image_token` does."""
+    """Whether a setting names a token that only some models have, such as `image_token`."""
     return name.endswith("_token") and name not in (*NAMED, "add_bos_token", "add_eos_token")
 
 
@@ -132,18 +132,20 @@ def whole(token_id: Any, text: Any) -> int:
 
 
 def added_token(entry: Any) -> AddedToken:
-    """The token that an object of a file describes: its content, and flags that say how it is found in a text."""
+    """The token that an object in a file describes: its content, and flags for finding it in a text."""
     flags = {name: value for name, value in entry.items() if name not in ("content", "__type")}
     right = all(name in FLAGS and isinstance(value, bool) for name, value in flags.items())
     if not right or not isinstance(entry.get("content"), str):
         raise TokenizerError(
-            f"token {entry!r}", f"must have a content, and of {', '.join(FLAGS)} each true or false", "TOK-17"
+            f"token {entry!r}",
+            f"must have a content, and its flags ({', '.join(FLAGS)}) must be true or false",
+            "TOK-17",
         )
     return AddedToken(entry["content"], **flags)
 
 
 def revived(value: Any) -> Any:
-    """A value of the settings with tokens in place of the objects that are marked as such, at any depth."""
+    """A value of the settings, with every object marked as an AddedToken replaced by a token."""
     if isinstance(value, dict):
         marked = value.get("__type") == "AddedToken"
         return added_token(value) if marked else {name: revived(each) for name, each in value.items()}
@@ -151,7 +153,7 @@ def revived(value: Any) -> Any:
 
 
 def is_token(value: Any) -> bool:
-    """Whether this is a token with a text."""
+    """Whether a value is a token and not empty."""
     return isinstance(value, Token) and content(value) != ""
 
 
@@ -159,7 +161,7 @@ def is_token(value: Any) -> bool:
 
 
 def by_id(tokens: Iterable[tuple[int, AddedToken]]) -> dict[int, AddedToken]:
-    """Added tokens by id. Of one token with one id the last file's flags count."""
+    """Added tokens by id. If several files list the same token, the last file's flags count."""
     added: dict[int, AddedToken] = {}
     for token_id, token in tokens:
         other = added.get(token_id, token).content
@@ -189,7 +191,7 @@ def named_tokens(
     for name, token in [
         *named.items(),
         *together.items(),
-    ]:  # one that is no token counts even where another replaces it
+    ]:  # an invalid token is an error even if another replaces it
         if not isinstance(token, Token) or (name in together and content(together[name]) == ""):
             raise TokenizerError(f"{name}={token!r}", "must be a text, or an object marked as AddedToken", "TOK-17")
     return together  # in the order in which they get ids
@@ -205,9 +207,7 @@ def extra_tokens(settings: Mapping[str, Any]) -> list[Token]:
 
 def add_tokens(backend: tokenizers.Tokenizer, tokens: SpecialTokens, files: TokenizerFiles) -> None:
     """TOK-17. Gives the library the tokens in transformers' order, and refuses ids other than those of the files."""
-    own = (
-        {} if files.is_gpt2 else by_id(from_tokenizer(files))
-    )  # the other class has those first, whatever else is read
+    own = {} if files.is_gpt2 else by_id(from_tokenizer(files))  # for the other class these come first
     backend.add_tokens(list(own.values()))
     pending: list[Token] = [tokens.added[token_id] for token_id in sorted(tokens.added)]
     known = {content(token) for token in [*own.values(), *pending]}
@@ -224,7 +224,7 @@ def add_tokens(backend: tokenizers.Tokenizer, tokens: SpecialTokens, files: Toke
 
 
 def special_for_good(tokens: Iterable[Token], special: set[str]) -> Iterator[AddedToken]:
-    """Tokens as the library takes them: a text that was special once stays so for it, and so it is when saved, too."""
+    """Tokens as the library keeps them. A text that was special once stays special, also when it is saved."""
     for token in tokens:
         one = AddedToken(token, special=True) if isinstance(token, str) else token
         if one.content in special and not one.special:
@@ -234,7 +234,7 @@ def special_for_good(tokens: Iterable[Token], special: set[str]) -> Iterator[Add
 
 
 def refuse_wrong_ids(vocab: Mapping[str, int], claimed: Mapping[int, AddedToken]) -> None:
-    """TOK-01, TOK-17. Raises `TokenizerError` where an added token has another id than its file says, or two have one."""
+    """TOK-01, TOK-17. Raises `TokenizerError` if an added token's id is not that of its file, or if two tokens share an id."""
     for token_id, token in claimed.items():
         if vocab.get(token.content) != token_id:
             raise TokenizerError(

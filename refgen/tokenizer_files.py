@@ -1,12 +1,12 @@
 """The JSON files of a tokenizer's folder, each read once. Rules TOK-01, TOK-17 and TOK-18.
 
-`tokenizer.json` holds a whole tokenizer; the others stand beside a vocabulary and say what is special and what is set.
-transformers reads them in one of two ways, by the class they name, and so does refgen:
+`tokenizer.json` holds a whole tokenizer. The other files accompany a vocabulary: they name special tokens, and settings.
+Like transformers, refgen reads them in one of two ways, which depends on the class that they name:
 
     GPT2Tokenizer, or no class    vocabulary, merges, added tokens and template; the rest is GPT-2's own
     PreTrainedTokenizerFast       tokenizer.json as it is; no token is special by default
 
-A tokenizer.json that is not GPT-2's kind, which `bpe.py` defines, is refused, not approximated.
+`bpe.py` defines GPT-2's kind of tokenizer. A tokenizer.json of another kind is refused, not approximated.
 """
 
 import json
@@ -27,7 +27,7 @@ IS_GPT2 = {  # by tokenizer_class: whether the files are read as transformers' G
     "PreTrainedTokenizerFast": False,
     "TokenizersBackend": False,
 }
-GPT2_PARTS = (  # of a tokenizer.json: part, entry, and what it is in GPT-2's
+GPT2_PARTS = (  # of a tokenizer.json: part, entry, and GPT-2's value
     ("model", "type", "BPE"),
     ("model", "dropout", None),
     ("model", "continuing_subword_prefix", ""),
@@ -44,9 +44,10 @@ UNSAID = {"dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fa
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """What lies in `folder`: an object for each file, an empty one where there is none, and whose reading it has.
+    """The files of `folder`, one object for each, which is empty if the file is missing.
 
-    `parts` is the tokenizer of `tokenizer.json` without its vocabulary and its added tokens, or None without the file.
+    `is_gpt2` means that they are read as the class GPT2Tokenizer reads them. `parts` is the tokenizer of `tokenizer.json` without
+    its vocabulary and its added tokens, or None without the file.
     """
 
     folder: Path
@@ -59,7 +60,7 @@ class TokenizerFiles:
 
 
 def read_files(folder: Path) -> TokenizerFiles:
-    """TOK-17. The files of a folder. Raises `TokenizerError` for one that is no JSON object or not GPT-2's kind."""
+    """TOK-17. The files of a folder. Raises `TokenizerError` for a file that is not a JSON object or not GPT-2's kind."""
     tokenizer, config, special_tokens_map, added_tokens = (
         read_if_there(folder / f"{name}.json")
         for name in ("tokenizer", "tokenizer_config", "special_tokens_map", "added_tokens")
@@ -77,12 +78,12 @@ def read_files(folder: Path) -> TokenizerFiles:
 
 
 def read_if_there(path: Path) -> dict[str, Any]:
-    """The object in a file, empty if there is no such file."""
+    """The object in a file, empty if the file is missing."""
     return read_object(path, TokenizerError, "TOK-01") if path.exists() else {}
 
 
 def read_as_gpt2(folder: Path, config: Mapping[str, Any]) -> bool:
-    """TOK-17. Whether the class that the folder names is GPT-2's; `config.json` names it where the settings do not."""
+    """TOK-17. Whether the folder's tokenizer class is GPT-2's. `config.json` may name it too, and the settings take precedence."""
     name = config.get("tokenizer_class") or read_if_there(folder / "config.json").get("tokenizer_class")
     if not isinstance(name, str | None) or name not in IS_GPT2:
         known = ", ".join(kind for kind in IS_GPT2 if kind)
@@ -98,14 +99,14 @@ def read_as_gpt2(folder: Path, config: Mapping[str, Any]) -> bool:
 
 
 def parts_of(path: Path, entries: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    """TOK-01. What `tokenizer.json` says beside the vocabulary, read by the library, if it is GPT-2's kind."""
+    """TOK-01. The tokenizer of `tokenizer.json` without its vocabulary. Raises `TokenizerError` if it is not GPT-2's kind."""
     for part, entry, kind in GPT2_PARTS:
         described = entries.get(part) or {}
         if not isinstance(described, dict):
             raise TokenizerError(str(path), f"its {part} must be an object", "TOK-01")
         found = described.get(entry)
         unsaid = found is None and (entry in UNSAID or (part == "model" and "merges" in described))
-        if found != kind and not unsaid:  # a tokenizer.json of 2020, GPT-2's among them, does not say the model's type
+        if found != kind and not unsaid:  # a tokenizer.json of 2020, GPT-2's among them, does not name the model's type
             name = part if entry == "type" else f"{part}'s {entry}"
             raise TokenizerError(
                 str(path), f"its {name} is {found}, GPT-2's is {'empty' if kind == '' else kind}", "TOK-01"

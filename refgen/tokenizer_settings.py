@@ -1,6 +1,6 @@
-"""The settings of a tokenizer beside its tokens: what they may be, and what the files say. Rule TOK-18.
+"""The settings of a tokenizer, apart from its tokens: their allowed values, and how files set them. Rule TOK-18.
 
-Each is obeyed or refused. What a caller sets on a tokenizer passes the same checks.
+Each is obeyed or refused. The attributes of a tokenizer pass the same checks.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,12 +11,12 @@ from refgen.errors import TokenizerError
 from refgen.tokenizer_files import TokenizerFiles
 
 CONFIG = "tokenizer_config.json: "
-LONGEST = 10**9  # a greater model_max_length means that it is not known; transformers writes 10**30
+LONGEST = 10**9  # a greater model_max_length means "unknown"; transformers writes 10**30
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: its default, what it may be, in code and in words, and its rule."""
+    """One setting: its default, its allowed values as code and as text, and its rule."""
 
     default: Any
     fits: Callable[[Any], bool]
@@ -25,7 +25,7 @@ class Setting:
 
 
 def whole(value: Any) -> bool:
-    """Whether a value is a whole number from 0 on."""
+    """Whether a value is a whole number of at least 0."""
     return type(value) is int and value >= 0
 
 
@@ -53,18 +53,20 @@ FIXED: Mapping[str, Any] = {  # settings of transformers that have one value her
 
 
 def check_setting(name: str, value: Any, where: str = "") -> None:
-    """TOK-18. Raises `TokenizerError` for a value that the setting of this name cannot have; `where` names its file."""
+    """TOK-18. Raises `TokenizerError` for an invalid value of the setting `name`; `where` names its file."""
     setting = SETTINGS[name]
     if not setting.fits(value):
         raise TokenizerError(f"{where}{name}={value!r}", setting.must, setting.rule)
 
 
 def read_settings(files: TokenizerFiles) -> dict[str, Any]:
-    """TOK-18. The settings that the files hold, checked: `tokenizer_config.json`, then the sides of `tokenizer.json`."""
+    """TOK-18. The checked settings of the files: `tokenizer_config.json`, then the sides in `tokenizer.json`."""
     for name, only in FIXED.items():
         if files.config.get(name, only) != only:
             raise TokenizerError(
-                f"{CONFIG}{name}={files.config[name]!r}", f"must be {only!r}; refgen has no other", "TOK-18"
+                f"{CONFIG}{name}={files.config[name]!r}",
+                f"must be {only!r}; refgen does not support another value",
+                "TOK-18",
             )
     settings = {name: files.config[name] for name in SETTINGS if name in files.config}
     settings["model_max_length"] = known_length(files.config.get("model_max_length", files.config.get("max_len")))
@@ -75,21 +77,21 @@ def read_settings(files: TokenizerFiles) -> dict[str, Any]:
         settings["add_prefix_space"] = prefix_space(files, files.parts.pre_tokenizer.add_prefix_space)
     for name in ("add_bos_token", "add_eos_token"):
         if files.parts is not None or settings.get(name) is None:
-            settings.pop(name, None)  # the template of tokenizer.json says so, and the settings do not count
+            settings.pop(name, None)  # the template of tokenizer.json decides, not the settings
     for name, value in settings.items():
         check_setting(name, value, CONFIG)
     return settings
 
 
 def known_length(value: Any) -> Any:
-    """TOK-16. A `model_max_length` as it stands, or None for a number so great that it means "unknown"."""
+    """TOK-16. `model_max_length`, or None for a huge number, which means "unknown"."""
     return None if isinstance(value, int | float) and value > LONGEST else value
 
 
 def prefix_space(files: TokenizerFiles, in_tokenizer: bool) -> Any:
-    """TOK-18. `add_prefix_space` where `tokenizer.json` has one of its own, if the two agree.
+    """TOK-18. `add_prefix_space` of a folder with a `tokenizer.json`. Raises `TokenizerError` if its files disagree.
 
-    transformers' GPT2Tokenizer reads that of the settings alone, and the other class that of `tokenizer.json` alone.
+    In transformers, GPT2Tokenizer reads only the settings, and the other class only `tokenizer.json`.
     """
     said = files.config.get("add_prefix_space", False if files.is_gpt2 else in_tokenizer)
     explicit = files.is_gpt2 and "add_prefix_space" in files.config
@@ -98,6 +100,6 @@ def prefix_space(files: TokenizerFiles, in_tokenizer: bool) -> Any:
             f"{CONFIG}add_prefix_space={str(said).lower()}",
             f"the pre_tokenizer of tokenizer.json says {str(in_tokenizer).lower()}",
             "TOK-18",
-            "Say one thing in tokenizer_config.json and in tokenizer.json.",
+            "Use the same value in tokenizer_config.json and in tokenizer.json.",
         )
     return said

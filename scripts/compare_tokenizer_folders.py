@@ -1,10 +1,10 @@
-"""Draws tokenizer folders and counts what refgen and transformers make of them.
+"""Draws tokenizer folders, reads each with refgen and with transformers, and counts the results.
 
     python scripts/compare_tokenizer_folders.py --folders 2000 --seed 1
 
-Each folder has a GPT-2 vocabulary in one or two forms and any of the files that can say what is special; each is read by
-both, and asked for ids, names, texts and settings, then saved and read again. The last line counts what is neither equal
-nor a difference named in docs/differences.md; the exit code is 1 unless it is 0.
+Each folder has a GPT-2 vocabulary in one or two forms, and any of the files that can name special tokens. Both libraries
+read it, and their ids, names, texts and settings are compared. Then both save it and read it again. The last line counts
+differences that docs/differences.md does not name. The exit code is 1 if there are any.
 """
 
 import argparse

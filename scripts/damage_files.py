@@ -1,7 +1,7 @@
 """Damages checkpoints of every form, loads each, and counts: `python scripts/damage_files.py [--files 600] [--seed 0]`.
 
-Each file must load, or be refused with one error of refgen; anything else is printed and makes the exit code 1. Peak memory, which
-Python counts for each load by itself, must stay within twice the file and 8 MiB.
+Each file must load, or be refused with one error of refgen. Anything else is printed, and the exit code is then 1. The peak memory
+of each load, as counted by Python, must stay within twice the file's size plus 8 MiB.
 """
 
 import argparse
@@ -176,7 +176,7 @@ def main() -> int:
     for outcome, count in sorted(counts.items()):
         print(f"{count:5d}  {outcome}")
     print(
-        f"{options.files} files, seed {options.seed}: {len(wrong)} wrong; memory beyond 8 MiB at most {share:.2f} of the file"
+        f"{options.files} files, seed {options.seed}: {len(wrong)} wrong, memory beyond 8 MiB at most {share:.2f} of the file"
     )
     print(*wrong, sep="\n")
     return bool(wrong)

@@ -60,7 +60,7 @@ def main() -> None:
     """Asks and counts."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--family", choices=KINDS, help="only faults of this one")
-    parser.add_argument("--stride", type=int, default=1, help="every so many of them")
+    parser.add_argument("--stride", type=int, default=1, help="take every Nth fault")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     models = Models()

@@ -98,7 +98,7 @@ def find_format(path: Path) -> tuple[Format, Path]:
         check_file(path)
         found = next((each for each in FORMATS if each.is_one(path)), None)
         if found is None:
-            raise CheckpointError(str(path), "is no file of weights that refgen reads", "CKPT-09", READ)
+            raise CheckpointError(str(path), "is not a file of weights that refgen can read", "CKPT-09", READ)
         return found, path
     for each in FORMATS:
         for pattern in each.files:
@@ -113,7 +113,7 @@ def find_format(path: Path) -> tuple[Format, Path]:
 
 
 def check_file(file: Path) -> None:
-    """CKPT-09. Raises `CheckpointError` for a pipe or a device, which nobody may ever write to."""
+    """CKPT-09. Raises `CheckpointError` for a pipe or a device, because reading it could wait forever."""
     try:
         regular = file.is_file()
     except OSError as error:
@@ -123,7 +123,7 @@ def check_file(file: Path) -> None:
 
 
 def nothing(folder: Path) -> CheckpointError:
-    """CKPT-09. The error for a folder without weights; it names a file there that could be given by itself."""
+    """CKPT-09. The error for a folder without weights; it names a file there that can be passed directly."""
     config_json(folder / "weights")  # a folder without a configuration says that first
     files = [path for path in sorted(folder.iterdir()) if path.is_file()]
     weights = [path for path in files if any(each.is_one(path) for each in FORMATS)]
@@ -133,7 +133,7 @@ def nothing(folder: Path) -> CheckpointError:
 
 
 def in_memory(name: str, tensor: Stored, dtype: np.dtype[Any], lay_out: LayOut) -> ndarray:
-    """CKPT-14. The weight as the caller wants it; of a copy, the file's pages are let go, so no number is in memory twice."""
+    """CKPT-14. The weight as the caller wants it; if that is a copy, the file's pages are released, so no number is in memory twice."""
     weight = lay_out(name, widened(tensor, dtype))
     if not np.shares_memory(weight, tensor.data):
         tensor.let_go()

@@ -1,7 +1,7 @@
 """GGUF of architecture gpt2, as llama.cpp has it: F32, F16, BF16, and Q8_0, whose numbers are read exactly. Rule CKPT-17 of SPEC.md.
 
-A header says what the model is, entry by entry, then where each tensor lies. Lists, such as the vocabulary, are passed over and
-kept as a place in the file; `vocabulary` reads them. Linear weights are `[out, in]`.
+The header describes the model, entry by entry, then the place of each tensor. Lists, such as the vocabulary, are skipped: only
+their place in the file is kept, and `vocabulary` reads them. Linear weights are `[out, in]`.
 """
 
 import math
@@ -55,13 +55,13 @@ class Reader:
         return found
 
     def skip(self, size: int) -> None:
-        """Goes on behind so many bytes."""
+        """Skips `size` bytes. Raises `ValueError` at the end of the file."""
         if self.place + size > len(self.pages):
             raise ValueError("cut off")
         self.place += size
 
     def text(self) -> str:
-        """A text; of a very long one its beginning."""
+        """A text; only the beginning of a very long one."""
         start = self.place + 8
         self.skip(8 + self.number_at("Q"))
         return self.pages[start : min(self.place, start + LONGEST)].decode(
@@ -69,12 +69,12 @@ class Reader:
         )  # tokens of GPT-2 are shorter
 
     def number_at(self, code: str) -> Any:
-        """The number here, not passed."""
+        """The next number, without moving on."""
         (found,) = struct.unpack_from(f"<{code}", self.pages, self.place)
         return found
 
     def value(self, kind: int, depth: int = 0) -> Any:
-        """The value of an entry; of a list its place."""
+        """The value of an entry, or the place of a list."""
         if kind == TEXT:
             return self.text()
         if kind != LIST:
@@ -96,7 +96,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says: its entries, and name, shape, format and place of each tensor."""
+    """The contents of a header: its entries, and the name, shape, format and place of each tensor."""
 
     pages: mmap.mmap
     entries: dict[str, Any]
@@ -169,7 +169,7 @@ def is_tied(found: Header) -> bool:
 
 
 def size_of(shape: tuple[int, ...], dtype: str) -> int:
-    """The bytes of a tensor; of a format that is not known 0."""
+    """The bytes of a tensor; 0 for an unknown format."""
     numbers, size = BLOCKS.get(dtype, (1, {"F32": 4, "F16": 2, "BF16": 2, "F64": 8}.get(dtype, 0)))
     return math.prod(shape) // numbers * size
 
@@ -195,7 +195,7 @@ def placed(file: Path, found: Header) -> Iterator[Stored]:
 
 
 def renamed(name: str) -> str:
-    """`blk.3.attn_qkv.weight` as `h.3.attn.c_attn.weight`; a name that is not llama.cpp's as it is."""
+    """`blk.3.attn_qkv.weight` as `h.3.attn.c_attn.weight`; any other name is unchanged."""
     stem, _, end = name.rpartition(".")
     layer, _, kind = stem.rpartition(".")
     if kind not in NAMES or (layer and not layer.startswith("blk.")):
@@ -204,7 +204,7 @@ def renamed(name: str) -> str:
 
 
 def vocabulary(file: Path) -> tuple[list[str], list[str]] | None:
-    """The tokens by id, and the merges, of a GPT-2 vocabulary; None if the file has another, or none."""
+    """The tokens by id, and the merges, of a GPT-2 vocabulary; None if the file has no such vocabulary."""
     found = header(file)
     lists = []
     for name in ("tokens", "merges"):

@@ -1,7 +1,7 @@
-"""llm.c's `.bin`: 256 whole numbers that say the sizes, then all weights in llm.c's order. Rule CKPT-17 of SPEC.md.
+"""llm.c's `.bin`: 256 whole numbers with the sizes, then all weights in llm.c's order. Rule CKPT-17 of SPEC.md.
 
-Versions 3 (F32) and 5 (BF16), whose embedding is padded to a multiple of 128 rows, and 1 (F32, not padded). The rows that pad
-are no tokens: llm.c never reads their logits, and they are not loaded. Linear weights are `[out, in]`.
+refgen reads versions 3 (F32) and 5 (BF16), which pad the embedding to a multiple of 128 rows, and 1 (F32, not padded). The padding
+rows are not tokens and are not loaded. llm.c never reads their logits either. Linear weights are `[out, in]`.
 """
 
 import math
@@ -20,7 +20,7 @@ SIZES = ("n_positions", "vocab_size", "n_layer", "n_head", "n_embd")
 
 
 def header(file: Path) -> dict[str, int]:
-    """The sizes, with `version` and `rows`, those of the padded embedding. Raises `CheckpointError`."""
+    """The sizes, the `version`, and the `rows` of the padded embedding. Raises `CheckpointError`."""
     with file.open("rb") as opened:
         numbers = np.frombuffer(opened.read(4 * HEADER).ljust(4 * HEADER, b"\0"), "<i4").tolist()
     found = {"version": numbers[1], **dict(zip(SIZES, numbers[2:7], strict=True)), "rows": numbers[7] or numbers[3]}
@@ -33,7 +33,7 @@ def header(file: Path) -> dict[str, int]:
 
 
 def configuration(file: Path) -> dict[str, Any]:
-    """The sizes, and what llm.c's GPT-2 is otherwise: GPT-2."""
+    """The sizes as entries of a config.json; everything else is as in GPT-2."""
     found = header(file)
     ids = {"bos_token_id": 50256, "eos_token_id": 50256} if found["vocab_size"] > 50256 else {}
     return (

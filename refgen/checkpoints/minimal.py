@@ -1,7 +1,7 @@
 """The settings of nanoGPT and minGPT as entries of a config.json. Rule CKPT-17 of SPEC.md.
 
-Both are GPT-2 under GPT-2's names. nanoGPT has the GELU with erf, ties its head and may have no biases; minGPT has GPT-2's GELU
-and a head of its own. Neither ends at a token.
+Both are GPT-2 under GPT-2's names. nanoGPT uses the GELU with erf, ties its head, and may have no biases. minGPT uses GPT-2's
+GELU and has an untied head. Neither has an end token.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Pickles that hold tensors and containers of them, and nothing else. No code of a file is ever run.
 
-Python's own unpickler calls whatever a file names. This one is a stack machine over the opcodes that `pickletools` reads. It
-knows dicts, lists, tuples, numbers, texts, and the few names with which torch rebuilds tensors; anything else in a file is a
-`CheckpointError`, before it is looked up.
+Python's own unpickler calls any function that a file names. This one is a stack machine over the opcodes that `pickletools`
+reads. It knows dicts, lists, tuples, numbers, texts, and the few names with which torch rebuilds tensors. Anything else in a
+file raises `CheckpointError` before it is looked up.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ STORAGES = {
 
 @dataclass(frozen=True)
 class Storage:
-    """A run of numbers somewhere in the file: their format, its bytes a number, the key it lies under, how many."""
+    """A run of numbers somewhere in the file: their format, the bytes of one number, the key of the storage, and the count."""
 
     dtype: str
     width: int
@@ -43,7 +43,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Name:
-    """Something that a pickle names and that is known here."""
+    """A name in a pickle, such as `torch.Size`."""
 
     module: str
     name: str
@@ -58,7 +58,7 @@ def ordered_dict(*pairs: Any) -> dict[Any, Any]:
 
 
 def rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
-    """A tensor of torch: gradients, hooks and metadata are nothing to a checkpoint."""
+    """A tensor of torch, without gradients, hooks and metadata."""
     sizes = (offset, *shape, *strides)
     if not isinstance(storage, Storage) or any(type(size) is not int or not 0 <= size < 2**62 for size in sizes):
         raise ValueError("a tensor without a storage, or of impossible sizes")
@@ -73,7 +73,7 @@ def rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any)
 def rebuild_parameter(tensor: Any, *_: Any) -> Tensor:
     """A parameter is its tensor."""
     if not isinstance(tensor, Tensor):
-        raise ValueError("a parameter that is no tensor")  # noqa: TRY004 - one kind of error for all damage
+        raise ValueError("a parameter that is not a tensor")  # noqa: TRY004 - one kind of error for all damage
     return tensor
 
 
@@ -88,26 +88,26 @@ KNOWN = {*CALLABLE, *(Name("torch", name) for name in STORAGES)}
 
 
 def put(made: dict[Any, Any], key: Any, value: Any) -> None:
-    """One entry. Keys are texts and small numbers, for the hash of deep tuples has no end."""
+    """Adds one entry. Keys must be texts or small numbers, because hashing deeply nested tuples never ends."""
     if not (isinstance(key, str) or (isinstance(key, int | float) and abs(key) < 2**31)):
         raise ValueError("a key that is neither a text nor a number")
     made[key] = value
 
 
 def storage_of(reference: Any) -> Storage:
-    """What a persistent id of torch refers to: ("storage", type, key, device, count), of older files with None at the end."""
+    """The storage of a persistent id of torch: ("storage", type, key, device, count), with None at the end in older files."""
     kind, storage, key, _, count, *view = reference
     if kind != "storage" or not isinstance(storage, Name) or storage.name not in STORAGES:
-        raise ValueError("a persistent id that is no storage")
+        raise ValueError("a persistent id that is not a storage")
     if view not in ([], [None]) or type(key) is not str or type(count) is not int or count < 0:
         raise ValueError("a storage that cannot be read")
     return Storage(*STORAGES[storage.name], key, count)
 
 
 def read_pickle(opened: BinaryIO, where: str, size: int = 0) -> Any:
-    """The object at the place where `opened` stands, which then stands behind it. Raises `CheckpointError`.
+    """Reads one object from `opened`, which then stands right after it. Raises `CheckpointError`.
 
-    `size` is that of the whole file, in bytes: it says how long a pickle may be.
+    `size` is the size of the whole file in bytes; it limits the length of the pickle.
     """
     try:
         return Machine(where).run(limited(opened, where, max(FEW, size // RARE)))
@@ -153,13 +153,13 @@ class Machine:
         raise ValueError("no end")
 
     def refuse(self, what: str) -> NoReturn:
-        """CKPT-16. The one answer to everything that is no tensor and no container."""
+        """CKPT-16. Raises the error for anything that is neither a tensor nor a container."""
         problem = f"holds {what[:150]!s}, which is neither a tensor nor a container of tensors"
         remedy = "A pickle can run code, so refgen reads no other objects. Save the state_dict alone with torch.save."
         raise CheckpointError(self.where, problem, "CKPT-16", remedy)
 
     def since_mark(self) -> list[Any]:
-        """What was pushed behind the last mark, taken off."""
+        """Removes and returns the objects after the last mark."""
         start = self.marks.pop()
         taken = self.stack[start:]
         del self.stack[start:]
@@ -172,7 +172,7 @@ class Machine:
         return self.stack[-1]
 
     def set_items(self, items: list[Any]) -> None:
-        """Keys and values, by turns, into the dict below them."""
+        """Puts alternating keys and values into the dict below them."""
         made = self.top(dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
             put(made, key, value)
@@ -185,27 +185,27 @@ class Machine:
         self.stack.append(found)
 
     def call(self) -> None:
-        """One of the names that may be called, with arguments that are a tuple."""
+        """Calls one of the allowed names with a tuple of arguments."""
         arguments, function = self.stack.pop(), self.stack.pop()
         if type(function) is not Name or function not in CALLABLE or type(arguments) is not tuple:
             self.refuse("a call")
         self.stack.append(CALLABLE[function](*arguments))
 
     def build(self) -> None:
-        """Attributes of an OrderedDict, such as `_metadata`, are left out; nothing else has any."""
+        """Ignores the attributes of an OrderedDict, such as `_metadata`. Refuses those of any other object."""
         state = self.stack.pop()
         if type(self.stack[-1]) is not dict or type(state) is not dict:
             self.refuse("an object with a state")
 
     def pop(self) -> None:
-        """The top, or a mark that stands above it."""
+        """Removes the top object, or a mark above it."""
         if self.marks and self.marks[-1] == len(self.stack):
             self.marks.pop()
         else:
             self.stack.pop()
 
     def several(self, count: int) -> None:
-        """The last objects as a tuple."""
+        """Replaces the last objects by a tuple of them."""
         if len(self.stack) < count:
             raise IndexError("too few objects")
         taken = tuple(self.stack[-count:])
@@ -213,11 +213,11 @@ class Machine:
         self.stack.append(taken)
 
     def append(self, items: list[Any]) -> None:
-        """At the end of the list below them."""
+        """Appends the objects to the list below them."""
         self.top(list).extend(items)
 
     def dict_of(self, items: list[Any]) -> None:
-        """A new dict with these."""
+        """Pushes a new dict of alternating keys and values."""
         self.stack.append({})
         self.set_items(items)
 

@@ -17,7 +17,9 @@ def read_shards(index: Path, read_file: Callable[[Path], Iterable[Stored]]) -> l
         raise CheckpointError(str(index), "has no weight_map from tensor names to files", "CKPT-09")
     for shard in set(shard_of.values()):
         if not shard.isprintable() or Path(shard).name != shard:
-            raise CheckpointError(str(index), f"names {shard[:100]!r}, which is no file of its folder", "CKPT-09")
+            raise CheckpointError(
+                str(index), f"names {shard[:100]!r}, which is not a file in the same folder", "CKPT-09"
+            )
     tensors = [tensor for shard in sorted(set(shard_of.values())) for tensor in read_file(index.parent / shard)]
     for tensor in tensors:
         if shard_of.pop(tensor.name, None) != tensor.file.name:

@@ -80,14 +80,14 @@ def disassemble(gpt2: GPT2) -> dict[str, ndarray]:
 
 
 def bare_name(name: str) -> str:
-    """CKPT-02, CKPT-07. Without what wrappers put before a name: `_orig_mod.` of torch.compile, `module.` of data parallel."""
+    """CKPT-02, CKPT-07. The name without the prefixes of wrappers, such as `_orig_mod.` of torch.compile and `module.` of DataParallel."""
     while prefix := next((each for each in PREFIXES if name.startswith(each)), ""):
         name = name.removeprefix(prefix)
     return name
 
 
 def without_prefix_and_buffers(tensors: Iterable[Stored]) -> dict[str, Stored]:
-    """CKPT-02, CKPT-03. By bare name; mask buffers are left out. Raises `CheckpointError` for a weight that is there twice."""
+    """CKPT-02, CKPT-03. The tensors by bare name, without mask buffers. Raises `CheckpointError` for a weight that is stored twice."""
     named: dict[str, Stored] = {}
     for tensor in tensors:
         name = bare_name(tensor.name)
@@ -166,7 +166,7 @@ def why_missing(missing: list[str], extra: list[str], stored: Iterable[str], con
     if layers < config.n_layer and all(LAYER.match(name) for name in missing):
         return f"The file has {layers} layers and config.json n_layer={config.n_layer}: correct n_layer."
     if all(name.endswith(".bias") for name in missing) and not any(name.endswith(".bias") for name in stored):
-        return 'The file has no biases, as nanoGPT has none with bias=False: then set "bias": false in config.json.'
+        return 'The file has no biases. If it comes from nanoGPT with bias=False, set "bias": false in config.json.'
     return "refgen never fills weights in; compare n_layer and tie_word_embeddings in config.json with the file."
 
 
@@ -189,7 +189,7 @@ def why_extra(extra: list[str], stored: Iterable[str], config: GPT2Config) -> st
 
 
 def why_shape(name: str, shape: tuple[int, ...], wanted: tuple[int, ...], config: GPT2Config) -> str:
-    """The entry of the configuration that a shape contradicts, for the end of an error; nothing if it is none."""
+    """The remedy for a wrong shape: the entry of the configuration that it contradicts, or how weights are stored."""
     entries = {"wte.weight": "vocab_size", "wpe.weight": "n_positions", "lm_head.weight": "vocab_size"}
     if len(shape) == len(wanted) == 2 and shape[1] == wanted[1] and name in entries:
         entry, number = entries[name], shape[0]

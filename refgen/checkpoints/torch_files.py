@@ -1,7 +1,7 @@
 """What torch.save writes, read without torch: `pytorch_model.bin` whole or in shards, and the `ckpt.pt` of nanoGPT and minGPT.
 
-Two containers: a zip archive of a pickle and uncompressed storages, and the older one, pickles and storages one behind the other.
-Both only say where numbers lie, which are mapped and not read. Rules CKPT-09, CKPT-16 of SPEC.md; pickles.py reads the pickles.
+There are two containers. One is a zip archive of a pickle and uncompressed storages. The older one is a sequence of pickles and
+storages. In both, numbers are mapped, not read. Rules CKPT-09 and CKPT-16 of SPEC.md; pickles.py reads the pickles.
 """
 
 import math
@@ -54,7 +54,7 @@ def read_file(file: Path) -> Iterator[Stored]:
 
 
 def state_dict(file: Path, found: Any) -> dict[str, Any]:
-    """The dict of tensors in what torch saved. Raises `CheckpointError` if there is none."""
+    """The dict of tensors in the saved object. Raises `CheckpointError` if the object holds no such dict."""
     inside = found.get("model", found) if isinstance(found, dict) else found
     if not isinstance(inside, dict) or not any(isinstance(value, Tensor) for value in inside.values()):
         problem = "holds no state dict, by itself or under 'model'"
@@ -63,7 +63,7 @@ def state_dict(file: Path, found: Any) -> dict[str, Any]:
 
 
 def is_turned(state: Mapping[str, Any]) -> bool:
-    """Whether linear weights are `[out, in]`, as torch's Linear has them. `c_attn` shows it: it has three outputs an input."""
+    """Whether linear weights are `[out, in]`, as torch's Linear has them. `c_attn` shows it, with three outputs for each input."""
     shapes = [
         value.shape for name, value in state.items() if name.endswith("c_attn.weight") and isinstance(value, Tensor)
     ]
@@ -71,7 +71,7 @@ def is_turned(state: Mapping[str, Any]) -> bool:
 
 
 def configuration(file: Path) -> dict[str, Any]:
-    """nanoGPT's settings are in its file, minGPT's in a `config.json` of its own kind; all others are Hugging Face's."""
+    """The settings of a file: nanoGPT's are inside it, minGPT's and Hugging Face's in the `config.json` beside it."""
     if file.name.endswith(INDEX_END) or file.name == WEIGHTS:
         return config_json(file)
     found, _, _ = opened(file)
@@ -88,7 +88,7 @@ def configuration(file: Path) -> dict[str, Any]:
 
 
 def opened(file: Path) -> tuple[Any, Storages, mmap.mmap]:
-    """What was saved, the storages it refers to, and the mapped file. Raises `CheckpointError`."""
+    """The saved object, the storages it refers to, and the mapped file. Raises `CheckpointError`."""
     try:
         if begins(file, ZIP):
             return open_zip(file)
@@ -105,7 +105,7 @@ def opened(file: Path) -> tuple[Any, Storages, mmap.mmap]:
         if isinstance(error, CheckpointError):
             raise
         raise damaged(file, str(error) or type(error).__name__) from None
-    raise damaged(file, "it begins like none")
+    raise damaged(file, "it begins in another way")
 
 
 def damaged(file: Path, why: str) -> CheckpointError:
@@ -138,7 +138,7 @@ def open_zip(file: Path) -> tuple[Any, Storages, mmap.mmap]:
 
 
 def directory(pages: mmap.mmap) -> range:
-    """Where a zip's list of files lies, by the record at its end; nothing is read of it."""
+    """The place of a zip's list of files, from the record at its end; the list itself is not read."""
     end = pages.rfind(b"PK\x05\x06", max(0, len(pages) - 2**16 - 22))
     if end < 0 or end + 22 > len(pages):
         raise ValueError("it has no end")
@@ -162,7 +162,7 @@ def content(pages: mmap.mmap, entry: "ZipInfo") -> ndarray:
 
 
 def open_older(file: Path) -> tuple[Any, Storages, mmap.mmap]:
-    """The container before torch 1.6: a number that marks it, its version, the machine, what was saved, keys, storages."""
+    """The container before torch 1.6: a marker, the version, the machine, the saved object, keys, storages."""
     pages = mapped(file)
     reader, where = cast("BinaryIO", pages), str(file)
     _, version, machine, found, keys = (read_pickle(reader, where, len(pages)) for _ in range(5))
@@ -183,7 +183,7 @@ def open_older(file: Path) -> tuple[Any, Storages, mmap.mmap]:
 
 
 def widths(found: Any) -> dict[str, tuple[int, int]]:
-    """Count and bytes a number of each storage that is referred to, wherever in what was saved."""
+    """For each storage that the saved object refers to: how many numbers, and the bytes of one."""
     known, waiting, seen = {}, [found], set()
     while waiting:
         each = waiting.pop()
@@ -196,7 +196,7 @@ def widths(found: Any) -> dict[str, tuple[int, int]]:
 
 
 def placed(file: Path, name: str, tensor: Tensor, storages: Storages) -> tuple[ndarray, Literal["C", "F"]]:
-    """The bytes of one tensor, and the order of its numbers; copied only if they are not neighbours."""
+    """The bytes of one tensor, and the order of its numbers; copied only if they are not contiguous."""
     storage, shape = tensor.storage, tensor.shape
     whole = storages.get(storage.key)
     if whole is None or len(whole) != storage.count * storage.width:

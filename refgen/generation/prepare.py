@@ -82,7 +82,7 @@ def prepare(engine: Engine, own: GenerationConfig, call: Call) -> Run:
 
 
 def room(engine: Engine, config: GenerationConfig, call: Call, prompt: Prompt, limit: int, steps: int) -> Need:
-    """ROOM-01. What a call takes if it is as long as its settings let it be."""
+    """ROOM-01. The memory of a call that becomes as long as its settings allow."""
     rows, V, width = len(prompt.ids), engine.config.vocab_size, engine.gpt2.wte.dtype.itemsize
     kept = sum(bool(asked) for asked in (config.output_scores, config.output_logits))
     new = call.past_key_values is None and call.next_logits is None and config.use_cache is not False

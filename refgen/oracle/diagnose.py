@@ -89,11 +89,11 @@ class Diagnosis:
 
     @property
     def sentence(self) -> str:
-        """For a person."""
+        """The result as a sentence for a reader."""
         return self.told("It looks like")
 
     def told(self, opening: str) -> str:
-        """The same, in other words if a fault is named."""
+        """The same, with another opening if a fault is named."""
         if not self.matches:
             return "None of the known faults would show here."
         best = self.matches[0]
@@ -149,7 +149,7 @@ def diagnose(
     """Looks for `faults` in what is seen of an implementation, and fits `families` where none of them is there.
 
     `p` is the exact pass: in float64, with the weights as they are stored. Costs a pass or two for each fault, and `progress`
-    is told how many it has looked for.
+    gets the number of faults tried.
     """
     tried = count(1)
     error = Error(p, views, lambda: progress(next(tried)))
@@ -163,7 +163,7 @@ def diagnose(
 
 
 def explained(match: Match) -> float:
-    """What a match is ranked by."""
+    """The key that ranks matches."""
     return match.explained
 
 
@@ -171,7 +171,7 @@ Best = tuple[Family, Match, Any]  # the member that explains most, and its value
 
 
 class Error:
-    """What an implementation is off by in some views, and how far a fault explains it."""
+    """The error of an implementation in some views. `match` measures how far a fault explains it."""
 
     def __init__(self, p: Pass, views: Sequence[View], progress: Callable[[], None] = lambda: None) -> None:
         self.p, self.views, self.progress = p, views, progress

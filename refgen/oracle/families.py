@@ -1,7 +1,7 @@
-"""Families of faults: one mistake with a number in it that nobody can list, such as a scale of attention that is any times too large.
+"""Families of faults. Each is one mistake with a free value, such as attention scores that are multiplied by some number.
 
-Where no known fault explains an error, diagnosis fits these: it tries the `values` of each family, and goes on between them
-where a value may be any number. What fits is told with its number: "Attention scores are multiplied by 0.5".
+If no known fault explains an error, diagnosis fits these. It tries the `values` of each family, and then numbers between them
+where any number is possible. The result names the value: "Attention scores are multiplied by 0.5".
 
 Axes    B rows, T queries, S keys, C = n_embd, H heads, D = C / H.
 """
@@ -42,7 +42,7 @@ from refgen.oracle.faults import (
 
 @dataclass(frozen=True)
 class Family:
-    """`change` plants the fault with one value; `sentence` tells it, with {} where the value stands."""
+    """`change` plants the fault with one value. `sentence` describes it, with {} in place of the value."""
 
     name: str
     sentence: str
@@ -64,7 +64,7 @@ FACTORS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
 
 def times(*suffixes: str, part: int | None = None) -> Callable[[float], Change]:
-    """The tensors of these names multiplied; of `c_attn` only the queries' part (0), the keys' (1) or the values' (2)."""
+    """Multiplies the tensors with these names. `part` limits it to the queries (0), keys (1) or values (2) of `c_attn`."""
 
     def by(factor: float) -> Change:
         def multiplied(name: str, tensor: ndarray) -> ndarray:
@@ -82,17 +82,17 @@ def times(*suffixes: str, part: int | None = None) -> Callable[[float], Change]:
 
 
 def towards_one(*suffixes: str) -> Callable[[float], Change]:
-    """The gains of these names: what each is off 1, multiplied."""
+    """Multiplies the difference of each of these gains from 1."""
     return lambda factor: weights(lambda name, t: 1 + factor * (t - 1) if name.endswith(suffixes) else t)
 
 
 def stage(pattern: str, change: Callable[[ndarray], ndarray]) -> Change:
-    """A stage changed."""
+    """Changes a stage."""
     return lambda p: replace(p, stages=(*p.stages, (pattern, change)))
 
 
 def residual_times(factor: float) -> Change:
-    """What a layer reads counts `factor` times where attention's answer is added to it."""
+    """Multiplies a layer's input by `factor` where attention's output is added to it."""
 
     def changed(p: Pass) -> Pass:
         answer: list[ndarray] = []
@@ -110,7 +110,7 @@ def residual_times(factor: float) -> Change:
 
 
 def more_keys(count: int) -> Change:
-    """Keys of zeros beside the real ones: softmax divides by its sum plus `count`."""
+    """Adds keys of zeros to the real ones, so the softmax divides by its sum plus `count`."""
 
     def changed(p: Pass, q: ndarray, k: ndarray, v: ndarray, visible: ndarray, scale: float) -> tuple[Any, ...]:
         nothing = np.zeros_like(k[:, :, :1]).repeat(count, axis=2)
@@ -122,7 +122,7 @@ def more_keys(count: int) -> Change:
 
 
 def swapped_in(i: int) -> Change:
-    """`c_proj` of layer i reads the second head's answers where the first's are; a network without it stays as it is."""
+    """Swaps the outputs of the first two heads before `c_proj` of layer i. A network without that layer stays as it is."""
 
     def changed(p: Pass) -> Pass:
         L = len(p.gpt2.h)
@@ -134,9 +134,9 @@ def swapped_in(i: int) -> Change:
 
 
 def parted(order: Sequence[int], *, joined: bool = False) -> Change:
-    """Columns of `c_attn` read as if its axes, the three parts, H heads and D numbers each, lay in another order.
+    """Reads the columns of `c_attn` as if its axes (three parts, H heads, D numbers) were in another order.
 
-    `joined`: and rows of `c_proj` as if the last two did.
+    `joined` also reads the rows of `c_proj` as if the last two were exchanged.
     """
 
     def columns(p: Pass) -> ndarray:
@@ -153,7 +153,7 @@ def parted(order: Sequence[int], *, joined: bool = False) -> Change:
 
 
 def merged(order: Sequence[int]) -> Change:
-    """Heads put side by side as if positions, heads and a head's numbers, `[T H D]`, lay in another order."""
+    """Joins the heads as if their axes `[T H D]` were in another order."""
 
     def changed(p: Pass) -> Pass:
         def misread(z: ndarray) -> ndarray:
@@ -167,17 +167,17 @@ def merged(order: Sequence[int]) -> Change:
 
 
 def in_order(order: Sequence[int]) -> Change:
-    """Queries, keys and values in another order."""
+    """Puts queries, keys and values in another order."""
     return reordered(lambda p: np.arange(3 * p.gpt2.config.n_embd).reshape(3, -1)[list(order)].ravel())
 
 
 def layered(order: Callable[[list[int]], list[int]]) -> Change:
-    """Layers in another order, or not all of them."""
+    """Puts layers in another order, or leaves some out."""
     return lambda p: network(p, h=tuple(p.gpt2.h[i] for i in order(list(range(len(p.gpt2.h))))))
 
 
 def by_layer(power: float) -> Change:
-    """Scores of layer i multiplied by a power of i + 1."""
+    """Multiplies the scores of layer i by a power of i + 1."""
 
     def changed(p: Pass) -> Pass:
         return network(p, h=tuple(louder(block, (i + 1.0) ** power) for i, block in enumerate(p.gpt2.h)))
@@ -194,7 +194,7 @@ def louder(block: Block, factor: float) -> Block:
 
 
 def layer_norm_with(freedom: float = 0.0, subtracted: float = 1.0) -> Change:
-    """Layer norms that divide squares by C less `freedom`, and subtract `subtracted` of the mean."""
+    """Layer norms that divide squares by C - `freedom`, and subtract `subtracted` of the mean."""
 
     def other(norm: Any, x: ndarray, f: Affine, epsilon: float) -> ndarray:
         centred = x - subtracted * mean(x)
@@ -207,7 +207,7 @@ def layer_norm_with(freedom: float = 0.0, subtracted: float = 1.0) -> Change:
 
 
 def normed_often(times: int) -> Change:
-    """`ln_f` applied so many times."""
+    """Applies `ln_f` several times."""
 
     def often(norm: Any, x: ndarray, f: Affine, epsilon: float) -> ndarray:
         for _ in range(times):
@@ -218,12 +218,15 @@ def normed_often(times: int) -> Change:
 
 
 def kept_in(pattern: str, dtype: str) -> Change:
-    """A stage rounded."""
+    """Rounds a stage to a 16-bit format."""
     return stage(pattern, stored(dtype))
 
 
 def in_steps(axis: int | None, levels: int) -> Change:
-    """Matrices in so many steps up and down from 0; one step for all of it, or for each place of an axis."""
+    """Rounds matrices to `levels` steps on each side of 0.
+
+    The step size is common to the matrix (`axis` None), to each column (0) or to each row (1).
+    """
 
     def rounded(name: str, tensor: ndarray) -> ndarray:
         if tensor.ndim == 1:
@@ -263,7 +266,7 @@ def by_tanh(constant: float) -> Change:
 
 
 def embeddings() -> Iterator[Family]:
-    """Embeddings and positions, and what a query sees."""
+    """Embeddings, positions, and the keys that a query sees."""
     yield Family(
         "wte-times",
         "Token embeddings are multiplied by {}.",
@@ -296,7 +299,7 @@ def embeddings() -> Iterator[Family]:
     )
     yield Family(
         "cached-position",
-        "Cached steps all stand at position {}.",
+        "All cached steps are at position {}.",
         ("FWD-02", "CACHE-02"),
         lambda at: standing(lambda p: np.where(p.steps, at, p.positions)),
         (0, 1),
@@ -316,7 +319,7 @@ def embeddings() -> Iterator[Family]:
     )
     yield Family(
         "window",
-        "A query sees the last {} keys only.",
+        "A query sees only the last {} keys.",
         ("FWD-09",),
         lambda by: seeing(lambda p, visible, t, s: visible & (s > t - by)),
         (1, 2, 4, 8, 16, 32, 64, 128, 256),
@@ -330,21 +333,21 @@ def embeddings() -> Iterator[Family]:
     )
     yield Family(
         "first-hidden",
-        "The first {} keys are out of sight.",
+        "The first {} keys are hidden.",
         ("FWD-09",),
         lambda by: seeing(lambda p, visible, t, s: unless_none(visible & (visible.cumsum(axis=-1) > by), visible)),
         (1, 2, 4),
     )
     yield Family(
         "cached-window",
-        "Cached steps see the last {} keys only.",
+        "Cached steps see only the last {} keys.",
         ("CACHE-01", "FWD-09"),
         lambda by: seeing(lambda p, visible, t, s: visible & ((s > t - by) | ~p.steps[t])),
         (1, 2, 4, 8, 16, 32, 64, 128, 256),
     )
     yield Family(
         "cached-first",
-        "Cached steps see the first {} keys only.",
+        "Cached steps see only the first {} keys.",
         ("FWD-09", "CACHE-02"),
         lambda by: seeing(lambda p, visible, t, s: visible & ((s < by) | ~p.steps[t])),
         (1, 2, 4),
@@ -361,7 +364,7 @@ def embeddings() -> Iterator[Family]:
 
 
 def attention() -> Iterator[Family]:
-    """How a query looks at what it sees, and heads."""
+    """Attention scores and heads."""
     yield Family(
         "softmax-base",
         "The softmax takes powers of {} instead of e.",
@@ -394,7 +397,7 @@ def attention() -> Iterator[Family]:
     yield Family("softmax-plus", "The softmax divides by its sum plus {}.", ("FWD-13",), more_keys, (1, 2, 4))
     yield Family(
         "pattern-times",
-        "What the softmax gives is multiplied by {}.",
+        "Attention weights are multiplied by {} after the softmax.",
         ("FWD-13",),
         lambda by: stage("*.pattern", lambda x: x * by),
         (0.5, 0.9, 1.1, 2.0),
@@ -410,21 +413,21 @@ def attention() -> Iterator[Family]:
     )
     yield Family(
         "head-axes",
-        "Heads are cut and put together with axes in the order {} (0 the three parts, 1 heads, 2 a head's numbers).",
+        "Heads are split and joined with axes in the order {} (0 the three parts, 1 heads, 2 a head's numbers).",
         ("FWD-07",),
         lambda order: parted(order, joined=True),
         ((0, 2, 1),),
     )
     yield Family(
         "heads-swapped",
-        "The first two heads of layer {} are swapped (from the last if negative).",
+        "The first two heads of layer {} are swapped (counted from the last if negative).",
         ("FWD-07",),
         swapped_in,
         (0, 1, -1, -2),
     )
     yield Family(
         "heads-merged",
-        "Heads are put side by side in the order {} (0 positions, 1 heads, 2 a head's numbers).",
+        "Heads are joined with axes in the order {} (0 positions, 1 heads, 2 a head's numbers).",
         ("FWD-07",),
         merged,
         tuple(permutations(range(3)))[1:],
@@ -432,7 +435,7 @@ def attention() -> Iterator[Family]:
     )
     yield Family(
         "c_attn-parts",
-        "Queries, keys and values stand in the order {}.",
+        "Queries, keys and values are in the order {}.",
         ("FWD-07",),
         in_order,
         tuple(permutations(range(3)))[1:],
@@ -470,7 +473,7 @@ def parameters() -> Iterator[Family]:
         )
         yield Family(
             f"{name or 'norm'}-gain-off",
-            f"What the gain of {said} is off 1 is multiplied by {{}}.",
+            f"The gain of {said} is 1 plus {{}} times its difference from 1.",
             ("FWD-05",),
             towards_one(*gain),
             FACTORS,
@@ -494,7 +497,7 @@ def parameters() -> Iterator[Family]:
     )
     yield Family(
         "freedom",
-        "The variance is divided by C less {}.",
+        "The variance is divided by C minus {}.",
         ("FWD-05",),
         lambda by: layer_norm_with(freedom=by),
         (-1.0, 1.0, 2.0),
@@ -511,7 +514,7 @@ def parameters() -> Iterator[Family]:
 
 
 def layers() -> Iterator[Family]:
-    """Activations, layers, the head, and in how many digits all is kept."""
+    """Activations, layers, the head, and number formats."""
     yield Family(
         "activation", "The activation is {}.", ("FWD-15",), lambda name: activated(FUNCTIONS[name]), tuple(FUNCTIONS)
     )
@@ -530,35 +533,35 @@ def layers() -> Iterator[Family]:
     # Layers and head
     yield Family(
         "layer-missing",
-        "Layer {} is left out (from the last if negative).",
+        "Layer {} is left out (counted from the last if negative).",
         ("FWD-03",),
         lambda i: layered(lambda layers: [n for n in layers if n != i % len(layers)]),
         (0, 1, 2, -1, -2, -3),
     )
     yield Family(
         "layer-again",
-        "Layer {} comes twice (from the last if negative).",
+        "Layer {} runs twice (counted from the last if negative).",
         ("FWD-03",),
         lambda i: layered(lambda layers: sorted([*layers, i % len(layers)])),
         (0, -1),
     )
     yield Family(
         "layers-rolled",
-        "Layers begin {} later.",
+        "The order of the layers is rotated by {}.",
         ("FWD-03",),
         lambda by: layered(lambda layers: layers[by:] + layers[:by]),
         (1, -1),
     )
     yield Family(
         "layers-sorted",
-        "Layers come in the order {}.",
+        "Layers run in the order {}.",
         ("FWD-03",),
         lambda how: layered(lambda layers: sorted(layers, key=str) if how == "of text" else layers[::-1]),
         ("of text", "backwards"),
     )
     yield Family(
         "residual-times",
-        "What a layer reads counts {} times where attention's answer is added.",
+        "A layer's input is multiplied by {} where attention's output is added to it.",
         ("FWD-03",),
         residual_times,
         (0.0, 0.5, 2.0),
@@ -585,7 +588,7 @@ def layers() -> Iterator[Family]:
     )
     yield Family(
         "head",
-        "The head is {} though the configuration says it is its own.",
+        "The head is {}, although the configuration unties it.",
         ("FWD-17",),
         lambda _: lambda p: network(p, lm_head=p.gpt2.wte),
         ("the embedding",),
@@ -617,7 +620,7 @@ def layers() -> Iterator[Family]:
 
 
 def unless_none(wanted: ndarray, visible: ndarray) -> ndarray:
-    """What is wanted to be visible; a query that would see nothing sees what it should."""
+    """The keys in `wanted`. A query that would see nothing keeps the keys it should see."""
     return np.where(wanted.any(axis=-1, keepdims=True), wanted, visible)
 
 

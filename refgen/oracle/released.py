@@ -1,7 +1,7 @@
-"""Is a model that is called gpt2 the released one? Its sizes, weights, losses and continuations against published facts.
+"""Compares a model that is called gpt2 with published facts about the released one: sizes, weights, losses, continuations.
 
-released.json has the facts, each with its source, as other people's code and documents print them. A fact either holds or
-differs; numbers hold within what is stated in the fact, which is half of the last printed digit or what its source allows.
+released.json has the facts, as printed in code and documents of others, each with its source. A fact holds or it differs.
+Numbers may differ by `within`, which is half of the last printed digit or the tolerance of the source.
 """
 
 import json
@@ -27,7 +27,7 @@ FACTS: tuple[Mapping[str, Any], ...] = tuple(
 
 @dataclass(frozen=True)
 class Finding:
-    """One fact and what the model says to it."""
+    """One fact, the model's own value, and whether they agree."""
 
     fact: Mapping[str, Any]
     observed: Any
@@ -35,7 +35,7 @@ class Finding:
 
     @property
     def line(self) -> str:
-        """For a report: whether it holds, what differs, the source."""
+        """A line for a report: whether the fact holds, what differs, and the source."""
         name, source = f"{self.fact['model']} {self.fact['id']}", self.fact["source"]
         if self.holds:
             return f"{name}: as published [{source}]"
@@ -44,14 +44,14 @@ class Finding:
 
 
 def released_name(folder: Path, config: GPT2Config) -> str | None:
-    """The released model that a folder says it is: by its name, or by the name that config.json remembers."""
+    """The released model that a folder claims to be, by its own name or by the name in config.json."""
     known = {fact["model"] for fact in FACTS}
     names = (short_name(folder), str(config.other.get("_name_or_path", "")).rpartition("/")[2])
     return next((name for name in names if name in known), None)
 
 
 def compare(model: GPT2LMHeadModel, name: str, tokenizer: Tokenizer | None) -> Iterator[Finding]:
-    """Every fact of that released model. Those about texts need a tokenizer; with other sizes nothing else is asked."""
+    """Compares every fact of that released model. Facts about texts need a tokenizer. If the sizes differ, it stops there."""
     for fact in FACTS:
         if fact["model"] != name or (fact["kind"] == "text" and tokenizer is None):
             continue
@@ -76,7 +76,7 @@ def continuation(model: GPT2LMHeadModel, _: Tokenizer | None, fact: Mapping[str,
 
 
 def text(model: GPT2LMHeadModel, tokenizer: Tokenizer | None, fact: Mapping[str, Any]) -> Finding:
-    """What a text becomes."""
+    """The continuation of a text."""
     if tokenizer is None:
         raise ValueError("a fact about a text needs a tokenizer")
     ids = tokenizer([fact["prompt"]], return_tensors="np")["input_ids"]
@@ -85,7 +85,7 @@ def text(model: GPT2LMHeadModel, tokenizer: Tokenizer | None, fact: Mapping[str,
 
 
 def close(fact: Mapping[str, Any], found: ndarray) -> Finding:
-    """Numbers beside those published."""
+    """Compares numbers with the published ones."""
     holds = bool(np.all(np.abs(found - np.asarray(fact["expected"])) <= fact["within"]))
     return Finding(fact, found.tolist(), holds)
 
@@ -97,17 +97,17 @@ def logprobs_of(model: GPT2LMHeadModel, ids: list[int]) -> ndarray:
 
 
 def logprobs(model: GPT2LMHeadModel, _: Tokenizer | None, fact: Mapping[str, Any]) -> Finding:
-    """Of each id after a context."""
+    """The log-probability of each id after a context."""
     return close(fact, logprobs_of(model, [*fact["context"], *fact["ids"]])[len(fact["context"]) - 1 :])
 
 
 def logprob_sum(model: GPT2LMHeadModel, _: Tokenizer | None, fact: Mapping[str, Any]) -> Finding:
-    """Of all ids after a context."""
+    """The log-probability of all ids after a context."""
     return close(fact, logprobs_of(model, [*fact["context"], *fact["ids"]])[len(fact["context"]) - 1 :].sum())
 
 
 def loss(model: GPT2LMHeadModel, _: Tokenizer | None, fact: Mapping[str, Any]) -> Finding:
-    """The mean over all positions of several rows."""
+    """The mean loss over all positions of several rows."""
     return close(fact, -np.concatenate([logprobs_of(model, row) for row in fact["rows"]]).mean())
 
 
@@ -131,6 +131,6 @@ ASK: Mapping[str, Callable[[GPT2LMHeadModel, Tokenizer | None, Mapping[str, Any]
 
 
 def shown(value: Any) -> str:
-    """A value in a line, cut where it is long."""
+    """A value for a line, shortened if it is long."""
     words = f"{value:.6g}" if isinstance(value, float) else repr(value)
     return words if len(words) <= 120 else f"{words[:117]}..."

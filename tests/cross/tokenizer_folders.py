@@ -454,21 +454,21 @@ REFUSED = [
     ),
     Refused("Added tokens whose ids do not fit", ("TOK-17",), wrong_ids),
     Refused("Two tokens with one id", ("TOK-01",), one_id_twice),
-    Refused("Tokens described by more than flags", ("TOK-17",), odd_flags, perhaps=True),
+    Refused("Tokens with entries that are not flags", ("TOK-17",), odd_flags, perhaps=True),
     Refused("Empty special tokens", ("TOK-17",), empty_names),
     Refused("Settings in special_tokens_map.json", ("TOK-17",), no_names),
     Refused("A tokenizer.json of another kind", ("TOK-01",), foreign_parts),
     Refused("Templates of another kind", ("TOK-07",), foreign_template),
     Refused("Two values of `add_prefix_space`", ("TOK-18",), two_prefix_spaces),
-    Refused("Settings with values that they cannot have", ("TOK-02", "TOK-07", "TOK-16", "TOK-18"), wrong_values),
+    Refused("Invalid values of settings", ("TOK-02", "TOK-07", "TOK-16", "TOK-18"), wrong_values),
 ]
 REFUSED_CALLS = [
     Refused("Templates without their token", ("TOK-07",), template_without_token),
     Refused("Templates without room", ("TOK-16",), template_without_room),
 ]
 TAKEN = [
-    Taken("Tokens with a space put around a text", "Missing SpecialToken(s)", template_of_spaces),
-    Taken("Extra tokens that say they are special", "multiple values for keyword argument 'special'", says_special),
+    Taken("Templates whose token contains a space", "Missing SpecialToken(s)", template_of_spaces),
+    Taken("Extra tokens with the entry `special`", "multiple values for keyword argument 'special'", says_special),
 ]
 
 

@@ -30,7 +30,7 @@ from refgen.engines.plain import PlainEngine
 from tests.strategies import gpt2_configs, models, prompts, random_model
 
 TINY = GPT2Config(vocab_size=9, n_positions=24, n_embd=8, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=8)
-UNKNOWN = "nowhere/gpt2: is not there [CKPT-15]. Looked in: the folder nowhere/gpt2; the models of refgen (shakespeare); the cache "
+UNKNOWN = "nowhere/gpt2: was not found [CKPT-15]. Looked in the folder nowhere/gpt2, the models of refgen (shakespeare), the cache "
 
 
 # --- Calling the model ------------------------------------------------------------------------------------

@@ -196,7 +196,7 @@ def test_a_file_may_be_given_by_itself(tmp_path, name):
     write(tmp_path, tensors)
     (tmp_path / "model.safetensors").rename(tmp_path / name)
     if not name.endswith(".safetensors"):
-        with pytest.raises(CheckpointError, match=r"is no file of weights that refgen reads \[CKPT-09\]"):
+        with pytest.raises(CheckpointError, match=r"is not a file of weights that refgen can read \[CKPT-09\]"):
             load(tmp_path / name)
         return
     with pytest.raises(

@@ -234,7 +234,7 @@ def test_prompts_from_stdin_and_from_nothing(capsys, shakespeare):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["ROMEO:", "--temperature", "-1"], "refgen: error: --temperature -1.0: must be a finite number of at least 0 [TEMP-02]."),
-    (["ROMEO:", "--model", "nowhere"], "refgen: error: nowhere: is not there [CKPT-15]. Looked in: the folder nowhere;"),
+    (["ROMEO:", "--model", "nowhere"], "refgen: error: nowhere: was not found [CKPT-15]. Looked in the folder nowhere,"),
     (["", "--max-new-tokens", "1"], "refgen: error: PROMPT: is empty [IN-03]. Leave it out"),
     (["a", "--eos", "nope"], "refgen: error: --eos nope: is neither an id nor a token of the vocabulary [STOP-03]."),
     (["a", "--eos", "none", "--eos", "5"], "refgen: error: --eos none: stands alone [STOP-03]."),
@@ -271,7 +271,7 @@ def test_proofs_of_a_continuation(capsys, shakespeare):
     (["a", "--seed", "0"], "refgen: error: --seed: does not go with --proof"),
     (["--bos", "1"], "refgen: error: --bos: does not go with --proof"),
     (["a", "--bits", "53"], "refgen: error: --bits 53: must be a whole number from 160 to 4096."),
-    (["a", "--model", "nowhere"], "refgen: error: nowhere: is not there [CKPT-15]. Looked in:"),
+    (["a", "--model", "nowhere"], "refgen: error: nowhere: was not found [CKPT-15]. Looked in"),
 ])  # fmt: skip
 def test_proofs_that_are_refused(capsys, arguments, message):
     """One line on stderr, exit code 2."""

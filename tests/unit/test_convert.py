@@ -80,9 +80,9 @@ def test_another_head_is_left_out_on_request(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["FOLDER", "FOLDER"], r"refgen: error: .*from: is there already\. Give a new name\."),
+        (["FOLDER", "FOLDER"], r"refgen: error: .*from: exists already\. Give a new name\."),
         (["FOLDER", "TO", "--leave-out", "x.*"], r"refgen: error: --leave-out x\.\*: fits no tensor of the file\."),
-        (["no/where", "TO"], r"refgen: error: no/where: is not there \[CKPT-15\]\. Looked in:"),
+        (["no/where", "TO"], r"refgen: error: no/where: was not found \[CKPT-15\]\. Looked in"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_converted_is_refused(capsys, tmp_path, arguments, message):

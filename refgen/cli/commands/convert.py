@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from refgen.auto import GPT2LMHeadModel
 
 TOKENS = 16  # whose logits are compared
-SWITCHES = ("activation_function", "scale_attn_weights", "scale_attn_by_inverse_layer_idx")  # which GGUF leaves unsaid
+SWITCHES = ("activation_function", "scale_attn_weights", "scale_attn_by_inverse_layer_idx")  # which GGUF does not hold
 
 
 def add(commands: Any) -> None:
@@ -45,7 +45,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """A model in, a model out, one line that says what was checked."""
+    """Converts the model and prints one line about the check."""
     from refgen import checkpoints
 
     target: Path = options.target
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def load(source: Path, options: argparse.Namespace) -> "GPT2LMHeadModel":
-    """The model, with the tensors that the options leave."""
+    """The model, after `--prefix` and `--leave-out`."""
     from refgen import checkpoints
     from refgen.auto import GPT2LMHeadModel
     from refgen.checkpoints.stored import Stored
@@ -109,7 +109,7 @@ def write_folder(model: "GPT2LMHeadModel", source: Path, target: Path) -> None:
 
 
 def write_gguf(model: "GPT2LMHeadModel", source: Path, target: Path) -> None:
-    """One file in F32, with the vocabulary if there is one. Raises `CheckpointError` for what GGUF cannot say."""
+    """One file in F32, with the vocabulary if there is one. Raises `CheckpointError` for settings that GGUF cannot hold."""
     import numpy as np
 
     from refgen.config import GPT2Config
@@ -121,7 +121,7 @@ def write_gguf(model: "GPT2LMHeadModel", source: Path, target: Path) -> None:
     plain = GPT2Config()
     said = {name: getattr(model.config, name) for name in SWITCHES}
     if model.dtype != np.float32 or said != {name: getattr(plain, name) for name in SWITCHES}:
-        problem = f"GGUF of gpt2 cannot say {', '.join(f'{name}={value}' for name, value in said.items())}, {model.dtype.name}"
+        problem = f"GGUF of gpt2 cannot hold {', '.join(f'{name}={value}' for name, value in said.items())}, {model.dtype.name}"
         raise CheckpointError(str(target), problem, remedy="Convert it to a folder.")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "model"
@@ -131,7 +131,7 @@ def write_gguf(model: "GPT2LMHeadModel", source: Path, target: Path) -> None:
 
 
 def check(model: "GPT2LMHeadModel", target: Path) -> int:
-    """How many tokens have the same logits in what was written, bit for bit. Raises `CheckpointError` if they have not."""
+    """The number of tokens whose logits were compared. Raises `CheckpointError` if the written model's differ in any bit."""
     import numpy as np
 
     from refgen.auto import GPT2LMHeadModel
@@ -152,5 +152,5 @@ def some_ids(model: "GPT2LMHeadModel") -> "ndarray":
 
 
 def about(model: "GPT2LMHeadModel") -> str:
-    """The activation and the head, which forms of other programs leave unsaid."""
+    """The activation and the head, which files of other programs do not always name."""
     return f"{model.config.activation_function}, {'tied' if model.config.tie_word_embeddings else 'own'} head"

@@ -1,8 +1,8 @@
-"""Greedy texts looked at together: which fault of a forward pass makes the very tokens that a subject gave.
+"""Compares all greedy texts of a subject at once, to find the fault of a forward pass that produces exactly their tokens.
 
-A subject whose logits are right, or that gives none, may compute something else while it generates: its cache loses a position,
-or its mask is lost at the second token. One text says little, several say which fault it is: the one whose network gives all their
-tokens, right ones and wrong ones.
+A subject may return right logits, or none, and still compute something else while it generates. Its cache may lose a position,
+or it may forget the mask at the second token. One text does not show which fault it is, but several do. It is the fault whose
+network produces all their tokens, the right ones and the wrong ones.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ DOUBT = 0.1  # of these, at most, may contradict it
 
 
 def explained(lab: Lab, results: Sequence[Result], faults: Sequence[Fault] = FAULTS) -> list[Result]:
-    """The same results; those whose wrong texts a fault explains name it."""
+    """The same results. If a fault explains the wrong texts, their results name it."""
     if (found := common_fault(lab, (*lab.named.values(), *faults))) is None:
         return list(results)
     own = {text.check for text in lab.texts if not text.is_right and says(lab, found, text)}
@@ -38,14 +38,14 @@ def explained(lab: Lab, results: Sequence[Result], faults: Sequence[Fault] = FAU
 
 
 def naming(result: Result, fault: Fault, sentence: str) -> Result:
-    """The result with its cause."""
+    """The result with the fault that causes it."""
     message = f"{result.finding.message}. {sentence}"
     finding = replace(result.finding, message=message, rules=fault.rules, fault=fault.name)
     return replace(result, finding=finding, rules=tuple(dict.fromkeys((*fault.rules, *result.rules))))
 
 
 def common_fault(lab: Lab, faults: Sequence[Fault]) -> Fault | None:
-    """The fault that explains most of the wrong texts and contradicts few right ones; None if there is none."""
+    """The fault that explains most of the wrong texts and contradicts few right ones, or None."""
     wrong = [text for text in lab.texts if not text.is_right]
     right = [text for text in lab.texts if text.is_right][:: max(1, sum(text.is_right for text in lab.texts) // RIGHT)]
     best, most = None, max(LEAST, MOST * len(wrong)) - 1
@@ -58,18 +58,18 @@ def common_fault(lab: Lab, faults: Sequence[Fault]) -> Fault | None:
 
 
 def members() -> Iterator[Fault]:
-    """The faults with a number that are tried, and those in which another token than the best is picked."""
+    """More faults to try: those that pick another token than the best, and the members of every family."""
     yield from PICKS
     yield from (family.member(value) for family in FAMILIES for value in family.values)
 
 
 def second_best(logits: ndarray) -> ndarray:
-    """The best token of each position put last."""
+    """Logits with the best token of each position moved to the last place."""
     return np.where(logits == logits.max(axis=-1, keepdims=True), -np.inf, logits)
 
 
 def last_of_ties(logits: ndarray) -> ndarray:
-    """Of equal tokens the last is the best."""
+    """Logits where the last of several best tokens wins."""
     return np.where(logits == logits.max(axis=-1, keepdims=True), np.arange(logits.shape[-1]), -1.0)
 
 
@@ -84,7 +84,7 @@ PICKS = tuple(
 
 
 def agreeing(lab: Lab, fault: Fault, texts: Sequence[Text], needed: float) -> int:
-    """How many texts the network with a fault would give; counting ends when more than `needed` cannot be reached."""
+    """The number of texts that the network with a fault would produce. Counting stops once it cannot exceed `needed`."""
     count = 0
     for number, text in enumerate(texts):
         if count + len(texts) - number <= needed:
@@ -94,7 +94,7 @@ def agreeing(lab: Lab, fault: Fault, texts: Sequence[Text], needed: float) -> in
 
 
 def says(lab: Lab, fault: Fault, text: Text) -> bool:
-    """Whether every token of a text is the best of the network with the fault."""
+    """Whether the network with the fault would pick every token of a text."""
     reference, P = lab.reference(text.model), len(text.ids)
     ids = np.array([[*text.ids, *text.new_ids[:-1]]])
     mask = np.array([[*text.mask, *[1] * (len(text.new_ids) - 1)]])
