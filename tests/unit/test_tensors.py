@@ -203,7 +203,7 @@ def test_biases_that_are_declared_absent_are_zero(fresh, seed, dtype):
 def test_biases_that_are_absent_and_not_declared_are_refused(tmp_path):
     """CKPT-05. Nothing says that they are 0; the remedy says how to say so. Declared and there is a contradiction."""
     with pytest.raises(
-        CheckpointError, match=r'13 tensors missing: .* \[CKPT-05\]\. .*then set "bias": false in config\.json\.$'
+        CheckpointError, match=r'13 tensors missing: .* \[CKPT-05\]\. .*set "bias": false in config\.json\.$'
     ):
         load(write(tmp_path / "silent", no_biases(numbers())))
     with pytest.raises(CheckpointError, match=r"has 13 biases although .* bias=false: .* \[CKPT-05\]"):
