@@ -69,7 +69,7 @@ def test_another_head_is_left_out_on_request(capsys, tmp_path):
     tensors = numbers()
     folder = write(tmp_path / "head", tensors | head)
     code, _, err = run(capsys, folder, tmp_path / "to")
-    assert code == 1
+    assert code == 2
     assert err.endswith("refgen convert FROM TO --leave-out 'score.*' writes the model without.\n")
     assert run(capsys, folder, tmp_path / "to", "--leave-out", "score.*")[0] == 0
     assert run(capsys, write(tmp_path / "gpt", tensors, prefix="gpt."), tmp_path / "third", "--prefix", "gpt.")[0] == 0
@@ -86,10 +86,10 @@ def test_another_head_is_left_out_on_request(capsys, tmp_path):
     ],
 )  # fmt: skip
 def test_what_cannot_be_converted_is_refused(capsys, tmp_path, arguments, message):
-    """One line on stderr, and nothing is written."""
+    """One line on stderr, exit code 2, and nothing is written."""
     folder = write(tmp_path / "from", numbers())
     names = {"FOLDER": str(folder), "TO": str(tmp_path / "to")}
     code, out, err = run(capsys, *(names.get(each, each) for each in arguments))
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert re.match(message, err)
     assert not (tmp_path / "to").exists()
