@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'refgen' has no attribute {name!r}")
     public = import_module("refgen.public")
     if name == "__all__":
-        return [*public.__all__, "__version__"]
+        return sorted([*public.__all__, "__version__"])
     if name not in public.__all__:
         raise AttributeError(f"module 'refgen' has no attribute {name!r}")
     return getattr(public, name)

@@ -312,7 +312,7 @@ FAULTS = [
           STOPPING + "test_a_stop_string_fires_at_the_token_that_completes_it"),
     Fault("SSTR-02", "generation/stopping.py", "text[max(0, len(text) - len(stop) + 1) :] + newest for", "text + newest for",
           STOPPING + "test_a_stop_string_may_begin_in_the_prompt"),
-    Fault("SSTR-03", "generation/stopping.py", "context[-longest:]", "context[-1:]",
+    Fault("SSTR-03", "generation/stopping.py", "last_bytes(tokenizer, context[:-1], longest)", 'b""',
           STOPPING + "test_a_stop_string_may_begin_in_the_prompt"),
     Fault("SSTR-04", "generation/checks.py", "all(isinstance(t, str) and t for t in several)", "all(isinstance(t, str) for t in several)",
           SETTINGS + "test_settings_that_are_refused"),

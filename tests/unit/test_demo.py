@@ -6,7 +6,7 @@ import pytest
 from refgen import AutoModelForCausalLM, demo
 from refgen.activations import gelu_new
 from refgen.conformance import check
-from refgen.shipped import find_model
+from refgen.names import find_model
 
 PLAIN = ["forward.net-plain.padded.row*", "probe.gelu.*", "probe.gelu-tanh.*"]
 
