@@ -258,7 +258,7 @@ def test_a_program_with_hostile_lines(tmp_path, capsys):
             f"    elif op == 'encode': print({line}, flush=True)\n"
         )
         assert main(["check", f"python {path}", "--only", "tokenizer"]) == 2
-        assert "smoke.encode: FAIL" in capsys.readouterr().out
+        assert "smoke.encode is a FAIL" in capsys.readouterr().out
 
 
 def test_names_that_are_no_texts(tmp_path, capsys):
