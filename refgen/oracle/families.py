@@ -222,15 +222,14 @@ def kept_in(pattern: str, dtype: str) -> Change:
     return stage(pattern, stored(dtype))
 
 
-def in_steps(axis: int | None, levels: int) -> Change:
-    """Rounds matrices to `levels` steps on each side of 0.
-
-    The step size is common to the matrix (`axis` None), to each column (0) or to each row (1).
-    """
+def in_steps(each: str, levels: int) -> Change:
+    """Matrices rounded to `levels` steps up and down from 0. Each matrix has one step size, or each of its outputs or inputs."""
 
     def rounded(name: str, tensor: ndarray) -> ndarray:
         if tensor.ndim == 1:
             return tensor
+        is_linear = name.startswith("h.")  # stored [I, O]; embeddings and head are [V, C]
+        axis = {"matrix": None, "output": int(not is_linear), "input": int(is_linear)}[each]
         step = np.abs(tensor).max(axis=axis, keepdims=True) / levels
         return np.rint(tensor / np.where(step == 0, 1, step)) * step
 
@@ -609,12 +608,12 @@ def layers() -> Iterator[Family]:
         lambda dtype: weights(lambda _, tensor: stored(dtype)(tensor)),
         ("float16", "bfloat16"),
     )
-    for axis, said in ((None, "for each matrix"), (0, "for each column"), (1, "for each row")):
+    for each in ("matrix", "output", "input"):
         yield Family(
-            f"weights-steps-{axis}",
-            f"Weights were rounded to {{}} steps up and down, {said}.",
+            f"weights-steps-by-{each}",
+            f"Weights were rounded to {{}} steps up and down, with a step size for each {each}.",
             ("CKPT-08",),
-            partial(in_steps, axis),
+            partial(in_steps, each),
             (7, 127),
         )
 
