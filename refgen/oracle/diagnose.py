@@ -146,7 +146,7 @@ def diagnose(
     families: Sequence[Family] = FAMILIES,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Diagnosis:
-    """Looks for `faults` in what is seen of an implementation, and fits `families` where none of them is there.
+    """Looks for `faults` in the views of an implementation. If none of them fits, fits `families`.
 
     `p` is the exact pass: in float64, with the weights as they are stored. Costs a pass or two for each fault, and `progress`
     gets the number of faults tried.
@@ -194,18 +194,17 @@ class Error:
             return None
         signature = [view.weighed(change) for view, change in zip(self.views, changes, strict=True)]
         full = inner(signature, signature)
+        if not math.isfinite(full):  # the fault makes numbers that no float holds, and the error is finite
+            return None
+        amount = inner(self.weighed, signature)
         left = [each - own for each, own in zip(self.weighed, signature, strict=True)]
         return Match(
             fault=fault,
-            alpha=inner(self.weighed, signature) / full,
+            alpha=amount / full,
             deviation=math.sqrt(np.mean([inner(run, signature) ** 2 for run in self.runs])) / full,
             explained=1 - inner(left, left) / self.power if self.power > 0 else 0.0,
             leftover=size(left),
-            likeness=(
-                math.copysign(inner(self.weighed, signature) ** 2 / (full * self.power), inner(self.weighed, signature))
-                if self.power > 0
-                else 0.0
-            ),
+            likeness=math.copysign(amount**2 / (full * self.power), amount) if self.power > 0 else 0.0,
             least=least,
         )
 

@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 
+from refgen import GPT2Config
+from refgen.bench.weights import random_tensors
+from refgen.checkpoints import assemble
+from refgen.oracle.counterfactual import Pass
 from refgen.oracle.diagnose import View, diagnose, fits
 from refgen.oracle.families import FAMILIES
+from refgen.oracle.formats import cast
 from tests.unit.test_diagnose import a_case
 
 
@@ -35,3 +40,19 @@ def test_a_member_is_named(family):
             assert float(best.fault.name.partition("=")[2]) == pytest.approx(value, rel=0.02)
         return
     pytest.skip("it changes nothing in six networks")
+
+
+@pytest.mark.parametrize(("H", "D", "L", "V", "N", "T"), [(1, 1, 1, 2, 1, 1), (1, 3, 1, 5, 4, 4), (3, 5, 4, 7, 16, 9)])
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_member_is_a_pass_of_any_network(H, D, L, V, N, T, tied):
+    """However small a network is, every fault gives finite logits: diagnosis must not fail on somebody's network."""
+    config = GPT2Config(
+        vocab_size=V, n_positions=N, n_embd=H * D, n_layer=L, n_head=H, tie_word_embeddings=tied,
+        bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    gpt2 = cast(assemble(config, random_tensors(config, 1)), "float32")
+    ids = np.random.default_rng(0).integers(0, V, (2, T))
+    p = Pass(gpt2, ids, np.ones_like(ids), prefill=max(1, T // 2))
+    for family in FAMILIES:
+        for value in family.values:
+            assert np.isfinite(family.member(value).change(p).run()).all(), (family.name, value)

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from refgen.conformance.judging.claims import place
 from refgen.conformance.judging.verdicts import Result
 
-FAILS, NEXT, OTHERWISE = (
-    0.75,
-    0.7,
-    0.02,
-)  # the chance that a check fails whose first rule is broken, whose second, and any other
+FAILS = 0.75  # the chance that a check fails if its first rule is broken
+NEXT = 0.7  # of this chance for the second rule, of that for the third, …
+OTHERWISE = 0.02  # the chance that it fails if none of its rules is broken
 
 
 @dataclass(frozen=True)
@@ -41,9 +39,8 @@ EVIDENCE = (NAMED, POINTED, SHARED)  # the strongest first: a known fault fits, 
 def suspects(results: Sequence[Result]) -> tuple[Suspect, ...]:
     """Rules of checks that went bad, the likeliest broken one first.
 
-    Findings that point at a rule come before what the mere failures say, and of these the ones of the earliest claim: what is
-    wrong there spoils the later ones. A known fault that fits comes before other pointers. The rest are ranked by how likely
-    the results are if just that rule is broken.
+    Rules that findings point at come first, and of these the rules of the earliest claim, because a mistake there spoils the
+    later claims. In one claim a known fault that fits comes before other pointers. The other rules are ranked by `likelihood`.
     """
     bad = [each for each in results if each.verdict.bad]
     found = [suspect(rule, results) for rule in dict.fromkeys(rule for each in bad for rule in each.rules)]
@@ -80,7 +77,7 @@ def suspect(rule: str, results: Sequence[Result]) -> Suspect:
 
 
 def likelihood(rule: str, results: Iterable[Result]) -> float:
-    """The logarithm of how likely results are if just this rule is broken, over that if another one is."""
+    """The log likelihood of the results if only this rule is broken, minus that if only another one is."""
     total = 0.0
     for each in results:
         if rule in each.rules and (each.verdict.bad or each.verdict.good):
@@ -90,5 +87,5 @@ def likelihood(rule: str, results: Iterable[Result]) -> float:
 
 
 def weight(rule: str, results: Iterable[Result]) -> float:
-    """How much results are about a rule: 1 for each in which it stands first, 1/2 where second, 1/3 ...."""
+    """The weight of results for a rule: 1 for each result whose first rule it is, 1/2 for each second place, and so on."""
     return sum(1 / (1 + each.rules.index(rule)) for each in results)
