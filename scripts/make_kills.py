@@ -18,6 +18,7 @@ from numpy import ndarray
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+import refgen  # noqa: E402
 from refgen.auto import GPT2LMHeadModel  # noqa: E402
 from refgen.conformance.planted.subject_faults import FAULTS, FaultyNetwork, SubjectFault  # noqa: E402
 from refgen.conformance.questions.models import Models  # noqa: E402
@@ -36,12 +37,13 @@ ONLY = {  # the claims that the faults of a family can show in
     "loop": ["greedy", "cache", "batch", "padding", "ending", "processors", "beams", "network", "sampling"],
     "sampling": ["processors", "sampling"],
 }
-HEAD = """# What the kit catches
+HEAD = f"""# What the kit catches
 
 Each fault of `refgen/conformance/planted/subject_faults.py` was planted in refgen, and `refgen check` tested the
 result. The table shows how many checks failed, and the rule and known fault that the report suspects first.
 `scripts/make_kills.py` writes this page. A * marks a first suspect that is not a rule of the fault. The last column
-repeats the faults of forward passes in bfloat16, with every operation rounded and the dtype declared as bfloat16.
+repeats the faults of forward passes in bfloat16, with every operation rounded and the dtype declared as bfloat16. This page
+was made with refgen {refgen.__version__}.
 
 """
 
